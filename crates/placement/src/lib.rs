@@ -1,0 +1,26 @@
+//! What a device and a node are, what a pod asks, whether it fits, on which devices, and how good that would be.
+//!
+//! Pure: no clock, no I/O, no async, no kube. The daemon and the scheduler use the very same code, so the scheduler's
+//! answer is the one that the node gives when it is asked in earnest.
+//!
+//! ```text
+//! Shape (what a pod asks) ─┐
+//! NodeState (what is free) ┴─► fit::plan ─► Plan (which devices)   or   Refusal (a reason, per device too)
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod device;
+pub mod fit;
+pub mod ids;
+pub mod node;
+pub mod refusal;
+pub mod shape;
+pub mod units;
+
+pub use device::{ComputeMode, DeviceState, Health, MigSlot, Room};
+pub use fit::{Grant, GrantSize, NodeVerdict, Plan};
+pub use ids::{DeviceUuid, GpuModel, LeaseId, MigProfile, NodeName, ParseIdError, PciBusId, PodRef, PodUid};
+pub use node::NodeState;
+pub use refusal::{Reason, Refusal};
+pub use shape::{GpuShape, Shape, ShapeError, ShareSize};
+pub use units::{CpuMilli, MemoryBytes, MilliGpu};

@@ -1,0 +1,102 @@
+//! Pages that are written by the programs themselves, so that they cannot drift: the command line, the metrics.
+
+use std::{fmt::Write as _, fs, process::Command};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{process::Program, workspace};
+
+/// Writes the pages, or with `check` compares them.
+pub(crate) fn run(check: bool) -> anyhow::Result<()> {
+    workspace::build_programs()?;
+    let mut stale = Vec::new();
+    for (page, text) in [("docs/cli.md", command_lines()?), ("docs/metrics.md", metrics()?)] {
+        let path = workspace::root().join(page);
+        if fs::read_to_string(&path).is_ok_and(|present| present == text) {
+            continue;
+        }
+        if check {
+            stale.push(page);
+        } else {
+            fs::create_dir_all(path.parent().context("a page has a folder")?)?;
+            fs::write(&path, text)?;
+            println!("wrote {page}");
+        }
+    }
+    if !stale.is_empty() {
+        bail!("not what the code says: {}; run `cargo xtask codegen`", stale.join(", "));
+    }
+    Ok(())
+}
+
+fn command_lines() -> anyhow::Result<String> {
+    let mut page = String::from(
+        "# Command line\n\nWritten by `cargo xtask codegen` from the programs' own help; do not edit.\n",
+    );
+    for (program, subcommands) in [
+        ("berthd", &[][..]),
+        ("berth-scheduler", &[]),
+        (
+            "berthctl",
+            &["node", "devices", "allocations", "watch", "reserve", "release", "explain", "cordon", "uncordon", "ack", "run"],
+        ),
+        ("fake-nvml-ctl", &[]),
+    ] {
+        section(&mut page, program, &[])?;
+        for subcommand in subcommands {
+            section(&mut page, program, &[subcommand])?;
+        }
+    }
+    Ok(page)
+}
+
+fn section(page: &mut String, program: &str, subcommand: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(workspace::target_debug().join(program))
+        .args(subcommand)
+        .arg("--help")
+        .env_clear()
+        .env("COLUMNS", "100")
+        .output()
+        .with_context(|| format!("cannot start {program}"))?;
+    ensure!(output.status.success(), "{program} {subcommand:?} --help failed");
+    let depth = if subcommand.is_empty() { "##" } else { "###" };
+    let title = [&[program], subcommand].concat().join(" ");
+    let help = String::from_utf8(output.stdout)?;
+    let help: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
+    write!(page, "\n{depth} {title}\n\n```text\n{}\n```\n", help.join("\n"))?;
+    Ok(())
+}
+
+fn metrics() -> anyhow::Result<String> {
+    let dir = tempfile::tempdir()?;
+    let mut berthd = Command::new(workspace::target_debug().join("berthd"));
+    berthd.args(["--node-name", "codegen", "--simulate", "l40s", "--kubelet-socket", "none"]);
+    berthd.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    berthd.arg("--socket").arg(dir.path().join("berthd.sock")).arg("--state-dir").arg(dir.path().join("state"));
+    let berthd = Program::start("berthd", dir.path(), &mut berthd)?;
+    let mut scheduler = Command::new(workspace::target_debug().join("berth-scheduler"));
+    scheduler.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    scheduler.arg("--nodes").arg(format!("http://{}", berthd.address("grpc")?));
+    let scheduler = Program::start("berth-scheduler", dir.path(), &mut scheduler)?;
+
+    let mut page = String::from(
+        "# Metrics\n\nWritten by `cargo xtask codegen` from the programs' own `/metrics`; do not edit.\n",
+    );
+    for program in [&berthd, &scheduler] {
+        let url = format!("http://{}/metrics", program.address("admin")?);
+        let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
+        write!(page, "\n## {}\n\n| name | type | meaning |\n|---|---|---|\n", program.name)?;
+        let mut rows: Vec<String> = text.lines().filter_map(|line| row(line, &text)).collect();
+        rows.sort();
+        ensure!(rows.len() > 3, "{} tells too few metrics:\n{text}", program.name);
+        page.push_str(&rows.concat());
+    }
+    Ok(page)
+}
+
+/// The table row of a `# HELP` line.
+fn row(line: &str, text: &str) -> Option<String> {
+    let (name, help) = line.strip_prefix("# HELP ")?.split_once(' ')?;
+    let kind = text.lines().find_map(|line| line.strip_prefix("# TYPE ")?.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(format!("| `{name}` | {kind} | {help} |\n"))
+}
