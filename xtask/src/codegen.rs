@@ -24,21 +24,35 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         }
     }
     if !stale.is_empty() {
-        bail!("not what the code says: {}; run `cargo xtask codegen`", stale.join(", "));
+        bail!(
+            "not what the code says: {}; run `cargo xtask codegen`",
+            stale.join(", ")
+        );
     }
     Ok(())
 }
 
 fn command_lines() -> anyhow::Result<String> {
-    let mut page = String::from(
-        "# Command line\n\nWritten by `cargo xtask codegen` from the programs' own help; do not edit.\n",
-    );
+    let mut page =
+        String::from("# Command line\n\nWritten by `cargo xtask codegen` from the programs' own help; do not edit.\n");
     for (program, subcommands) in [
         ("berthd", &[][..]),
         ("berth-scheduler", &[]),
         (
             "berthctl",
-            &["node", "devices", "allocations", "watch", "reserve", "release", "explain", "cordon", "uncordon", "ack", "run"],
+            &[
+                "node",
+                "devices",
+                "allocations",
+                "watch",
+                "reserve",
+                "release",
+                "explain",
+                "cordon",
+                "uncordon",
+                "ack",
+                "run",
+            ],
         ),
         ("fake-nvml-ctl", &[]),
     ] {
@@ -70,22 +84,38 @@ fn section(page: &mut String, program: &str, subcommand: &[&str]) -> anyhow::Res
 fn metrics() -> anyhow::Result<String> {
     let dir = tempfile::tempdir()?;
     let mut berthd = Command::new(workspace::target_debug().join("berthd"));
-    berthd.args(["--node-name", "codegen", "--simulate", "l40s", "--kubelet-socket", "none"]);
+    berthd.args([
+        "--node-name",
+        "codegen",
+        "--simulate",
+        "l40s",
+        "--kubelet-socket",
+        "none",
+    ]);
     berthd.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    berthd.arg("--socket").arg(dir.path().join("berthd.sock")).arg("--state-dir").arg(dir.path().join("state"));
+    berthd
+        .arg("--socket")
+        .arg(dir.path().join("berthd.sock"))
+        .arg("--state-dir")
+        .arg(dir.path().join("state"));
     let berthd = Program::start("berthd", dir.path(), &mut berthd)?;
     let mut scheduler = Command::new(workspace::target_debug().join("berth-scheduler"));
     scheduler.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    scheduler.arg("--nodes").arg(format!("http://{}", berthd.address("grpc")?));
+    scheduler
+        .arg("--nodes")
+        .arg(format!("http://{}", berthd.address("grpc")?));
     let scheduler = Program::start("berth-scheduler", dir.path(), &mut scheduler)?;
 
-    let mut page = String::from(
-        "# Metrics\n\nWritten by `cargo xtask codegen` from the programs' own `/metrics`; do not edit.\n",
-    );
+    let mut page =
+        String::from("# Metrics\n\nWritten by `cargo xtask codegen` from the programs' own `/metrics`; do not edit.\n");
     for program in [&berthd, &scheduler] {
         let url = format!("http://{}/metrics", program.address("admin")?);
         let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
-        write!(page, "\n## {}\n\n| name | type | meaning |\n|---|---|---|\n", program.name)?;
+        write!(
+            page,
+            "\n## {}\n\n| name | type | meaning |\n|---|---|---|\n",
+            program.name
+        )?;
         let mut rows: Vec<String> = text.lines().filter_map(|line| row(line, &text)).collect();
         rows.sort();
         ensure!(rows.len() > 3, "{} tells too few metrics:\n{text}", program.name);
@@ -97,6 +127,8 @@ fn metrics() -> anyhow::Result<String> {
 /// The table row of a `# HELP` line.
 fn row(line: &str, text: &str) -> Option<String> {
     let (name, help) = line.strip_prefix("# HELP ")?.split_once(' ')?;
-    let kind = text.lines().find_map(|line| line.strip_prefix("# TYPE ")?.strip_prefix(name)?.strip_prefix(' '))?;
+    let kind = text
+        .lines()
+        .find_map(|line| line.strip_prefix("# TYPE ")?.strip_prefix(name)?.strip_prefix(' '))?;
     Some(format!("| `{name}` | {kind} | {help} |\n"))
 }

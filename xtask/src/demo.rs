@@ -32,23 +32,32 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
     let victim = &pods::next_on_h200();
     let favourite = cluster.plan(victim)?.context("the H200 node has room")?;
     let broken = favourite.first().context("the plan names a device")?.clone();
-    show::heading(&format!("XID 79 on {broken} of {}: it fell off the bus", cluster::FAKE_NODE));
+    show::heading(&format!(
+        "XID 79 on {broken} of {}: it fell off the bus",
+        cluster::FAKE_NODE
+    ));
     let since = Stopwatch::start();
     cluster.xid(&broken, 79)?;
     let avoided = cluster.wait_until_avoided(&broken, Duration::from_secs(5))?;
     println!("  the scheduler avoids it {} ms later", since.elapsed().as_millis());
     println!("  {avoided}");
     let other = place(&cluster, victim)?;
-    ensure!(!other.devices.contains(&broken), "a pod was placed on the broken GPU {broken}");
+    ensure!(
+        !other.devices.contains(&broken),
+        "a pod was placed on the broken GPU {broken}"
+    );
     placed.push(other);
     let all = pods::whole_h200_node();
-    let refused = cluster.filter(&all)?.refusal(cluster::FAKE_NODE).context("the broken node passed the filter")?;
+    let refused = cluster
+        .filter(&all)?
+        .refusal(cluster::FAKE_NODE)
+        .context("the broken node passed the filter")?;
     println!("  {:<12} {:<22} refused: {refused}", all.name, all.wish());
 
     show::heading(&format!("the operator acknowledges {broken}"));
     let since = Stopwatch::start();
     cluster.acknowledge(&broken)?;
-    cluster.wait_until_healthy(&broken, Duration::from_secs(60))?;
+    cluster.wait_until_healthy(&broken, Duration::from_mins(1))?;
     println!("  probed and healthy again {} ms later", since.elapsed().as_millis());
     let mut back_in_use = false;
     for ask in pods::after_recovery() {
@@ -60,7 +69,11 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
 
     show::heading("who sits where, from the nodes' own books");
     show::seats(&cluster, &placed)?;
-    println!("\n{} pods placed, every promise held, {:.1} s", placed.len(), watch.elapsed().as_secs_f64());
+    println!(
+        "\n{} pods placed, every promise held, {:.1} s",
+        placed.len(),
+        watch.elapsed().as_secs_f64()
+    );
     if keep {
         println!("still running; {}\nCtrl-C ends it", cluster.addresses()?);
         loop {
@@ -71,7 +84,9 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
 }
 
 fn place(cluster: &cluster::Cluster, ask: &pods::Ask) -> anyhow::Result<cluster::Seat> {
-    let seat = cluster.place(ask).with_context(|| format!("pod {} ({})", ask.name, ask.wish()))?;
+    let seat = cluster
+        .place(ask)
+        .with_context(|| format!("pod {} ({})", ask.name, ask.wish()))?;
     show::seat(ask, &seat);
     Ok(seat)
 }

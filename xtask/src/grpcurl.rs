@@ -13,14 +13,30 @@ pub(crate) fn run() -> anyhow::Result<()> {
     workspace::build_programs()?;
     let dir = tempfile::tempdir()?;
     let mut command = Command::new(workspace::target_debug().join("berthd"));
-    command.args(["--node-name", "grpcurl", "--simulate", "dgx-h100", "--kubelet-socket", "none", "--allow", "loopback"]);
+    command.args([
+        "--node-name",
+        "grpcurl",
+        "--simulate",
+        "dgx-h100",
+        "--kubelet-socket",
+        "none",
+        "--allow",
+        "loopback",
+    ]);
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    command.arg("--socket").arg(dir.path().join("berthd.sock")).arg("--state-dir").arg(dir.path().join("state"));
+    command
+        .arg("--socket")
+        .arg(dir.path().join("berthd.sock"))
+        .arg("--state-dir")
+        .arg(dir.path().join("state"));
     let berthd = Program::start("berthd", dir.path(), &mut command)?;
     let address = berthd.address("grpc")?;
 
     let ask = |args: &[&str]| -> anyhow::Result<String> {
-        let output = Command::new(&grpcurl).args(args).output().context("cannot start grpcurl")?;
+        let output = Command::new(&grpcurl)
+            .args(args)
+            .output()
+            .context("cannot start grpcurl")?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "grpcurl {}: {errors}", args.join(" "));
         Ok(String::from_utf8(output.stdout)?)
@@ -28,10 +44,16 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     let services = ask(&["-plaintext", address, "list"])?;
     for service in ["berth.node.v1.NodeService", "grpc.health.v1.Health"] {
-        ensure!(services.contains(service), "`grpcurl list` does not name {service}:\n{services}");
+        ensure!(
+            services.contains(service),
+            "`grpcurl list` does not name {service}:\n{services}"
+        );
     }
     let methods = ask(&["-plaintext", address, "describe", "berth.node.v1.NodeService"])?;
-    ensure!(methods.contains("rpc AcquireLease"), "describe does not name AcquireLease:\n{methods}");
+    ensure!(
+        methods.contains("rpc AcquireLease"),
+        "describe does not name AcquireLease:\n{methods}"
+    );
 
     let health = ask(&["-plaintext", address, "grpc.health.v1.Health/Check"])?;
     ensure!(health.contains("SERVING"), "not serving: {health}");
@@ -53,12 +75,28 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     let node: Value = serde_json::from_str(&ask(&["-plaintext", address, "berth.node.v1.NodeService/GetNode"])?)?;
     let devices = node["node"]["devices"].as_array().context("GetNode told no devices")?;
-    let held = devices.iter().filter(|device| device["free"]["milli"].as_u64().unwrap_or(0) == 0).count();
-    ensure!(devices.len() == 8 && held == 2, "{} devices, {held} held: {node}", devices.len());
+    let held = devices
+        .iter()
+        .filter(|device| device["free"]["milli"].as_u64().unwrap_or(0) == 0)
+        .count();
+    ensure!(
+        devices.len() == 8 && held == 2,
+        "{} devices, {held} held: {node}",
+        devices.len()
+    );
 
     let too_many = json!({"pod": {"namespace": "a", "name": "b", "uid": "c"}, "shape": {"whole": {"count": 7}}});
-    let refused = ask(&["-plaintext", "-d", &too_many.to_string(), address, "berth.node.v1.NodeService/Reserve"]);
-    let message = refused.err().context("seven of six free GPUs were granted")?.to_string();
+    let refused = ask(&[
+        "-plaintext",
+        "-d",
+        &too_many.to_string(),
+        address,
+        "berth.node.v1.NodeService/Reserve",
+    ]);
+    let message = refused
+        .err()
+        .context("seven of six free GPUs were granted")?
+        .to_string();
     for word in ["ResourceExhausted", "InsufficientDevices", "google.rpc.ErrorInfo"] {
         ensure!(message.contains(word), "the refusal does not say {word}: {message}");
     }

@@ -33,12 +33,23 @@ impl Program {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        let mut program = Self { name: name.to_owned(), child, log, addresses: Value::Null };
+        let mut program = Self {
+            name: name.to_owned(),
+            child,
+            log,
+            addresses: Value::Null,
+        };
         program.addresses = wait_for(Duration::from_secs(30), || {
             if let Some(status) = program.child.try_wait()? {
-                bail!("{} ended at its start ({status}):\n{}", program.name, program.log_tail());
+                bail!(
+                    "{} ended at its start ({status}):\n{}",
+                    program.name,
+                    program.log_tail()
+                );
             }
-            Ok(std::fs::read(&told).ok().and_then(|text| serde_json::from_slice(&text).ok()))
+            Ok(std::fs::read(&told)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok()))
         })
         .with_context(|| format!("{name} did not start:\n{}", program.log_tail()))?;
         Ok(program)
@@ -67,10 +78,7 @@ impl Drop for Program {
 }
 
 /// Asks until there is an answer, at most this long.
-pub(crate) fn wait_for<T>(
-    longest: Duration,
-    mut ask: impl FnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<T> {
+pub(crate) fn wait_for<T>(longest: Duration, mut ask: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
     let watch = Stopwatch::start();
     loop {
         if let Some(answer) = ask()? {

@@ -7,15 +7,31 @@ use crate::{codegen, demo, grpcurl, process::Stopwatch, tidy, workspace};
 type Step = (&'static str, &'static str, fn() -> anyhow::Result<()>);
 
 const STEPS: &[Step] = &[
-    ("fmt", "code is formatted", || workspace::check(&mut workspace::cargo(&["fmt", "--all", "--check"]))),
+    ("fmt", "code is formatted", || {
+        workspace::check(&mut workspace::cargo(&["fmt", "--all", "--check"]))
+    }),
     ("tidy", "house rules that the compiler does not know", tidy::run),
     ("clippy", "lints, warnings are errors", || {
-        let args = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        let args = [
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ];
         workspace::check(&mut workspace::cargo(&args))
     }),
     ("unit", "all tests of all crates", unit),
-    ("ledger", "a million random events on the ledger, in release mode", ledger),
-    ("codegen", "generated pages are what the code says", || codegen::run(true)),
+    (
+        "ledger",
+        "a million random events on the ledger, in release mode",
+        ledger,
+    ),
+    ("codegen", "generated pages are what the code says", || {
+        codegen::run(true)
+    }),
     ("grpcurl", "the real grpcurl, without a .proto file", grpcurl::run),
     ("demo", "the main job end to end", || demo::run(false)),
 ];
@@ -46,7 +62,12 @@ pub(crate) fn run(only: &[String], list: bool) -> anyhow::Result<()> {
     }
     println!();
     for (name, took, passed) in &report {
-        println!("{:<8} {:>6.1} s  {}", name, took.as_secs_f64(), if *passed { "passed" } else { "FAILED" });
+        println!(
+            "{:<8} {:>6.1} s  {}",
+            name,
+            took.as_secs_f64(),
+            if *passed { "passed" } else { "FAILED" }
+        );
     }
     let failed = report.iter().filter(|(.., passed)| !passed).count();
     println!("steps: {} passed, {failed} failed", report.len() - failed);
@@ -68,6 +89,16 @@ fn unit() -> anyhow::Result<()> {
 }
 
 fn ledger() -> anyhow::Result<()> {
-    let args = ["test", "--quiet", "--release", "-p", "berth-ledger", "--test", "properties", "--", "--nocapture"];
+    let args = [
+        "test",
+        "--quiet",
+        "--release",
+        "-p",
+        "berth-ledger",
+        "--test",
+        "properties",
+        "--",
+        "--nocapture",
+    ];
     workspace::check(workspace::cargo(&args).env("BERTH_LEDGER_EVENTS", "1000000"))
 }

@@ -19,8 +19,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("berth-gpu", &["berth-placement"]),
     ("berth-kube-api", &["berth-placement"]),
     ("berth-testkit", &["berth-proto"]),
-    ("berth-daemon", &["berth-gpu", "berth-ledger", "berth-placement", "berth-proto", "berth-runtime"]),
-    ("berth-scheduler", &["berth-kube-api", "berth-placement", "berth-proto", "berth-runtime"]),
+    (
+        "berth-daemon",
+        &[
+            "berth-gpu",
+            "berth-ledger",
+            "berth-placement",
+            "berth-proto",
+            "berth-runtime",
+        ],
+    ),
+    (
+        "berth-scheduler",
+        &["berth-kube-api", "berth-placement", "berth-proto", "berth-runtime"],
+    ),
     ("berth-cli", &["berth-placement", "berth-proto", "berth-runtime"]),
     ("berth-benches", &["berth-ledger", "berth-placement", "berth-proto"]),
     ("xtask", &[]),
@@ -38,7 +50,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let root = workspace::root();
     let mut breaches = Vec::new();
     for file in files(&root)? {
-        let Ok(text) = fs::read_to_string(root.join(&file)) else { continue };
+        let Ok(text) = fs::read_to_string(root.join(&file)) else {
+            continue;
+        };
         every_file(&file, &text, &mut breaches);
         if Path::new(&file).extension().is_some_and(|end| end == "rs") {
             rust_file(&file, &text, &mut breaches);
@@ -64,16 +78,27 @@ fn files(root: &Path) -> anyhow::Result<Vec<String>> {
 fn every_file(file: &str, text: &str, breaches: &mut Vec<String>) {
     // Spelled in parts, so that this file does not say them.
     let machine = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("bash_", "jobs")];
-    let hosts = [concat!("crates", ".io"), concat!("proxy.go", "lang"), concat!("pypi", ".org"), concat!("npmjs", ".")];
-    if file.ends_with(".lock") || file.ends_with("go.sum") {
+    let hosts = [
+        concat!("crates", ".io"),
+        concat!("proxy.go", "lang"),
+        concat!("pypi", ".org"),
+        concat!("npmjs", "."),
+    ];
+    let ending = Path::new(file)
+        .extension()
+        .and_then(std::ffi::OsStr::to_str)
+        .unwrap_or_default();
+    if matches!(ending, "lock" | "sum") {
         return;
     }
     for word in machine.iter().chain(&hosts) {
         if text.contains(word) {
-            breaches.push(format!("{file}: names {word:?}, a place of one machine or a registry's host"));
+            breaches.push(format!(
+                "{file}: names {word:?}, a place of one machine or a registry's host"
+            ));
         }
     }
-    if file != "LICENSE" && !file.ends_with(".json") && !text.is_empty() && !text.ends_with('\n') {
+    if file != "LICENSE" && ending != "json" && !text.is_empty() && !text.ends_with('\n') {
         breaches.push(format!("{file}: does not end with a line end"));
     }
 }
@@ -89,12 +114,18 @@ fn rust_file(file: &str, text: &str, breaches: &mut Vec<String>) {
     if !text.starts_with("//!") {
         breaches.push(format!("{file}: the first line must say (//!) what the file owns"));
     }
-    for word in [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("#[ig", "nore"), concat!("FIX", "ME")] {
+    for word in [
+        concat!("to", "do!("),
+        concat!("unimple", "mented!("),
+        concat!("#[ig", "nore"),
+        concat!("FIX", "ME"),
+    ] {
         if text.contains(word) {
             breaches.push(format!("{file}: left open: {word}"));
         }
     }
-    let allows_unsafe = text.contains(concat!("allow(unsafe", "_code")) || text.contains(concat!("expect(unsafe", "_code"));
+    let allows_unsafe =
+        text.contains(concat!("allow(unsafe", "_code")) || text.contains(concat!("expect(unsafe", "_code"));
     if allows_unsafe && !UNSAFE_IN.iter().any(|place| file.starts_with(place)) {
         breaches.push(format!("{file}: unsafe belongs to {UNSAFE_IN:?} only"));
     }

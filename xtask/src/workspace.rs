@@ -20,7 +20,9 @@ pub(crate) fn cache() -> PathBuf {
 
 /// Where cargo puts debug builds.
 pub(crate) fn target_debug() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from).join("debug")
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), PathBuf::from)
+        .join("debug")
 }
 
 /// A cargo call in the root, with the same cargo that runs us.

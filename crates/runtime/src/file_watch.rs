@@ -62,7 +62,7 @@ impl FileWatch {
         let Some(watcher) = &mut self.watcher else { return };
         for directory in &self.directories {
             // The next poll tries again, and reading the file tells what is wrong.
-            let _ = watcher.watch(directory, RecursiveMode::NonRecursive);
+            drop(watcher.watch(directory, RecursiveMode::NonRecursive));
         }
     }
 }

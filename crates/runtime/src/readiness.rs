@@ -145,7 +145,8 @@ impl Readiness {
 
     fn withdraw(&self, id: u64) {
         let mut state = self.shared.state.lock();
-        if state.parts.get(&id).is_some_and(|part| part.pending.is_none()) && !thread::panicking() {
+        let was_ready = state.parts.get(&id).is_some_and(|part| part.pending.is_none());
+        if state.shutting_down || (was_ready && !thread::panicking()) {
             state.parts.remove(&id);
             return;
         }

@@ -90,7 +90,8 @@ impl SecretFile {
     pub async fn follow(self, stop: CancellationToken) {
         let mut files = FileWatch::new([&*self.path]);
         let mut was_good = self.current().is_some();
-        while stop.run_until_cancelled(files.changed()).await.is_some() {
+        loop {
+            // Before the first wait too: the file may have changed before the watch was armed.
             match self.reload() {
                 Ok(()) => was_good = true,
                 Err(error) if was_good => {
@@ -99,6 +100,9 @@ impl SecretFile {
                     warn!(error = error_chain, reason = error.reason(), "keeping the secret that was good last");
                 }
                 Err(_) => {}
+            }
+            if stop.run_until_cancelled(files.changed()).await.is_none() {
+                return;
             }
         }
     }

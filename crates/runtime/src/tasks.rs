@@ -103,7 +103,7 @@ impl Tasks {
         self.tracker.close();
         let given_up = JoinGivenUp(self);
         self.tracker.wait().await;
-        std::mem::drop(given_up);
+        drop(given_up);
     }
 
     /// The names of what runs now, oldest first.

@@ -97,8 +97,8 @@ impl Telemetry {
 // === impl LogLevel ===
 
 impl LogLevel {
-    /// A handle that belongs to no running subscriber, so that [`Self::set`] checks the filter and then fails: for
-    /// tests of what stands above it, use [`Self::layer`].
+    /// The filter as the first layer of a subscriber, and the handle that changes it. [`Telemetry::start`] calls it; so
+    /// do tests with a subscriber of their own.
     ///
     /// # Errors
     /// A bad filter.

@@ -1,1 +1,13 @@
-//! x
+//! For tests only: our programs as real processes on port 0, a stand-in for the kubelet, certificates, waiting.
+//!
+//! Nothing here sleeps for luck: every wait is for a condition, with a deadline, and tells what it last saw.
+#![forbid(unsafe_code)]
+
+pub mod certs;
+pub mod kubelet;
+pub mod process;
+pub mod wait;
+
+pub use kubelet::FakeKubelet;
+pub use process::{Process, Program};
+pub use wait::{eventually, spawn};

@@ -1,3 +1,5 @@
+//! What fits where: one promise of the choice in each test.
+
 use super::*;
 use crate::{MemoryBytes, MigSlot, MilliGpu};
 

@@ -1,0 +1,201 @@
+//! The nodes: their states as told, their cells, and which of them changed.
+
+use std::collections::HashMap;
+
+use super::{
+    catalog::{Catalog, KindId, small},
+    cell::Cell,
+    log::ChangeLog,
+    totals::Totals,
+};
+use crate::{CpuMilli, DeviceUuid, NodeName, NodeState, policy::Scorer};
+
+/// Nodes by slot: a small number that stays a node's own while it is known, and is given to another one later.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Nodes {
+    slots: Vec<Slot>,
+    cells: Vec<Cell>,
+    /// [`Scorer::worth`] of each cell.
+    worth: Vec<f64>,
+    by_name: HashMap<NodeName, u32>,
+    vacant: Vec<u32>,
+    classes: Classes,
+    catalog: Catalog,
+    log: ChangeLog,
+    totals: Totals,
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    /// `None`: vacant.
+    state: Option<NodeState>,
+    kinds: Vec<KindId>,
+    class: u32,
+}
+
+/// Nodes that were bought alike: same kinds of devices, same CPU to the nearest four cores.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Class {
+    /// Sorted.
+    pub(crate) kinds: Vec<KindId>,
+    /// In fours of cores, rounded; `None` where nobody knows.
+    pub(crate) cpu: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Classes {
+    all: Vec<Class>,
+    ids: HashMap<Class, u32>,
+}
+
+impl Nodes {
+    pub(crate) fn upsert(&mut self, state: NodeState, scorer: &Scorer) {
+        let known = self.by_name.get(&state.name).copied();
+        let slot = known.unwrap_or_else(|| self.vacancy(&state.name));
+        let at = slot as usize;
+        if !self.slots[at].state.as_ref().is_some_and(|old| same_devices(old, &state)) {
+            let kinds: Vec<KindId> = state.devices.iter().map(|device| self.catalog.kind(device)).collect();
+            self.slots[at].class = self.classes.id(&kinds, state.cpu_total);
+            self.slots[at].kinds = kinds;
+        }
+        self.slots[at].state = Some(state);
+        self.refresh(slot, scorer);
+    }
+
+    fn vacancy(&mut self, name: &NodeName) -> u32 {
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                state: None,
+                kinds: Vec::new(),
+                class: 0,
+            });
+            self.cells.push(Cell::default());
+            self.worth.push(0.0);
+            small(self.slots.len() - 1)
+        });
+        self.by_name.insert(name.clone(), slot);
+        slot
+    }
+
+    pub(crate) fn remove(&mut self, name: &NodeName, scorer: &Scorer) {
+        if let Some(slot) = self.by_name.remove(name) {
+            self.slots[slot as usize].state = None;
+            self.vacant.push(slot);
+            self.refresh(slot, scorer);
+        }
+    }
+
+    /// Lets `change` alter a node's state; `false` where it says so or the node is not known.
+    pub(crate) fn change(&mut self, name: &NodeName, scorer: &Scorer, change: impl FnOnce(&mut NodeState) -> bool) -> bool {
+        let Some(slot) = self.slot(name.as_str()) else {
+            return false;
+        };
+        let changed = self.slots[slot as usize].state.as_mut().is_some_and(change);
+        if changed {
+            self.refresh(slot, scorer);
+        }
+        changed
+    }
+
+    /// Works out a slot's cell anew. Only a real change is logged.
+    fn refresh(&mut self, slot: u32, scorer: &Scorer) {
+        let at = slot as usize;
+        let Slot { state, kinds, class } = &self.slots[at];
+        let cell = match state {
+            Some(state) => Cell::of(state, *class, kinds, &mut self.catalog),
+            None => Cell::default(),
+        };
+        if self.cells[at] == cell {
+            return;
+        }
+        self.totals.replace(&self.cells[at], &cell);
+        self.worth[at] = scorer.worth(&cell);
+        self.cells[at] = cell;
+        self.log.push(slot);
+    }
+
+    /// After the scorer changed.
+    pub(crate) fn revalue(&mut self, scorer: &Scorer) {
+        for (cell, worth) in self.cells.iter().zip(&mut self.worth) {
+            *worth = scorer.worth(cell);
+        }
+    }
+
+    pub(crate) fn slot(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn state(&self, slot: u32) -> Option<&NodeState> {
+        self.slots.get(slot as usize).and_then(|slot| slot.state.as_ref())
+    }
+
+    pub(crate) fn states(&self) -> impl Iterator<Item = &NodeState> {
+        self.slots.iter().filter_map(|slot| slot.state.as_ref())
+    }
+
+    /// All slots' cells with what they are worth.
+    pub(crate) fn cells(&self) -> impl ExactSizeIterator<Item = (&Cell, f64)> {
+        self.cells.iter().zip(self.worth.iter().copied())
+    }
+
+    pub(crate) fn cell(&self, slot: u32) -> (&Cell, f64) {
+        (&self.cells[slot as usize], self.worth[slot as usize])
+    }
+
+    pub(crate) fn log(&self) -> &ChangeLog {
+        &self.log
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    pub(crate) fn catalog_mut(&mut self) -> &mut Catalog {
+        &mut self.catalog
+    }
+
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    pub(crate) fn classes(&self) -> &[Class] {
+        &self.classes.all
+    }
+
+    /// The first device of a level, by the node's own order of preference.
+    pub(crate) fn device_of(&self, slot: u32, level: &super::cell::Level) -> Option<&DeviceUuid> {
+        let Slot { state, kinds, .. } = self.slots.get(slot as usize)?;
+        let devices = state.as_ref()?.devices.iter().zip(kinds);
+        devices
+            .filter(|(device, kind)| level.holds(device, **kind))
+            .min_by_key(|(device, _)| (device.nvlink_domain.is_some(), device.index))
+            .map(|(device, _)| &device.uuid)
+    }
+}
+
+/// Neither the devices nor the size of the node changed: the kinds and the class are what they were.
+fn same_devices(old: &NodeState, new: &NodeState) -> bool {
+    old.cpu_total == new.cpu_total
+        && old.devices.len() == new.devices.len()
+        && old
+            .devices
+            .iter()
+            .zip(&new.devices)
+            .all(|(old, new)| old.model == new.model && old.memory == new.memory)
+}
+
+impl Classes {
+    fn id(&mut self, kinds: &[KindId], cpu: Option<CpuMilli>) -> u32 {
+        let mut kinds = kinds.to_vec();
+        kinds.sort_unstable();
+        let cpu = cpu.map(|cpu| cpu.0.saturating_add(2000) / 4000);
+        let class = Class { kinds, cpu };
+        if let Some(id) = self.ids.get(&class) {
+            return *id;
+        }
+        let id = small(self.all.len());
+        self.all.push(class.clone());
+        self.ids.insert(class, id);
+        id
+    }
+}

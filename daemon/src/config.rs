@@ -1,0 +1,151 @@
+//! From flags to a configuration in which nothing is left to check.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use berth_placement::{NodeName, ParseIdError};
+use berth_runtime::{identity::IdentityRules, tls::ServerTlsFiles};
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+
+use crate::{
+    args::{Args, DEFAULT_KUBELET_SOCKET},
+    journal::SyncMode,
+};
+
+/// What berthd does.
+#[derive(Debug, Clone, Serialize)]
+pub struct Config {
+    pub node: NodeName,
+    pub listen: SocketAddr,
+    pub socket: PathBuf,
+    pub admin: SocketAddr,
+    pub state_dir: PathBuf,
+    pub journal_sync: SyncMode,
+    pub default_ttl_ms: u64,
+    pub kubelet: KubeletChoice,
+    pub devices: DeviceSource,
+    #[serde(serialize_with = "file_names")]
+    pub tls: Option<ServerTlsFiles>,
+    pub may_change: IdentityRules,
+}
+
+/// Whether there is a kubelet to ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum KubeletChoice {
+    /// There is none: grants rest on reservations alone.
+    None,
+    /// There is one: no grant before it has answered.
+    At(PathBuf),
+    /// As [`Self::At`] where this socket's directory exists, else as [`Self::None`] until it does.
+    IfPresent(PathBuf),
+}
+
+/// Where devices come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum DeviceSource {
+    /// `library`: instead of the system's.
+    Nvml { library: Option<PathBuf> },
+    Simulated { profile: String, control: Option<PathBuf> },
+}
+
+/// Flags that make no sense.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("--node-name cannot be used")]
+    NodeName(#[source] ParseIdError),
+    #[error("the host's name cannot be used as node name: give --node-name")]
+    HostName(#[source] ParseIdError),
+    #[error("the host's name cannot be read: give --node-name")]
+    NoHostName(#[source] std::io::Error),
+}
+
+impl Config {
+    pub fn from_args(args: Args) -> Result<Self, ConfigError> {
+        let node = match &args.node_name {
+            Some(name) => name.parse().map_err(ConfigError::NodeName)?,
+            None => host_name(Path::new("/proc/sys/kernel/hostname"))?,
+        };
+        let kubelet = match args.kubelet_socket {
+            None => KubeletChoice::IfPresent(DEFAULT_KUBELET_SOCKET.into()),
+            Some(path) if path.as_os_str() == "none" => KubeletChoice::None,
+            Some(path) => KubeletChoice::At(path),
+        };
+        let devices = match args.simulate {
+            Some(profile) => DeviceSource::Simulated { profile, control: args.simulate_control },
+            None => DeviceSource::Nvml { library: args.nvml_library },
+        };
+        Ok(Self {
+            node,
+            listen: args.listen,
+            socket: args.socket,
+            admin: args.admin.admin,
+            state_dir: args.state_dir,
+            journal_sync: args.journal_sync,
+            default_ttl_ms: u64::try_from(args.default_ttl.0.as_millis()).unwrap_or(u64::MAX),
+            kubelet,
+            devices,
+            tls: args.tls.files(),
+            may_change: args.identity.rules(),
+        })
+    }
+}
+
+/// Kubernetes lower-cases host names too.
+fn host_name(file: &Path) -> Result<NodeName, ConfigError> {
+    let name = fs::read_to_string(file).map_err(ConfigError::NoHostName)?;
+    name.trim().to_lowercase().parse().map_err(ConfigError::HostName)
+}
+
+fn file_names<S: Serializer>(files: &Option<ServerTlsFiles>, serializer: S) -> Result<S::Ok, S::Error> {
+    let names = files.as_ref().map(|files| (&files.cert, &files.key, &files.client_ca));
+    names.serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_runtime::args::parse_args_from;
+
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+        let args = std::iter::once("berthd").chain(args.iter().copied()).map(Into::into);
+        Config::from_args(parse_args_from("BERTHD", args).unwrap())
+    }
+
+    #[test]
+    fn the_kubelet_is_waited_for_only_where_there_is_one() {
+        let kubelet = |args: &[&str]| config(args).unwrap().kubelet;
+        assert_eq!(kubelet(&["--node-name", "a"]), KubeletChoice::IfPresent(DEFAULT_KUBELET_SOCKET.into()));
+        assert_eq!(kubelet(&["--node-name", "a", "--kubelet-socket", "none"]), KubeletChoice::None);
+        assert_eq!(kubelet(&["--node-name", "a", "--kubelet-socket", "/k"]), KubeletChoice::At("/k".into()));
+    }
+
+    #[test]
+    fn devices_are_simulated_only_when_asked_for() {
+        assert_eq!(config(&["--node-name", "a"]).unwrap().devices, DeviceSource::Nvml { library: None });
+        let simulated = config(&["--node-name", "a", "--simulate", "dgx-h100"]).unwrap().devices;
+        assert_eq!(simulated, DeviceSource::Simulated { profile: "dgx-h100".to_owned(), control: None });
+    }
+
+    #[test]
+    fn the_host_name_becomes_the_node_name_in_lower_case() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hostname");
+        fs::write(&file, "GPU-Box-7\n").unwrap();
+        assert_eq!(host_name(&file).unwrap().as_str(), "gpu-box-7");
+        fs::write(&file, "gpu_box\n").unwrap();
+        assert!(host_name(&file).unwrap_err().to_string().contains("--node-name"));
+        assert!(matches!(config(&["--node-name", "UPPER"]), Err(ConfigError::NodeName(_))));
+    }
+
+    #[test]
+    fn the_configuration_can_be_shown() {
+        let args = ["--node-name", "a", "--tls-cert", "c.pem", "--tls-key", "k.pem", "--allow", "uid:7"];
+        let shown = serde_json::to_string(&config(&args).unwrap()).unwrap();
+        assert!(shown.contains("k.pem") && shown.contains("uid:7"), "{shown}");
+    }
+}
