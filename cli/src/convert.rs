@@ -1,4 +1,5 @@
-//! The boundary to `berth.node.v1`: wire to what we show, what was asked to wire. Nothing else reads wire types.
+//! The boundary to `berth.node.v1`: wire to what we show, what was asked to wire. Only [`crate::client`], which carries
+//! them, sees wire types besides.
 //!
 //! Total: an enumeration value that only a newer daemon knows becomes `Unknown`, a missing part its empty form.
 

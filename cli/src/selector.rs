@@ -54,6 +54,18 @@ impl DeviceSelector {
     }
 }
 
+impl SelectorError {
+    /// Stable CamelCase name.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Syntax => "InvalidDevice",
+            Self::Mig => "MigInstanceNamed",
+            Self::NotFound { .. } => "UnknownDevice",
+            Self::Ambiguous { .. } => "AmbiguousDevice",
+        }
+    }
+}
+
 /// Without `GPU-`, in lower case.
 fn bare(uuid: &str) -> String {
     let uuid = uuid.to_ascii_lowercase();

@@ -207,6 +207,10 @@ pub enum RecoveryAction {
     NodeReboot,
     DrainP2P,
     DrainAndReset,
+    /// The multi-node NVLink domain has to be set up anew.
+    RecoverImexDomain,
+    BusReset,
+    SystemReboot,
     /// A value newer than this program.
     Other(u32),
 }
@@ -287,6 +291,9 @@ impl RecoveryAction {
             Self::NodeReboot => "NodeReboot",
             Self::DrainP2P => "DrainP2P",
             Self::DrainAndReset => "DrainAndReset",
+            Self::RecoverImexDomain => "RecoverImexDomain",
+            Self::BusReset => "BusReset",
+            Self::SystemReboot => "SystemReboot",
             Self::Other(_) => "Other",
         }
     }

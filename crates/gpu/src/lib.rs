@@ -20,7 +20,7 @@ pub mod sim;
 
 pub use backend::{GpuBackend, GpuSession};
 pub use error::GpuError;
-pub use health::{HealthConfig, HealthMemory};
+pub use health::{HealthConfig, HealthMemory, Moment};
 pub use inventory::{DeviceFacts, DeviceReport, DriverState, HealthReport, Inventory, Process, Sample, to_placement};
 pub use monitor::{Acknowledged, AcknowledgeError, Monitor, MonitorClock, MonitorConfig, MonitorHandle};
 pub use nvml::NvmlBackend;

@@ -70,7 +70,7 @@ impl Quantity {
     pub const fn whole(units: i64) -> Self {
         Self {
             // Cannot overflow: 2^63 * 10^9 < 2^127. `From` is not const.
-            nano: units as i128 * NANO as i128,
+            nano: units as i128 * NANO.cast_signed(),
         }
     }
 

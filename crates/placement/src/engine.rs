@@ -13,6 +13,7 @@
 pub(crate) mod catalog;
 pub(crate) mod cell;
 mod config;
+mod explain;
 mod index;
 mod log;
 mod assume;
@@ -22,6 +23,7 @@ mod totals;
 #[cfg(test)]
 mod tests;
 
+pub use explain::{NodeExplanation, Simulation};
 pub use config::{EngineConfig, MixConfig, ParsePolicyError, PolicyName, Ties, Weights};
 
 use self::{
@@ -30,7 +32,7 @@ use self::{
     shapes::{ShapeId, Shapes},
 };
 use crate::{
-    DeviceUuid, NodeName, NodeState, Plan, Reason, Refusal, Shape,
+    NodeName, NodeState, Plan, Reason, Refusal, Shape,
     fit,
     policy::{Scale, Score, Scorer},
 };
@@ -89,7 +91,7 @@ impl Engine {
         let scorer = Scorer {
             policy: config.policy,
             weights: config.weights.clone(),
-            scale: Scale { cpu: 1.0, gpu: 1.0 },
+            scale: Scale::default(),
         };
         Self {
             config,
@@ -151,22 +153,25 @@ impl Engine {
         match candidates {
             Candidates::All if top == 1 => self.decide_best(id, draw),
             Candidates::All => {
-                let index = &self.shapes.entry(id).index;
-                let fits: Vec<_> = index.fits().collect();
-                let fitting = fits.len();
+                let fits = self.shapes.entries()[id as usize].index.fits();
+                let mut fits: Vec<Fit> = fits.map(|(slot, score)| Fit { at: 0, slot, score }).collect();
+                self.order(&mut fits, draw);
                 Decision {
-                    ranked: self.ranked(id, self.order(fits, draw), top),
-                    fitting,
+                    fitting: fits.len(),
+                    ranked: self.ranked(id, &fits, top),
                     refused: Vec::new(),
                 }
             }
             Candidates::Names(names) => {
-                let (fits, refused) = self.split(id, names);
-                let fits: Vec<_> = fits.into_iter().map(|(_, slot, score)| (slot, score)).collect();
+                let (mut fits, refused) = self.split(id, names);
+                self.order(&mut fits, draw);
                 Decision {
                     fitting: fits.len(),
-                    ranked: self.ranked(id, self.order(fits, draw), top),
-                    refused: refused.into_iter().map(|(at, refusal)| (names[at].clone(), refusal)).collect(),
+                    ranked: self.ranked(id, &fits, top),
+                    refused: refused
+                        .into_iter()
+                        .map(|(at, refusal)| (names[at].clone(), refusal))
+                        .collect(),
                 }
             }
         }
@@ -177,12 +182,9 @@ impl Engine {
         let draw = self.draw();
         let id = self.synced(shape);
         let (mut fits, refused) = self.split(id, names);
-        fits.sort_unstable_by_key(|(_, slot, _)| *slot);
-        let pivot = usize::try_from(draw % (fits.len().max(1) as u64)).unwrap_or(0);
-        fits.rotate_left(pivot);
-        fits.sort_by(|one, other| other.2.total_cmp(&one.2));
+        self.order(&mut fits, draw);
         Ranking {
-            fits: fits.into_iter().map(|(at, _, score)| (at, score)).collect(),
+            fits: fits.into_iter().map(|fit| (fit.at, fit.score)).collect(),
             refused,
         }
     }
@@ -242,7 +244,7 @@ impl Engine {
     }
 
     fn decide_best(&mut self, id: ShapeId, draw: u64) -> Decision {
-        let index = &self.shapes.entry(id).index;
+        let index = &self.shapes.entries()[id as usize].index;
         let fitting = index.fitting() as usize;
         let Some((score, ties)) = index.best() else {
             return Decision::default();
@@ -255,11 +257,97 @@ impl Engine {
                 tied.map(|(slot, _)| slot).min_by_key(|slot| self.nodes.state(*slot).map(|state| &state.name))
             }
         };
-        let best: Vec<_> = slot.map(|slot| (slot, score)).into_iter().collect();
+        let best = slot.map(|slot| Fit { at: 0, slot, score });
         Decision {
-            ranked: self.ranked(id, best, 1),
+            ranked: self.ranked(id, best.as_slice(), 1),
             fitting,
             refused: Vec::new(),
         }
     }
+
+    /// The named nodes: those that fit, and the others with the reason. By position in `names`.
+    fn split(&self, id: ShapeId, names: &[NodeName]) -> (Vec<Fit>, Vec<(usize, Refusal)>) {
+        let entry = &self.shapes.entries()[id as usize];
+        let mut memo = fit::Refusals::new(&entry.shape);
+        let (mut fits, mut refused) = (Vec::new(), Vec::new());
+        for (at, name) in names.iter().enumerate() {
+            let slot = self.nodes.slot(name.as_str());
+            let Some((slot, state)) = slot.and_then(|slot| Some((slot, self.nodes.state(slot)?))) else {
+                refused.push((at, unknown()));
+                continue;
+            };
+            let score = entry.index.score(slot);
+            if score > UNFIT {
+                fits.push(Fit { at, slot, score });
+            } else if let Some(refusal) = memo.of(state) {
+                refused.push((at, refusal));
+            }
+        }
+        (fits, refused)
+    }
+
+    /// Best first; equals by the rule for ties, so that the first is the one that [`Engine::decide_best`] finds.
+    fn order(&self, fits: &mut [Fit], draw: u64) {
+        fits.sort_unstable_by(|one, other| other.score.total_cmp(&one.score).then(one.slot.cmp(&other.slot)));
+        for equals in fits.chunk_by_mut(|one, other| same(one.score, other.score)) {
+            match self.config.ties {
+                Ties::Random => equals.rotate_left(usize::try_from(draw % equals.len() as u64).unwrap_or(0)),
+                Ties::Name => equals.sort_by_key(|fit| self.nodes.state(fit.slot).map(|state| &state.name)),
+            }
+        }
+    }
+
+    /// Plans for the first `top` of these.
+    fn ranked(&self, id: ShapeId, fits: &[Fit], top: usize) -> Vec<Ranked> {
+        let entry = &self.shapes.entries()[id as usize];
+        let ranked = |fit: &Fit| {
+            let (cell, worth) = self.nodes.cell(fit.slot);
+            let level = self.scorer.score(cell, worth, &entry.ask)?.level;
+            let preferred = level.and_then(|level| self.nodes.device_of(fit.slot, &level));
+            let state = self.nodes.state(fit.slot)?;
+            let plan = fit::plan_preferring(state, &entry.shape, preferred.map_or(&[], std::slice::from_ref));
+            debug_assert!(plan.is_ok(), "BUG: {} was said to take {}: {plan:?}", state.name, entry.shape);
+            Some(Ranked {
+                node: state.name.clone(),
+                score: fit.score,
+                plan: plan.ok()?,
+            })
+        };
+        fits.iter().filter_map(ranked).take(top).collect()
+    }
+
+    /// Larger nodes than ever seen change what "much is left" means.
+    fn rescale(&mut self) {
+        let scale = self.nodes.scale();
+        if scale != self.scorer.scale {
+            self.scorer.scale = scale;
+            self.nodes.revalue(&self.scorer);
+            self.version += 1;
+        }
+    }
+}
+
+/// A candidate that takes the shape.
+#[derive(Debug, Clone, Copy)]
+struct Fit {
+    /// Position in the names that were given.
+    at: usize,
+    slot: u32,
+    score: f64,
+}
+
+fn total(score: Option<Score>) -> f64 {
+    score.map_or(UNFIT, |score| score.total)
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(Reason::UnknownNode, "no node of that name is known")
+}
+
+/// SplitMix64's output function (Steele, Lea, Flood 2014).
+fn mix(seed: u64) -> u64 {
+    let mut bits = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }

@@ -3,12 +3,15 @@
 //! Owns feasibility and the node-level choice of devices. Must not know how nodes are ranked against each other.
 
 mod choose;
+mod refusals;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::refusals::Refusals;
 
 use crate::{
     ComputeMode, DeviceState, DeviceUuid, GpuShape, Health, MigProfile, NodeState, Reason, Refusal, Room, Shape,
@@ -67,7 +70,7 @@ pub fn plan_preferring(node: &NodeState, shape: &Shape, preferred: &[DeviceUuid]
         .iter()
         .filter(|device| device_verdict(device, shape).is_ok())
         .collect();
-    choose::choose(&fitting, &shape.gpu, preferred).ok_or_else(|| shortage(node, shape))
+    choose::choose(&fitting, &shape.gpu, preferred).ok_or_else(|| refusals::shortage(node, shape))
 }
 
 /// As [`plan`], with a verdict for each device. Costs more: for people, not for the path of a decision.
@@ -197,42 +200,6 @@ fn sentence(device: &DeviceState, shape: &Shape, reason: Reason) -> String {
         Reason::DeviceUnhealthy | Reason::DeviceRecovering => format!("its health is {}", device.health.as_str()),
         _ => String::new(),
     }
-}
-
-/// Why too few devices fit: the commonest reason where none does.
-fn shortage(node: &NodeState, shape: &Shape) -> Refusal {
-    if node.devices.is_empty() {
-        return Refusal::new(Reason::NoDevices, "the node has no GPU");
-    }
-    let mut counts: BTreeMap<Reason, usize> = BTreeMap::new();
-    let mut fit = 0_usize;
-    for device in &node.devices {
-        match device_verdict(device, shape) {
-            Ok(()) => fit += 1,
-            Err(reason) => *counts.entry(reason).or_default() += 1,
-        }
-    }
-    let mut reasons: Vec<_> = counts.into_iter().collect();
-    reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
-    let list: Vec<_> = reasons
-        .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
-    let detail = if list.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", list.join(", "))
-    };
-    let message = format!(
-        "{} asked, {fit} of {} devices fit{detail}",
-        shape.gpu,
-        node.devices.len()
-    );
-    let reason = match reasons.first() {
-        Some((reason, _)) if fit == 0 => *reason,
-        _ => Reason::InsufficientDevices,
-    };
-    Refusal::new(reason, message)
 }
 
 impl Grant {

@@ -6,19 +6,30 @@
 //! ```text
 //! Shape (what a pod asks) ─┐
 //! NodeState (what is free) ┴─► fit::plan ─► Plan (which devices)   or   Refusal (a reason, per device too)
+//!
+//! Engine (many NodeStates) ──► decide ─► Decision (nodes, best first, each with its Plan)
 //! ```
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod engine;
 pub mod fit;
 pub mod ids;
 pub mod node;
+mod policy;
 pub mod refusal;
 pub mod shape;
+#[cfg(test)]
+mod testing;
 pub mod units;
 
 pub use device::{ComputeMode, DeviceState, Health, MigSlot, Room};
+pub use engine::{
+    Candidates, Decision, Engine, EngineConfig, MixConfig, NodeExplanation, ParsePolicyError, PolicyName, Ranked, Ranking,
+    Simulation, Ties, Weights,
+};
 pub use fit::{Grant, GrantSize, NodeVerdict, Plan};
+pub use policy::Terms;
 pub use ids::{DeviceUuid, GpuModel, LeaseId, MigProfile, NodeName, ParseIdError, PciBusId, PodRef, PodUid};
 pub use node::NodeState;
 pub use refusal::{Reason, Refusal};

@@ -3,10 +3,18 @@
 //! A policy sees numbers only ([`Cell`], [`Ask`]), never names, and has no state: equal nodes get equal scores.
 
 mod baseline;
+mod gradient;
+
+use std::sync::Arc;
 
 use crate::{
-    PolicyName,
-    engine::{Weights, catalog::{Ask, Form}, cell::{Cell, Level}},
+    NodeState, PolicyName,
+    engine::{
+        Weights,
+        catalog::{Ask, Form, small},
+        cell::{Cell, Level},
+    },
+    tables::{Prices, Values},
 };
 
 /// Added for each Suspect device that a placement needs: more than any policy can make good.
@@ -21,6 +29,24 @@ pub(crate) struct Scale {
     pub(crate) gpu: f64,
 }
 
+impl Default for Scale {
+    fn default() -> Self {
+        Self { cpu: 1.0, gpu: 1.0 }
+    }
+}
+
+impl Scale {
+    /// Makes it as large as this node.
+    pub(crate) fn widen(&mut self, node: &NodeState) {
+        let cpu = node.cpu_total.or(node.cpu_free).map_or(0, |cpu| cpu.0);
+        self.cpu = self.cpu.max(f64::from(u32::try_from(cpu).unwrap_or(u32::MAX)));
+        self.gpu = self.gpu.max(1000.0 * f64::from(small(node.devices.len())));
+    }
+}
+
+/// Names and parts of a score.
+pub type Terms = Vec<(&'static str, f64)>;
+
 /// What a policy thinks of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Score {
@@ -30,30 +56,49 @@ pub(crate) struct Score {
     pub(crate) level: Option<Level>,
 }
 
-/// A policy with all that it reckons with.
+/// A policy with all that it reckons with. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Scorer {
     pub(crate) policy: PolicyName,
     pub(crate) weights: Weights,
     pub(crate) scale: Scale,
+    pub(crate) values: Arc<Values>,
+    pub(crate) prices: Arc<Prices>,
 }
 
 impl Scorer {
     /// What the node is worth as it is, to policies that compare before and after.
-    pub(crate) fn worth(&self, _cell: &Cell) -> f64 {
-        0.0
+    pub(crate) fn worth(&self, cell: &Cell) -> f64 {
+        if self.policy.is_gradient() { gradient::worth(self, cell) } else { 0.0 }
     }
 
     /// `None` where the shape does not fit. `worth` is [`Scorer::worth`] of the same cell.
-    pub(crate) fn score(&self, cell: &Cell, _worth: f64, ask: &Ask) -> Option<Score> {
+    pub(crate) fn score(&self, cell: &Cell, worth: f64, ask: &Ask) -> Option<Score> {
         let offer = cell.offer(ask)?;
         let mut score = match self.policy {
-            PolicyName::Random => Score { total: 0.0, level: None },
+            PolicyName::Fragmentation | PolicyName::Fgd => gradient::score(self, cell, worth, ask, offer),
+            PolicyName::Binpack => baseline::fit(cell, ask, self.scale, -1.0),
             PolicyName::Spread => baseline::fit(cell, ask, self.scale, 1.0),
-            _ => baseline::fit(cell, ask, self.scale, -1.0),
+            PolicyName::Random => Score { total: 0.0, level: None },
         };
         score.total += SUSPECT * f64::from(offer.suspects);
         Some(score)
+    }
+
+    /// What the score is made of; empty where the shape does not fit.
+    pub(crate) fn terms(&self, cell: &Cell, worth: f64, ask: &Ask) -> Terms {
+        let (Some(score), Some(offer)) = (self.score(cell, worth, ask), cell.offer(ask)) else {
+            return Terms::new();
+        };
+        let mut terms = if self.policy.is_gradient() {
+            gradient::terms(self, cell, ask, offer)
+        } else {
+            vec![(self.policy.as_str(), score.total - SUSPECT * f64::from(offer.suspects))]
+        };
+        if offer.suspects > 0 {
+            terms.push(("suspect", SUSPECT * f64::from(offer.suspects)));
+        }
+        terms
     }
 }
 

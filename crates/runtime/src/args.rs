@@ -43,7 +43,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Serialize, clap::Args)]
 pub struct AdminArgs {
     /// Serve /metrics, /livez, /readyz, /debug and /log-level here
-    #[arg(long, value_name = "ADDR")]
+    // Not marked as required: the program's `mut_arg` gives the default.
+    #[arg(long, value_name = "ADDR", required = false)]
     pub admin: SocketAddr,
 }
 

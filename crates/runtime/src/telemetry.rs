@@ -2,8 +2,10 @@
 //!
 //! [`otlp`] and [`trace_context`] are the only files that know OpenTelemetry.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal as _};
+use std::iter::successors;
 use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing::{Subscriber, error, info};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,6 +22,7 @@ use tracing_subscriber::{EnvFilter, Registry, fmt as log, reload};
 use crate::BuildInfo;
 use crate::args::{LogFormat, TelemetryArgs};
 
+mod json;
 mod otlp;
 pub mod trace_context;
 
@@ -49,7 +53,7 @@ pub enum TelemetryError {
     BadEndpoint {
         endpoint: String,
         #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        source: Option<Box<dyn Error + Send + Sync>>,
     },
     #[error("telemetry was started twice in one process")]
     AlreadyStarted(#[source] tracing_subscriber::util::TryInitError),
@@ -147,13 +151,22 @@ impl TelemetryError {
     }
 }
 
+/// An error and all its causes on one line, for people. Our errors do not repeat their causes.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let chain = successors(Some(error), |error| (*error).source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// `tracing` takes a mistyped level (`debgu`) for the name of a target and then logs nothing else: refuse a bare word
 /// that is no level.
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
     let bad = |source| TelemetryError::BadFilter { filter: filter.to_owned(), source };
     let bare_words = filter.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']']));
     for word in bare_words {
-        word.parse::<LevelFilter>().map_err(|_| bad(None))?;
+        // An empty word would pass for "error".
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            return Err(bad(None));
+        }
     }
     EnvFilter::builder().parse(filter).map_err(|source| bad(Some(source)))
 }
@@ -168,7 +181,7 @@ where
     match format {
         LogFormat::Auto if is_terminal => layer.boxed(),
         LogFormat::Text => layer.with_ansi(is_terminal).boxed(),
-        LogFormat::Auto | LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Auto | LogFormat::Json => layer.event_format(json::Lines).fmt_fields(JsonFields::new()).boxed(),
     }
 }
 

@@ -20,6 +20,7 @@ use tracing::{error, info};
 
 use crate::SharedClock;
 use crate::file_watch::FileWatch;
+use crate::telemetry::with_causes;
 
 mod client;
 mod load;
@@ -218,9 +219,4 @@ impl TlsError {
             Self::Rejected(_) => "TlsRejected",
         }
     }
-}
-
-fn with_causes(error: &TlsError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

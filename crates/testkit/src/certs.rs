@@ -87,6 +87,11 @@ impl Ca {
         self.issuer.pem()
     }
 
+    /// The authority's private key: for a control plane that signs by itself.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// Writes the authority's certificate to `DIR/NAME.crt`.
     pub fn write(&self, dir: &Path, name: &str) -> PathBuf {
         let path = dir.join(format!("{name}.crt"));

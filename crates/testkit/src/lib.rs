@@ -4,8 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod certs;
+pub mod http;
 pub mod kubelet;
 pub mod process;
+#[cfg(feature = "rig")]
+pub mod rig;
 pub mod wait;
 
 pub use kubelet::FakeKubelet;

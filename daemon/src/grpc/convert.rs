@@ -1,8 +1,10 @@
 //! Between the wire and our types: the only file that knows both sides of `berth.node.v1`'s book.
 //!
-//! (`convert/device.rs` has the part about devices.) Inwards everything is checked and bounded; outwards nothing can fail.
+//! (Its two submodules have the devices and the node.) Inwards everything is checked and bounded; outwards nothing can
+//! fail.
 
-mod device;
+pub(super) mod device;
+pub(super) mod node;
 
 use berth_ledger::{Claim, ClaimState, Drift, Event, Holder};
 use berth_placement::{
@@ -13,8 +15,6 @@ use berth_proto::node::v1 as wire;
 
 use super::status::{InvalidField, InvalidValue};
 
-/// A week: longer than any pod waits for its kubelet, short enough that a forgotten reservation ends.
-const MAX_TTL_MS: u64 = 7 * 24 * 3_600_000;
 /// Names and messages that a client sends along.
 const MAX_TEXT: usize = 1024;
 /// Models that a shape may name; the catalogue has a few dozen.
@@ -23,16 +23,7 @@ const MAX_MODELS: usize = 64;
 // === inwards ===
 
 /// A whole Reserve request, checked.
-pub(super) fn reserve(
-    request: wire::ReserveRequest,
-    client: String,
-    default_ttl_ms: u64,
-) -> Result<Event, InvalidField> {
-    let ttl_ms = match request.ttl_ms {
-        0 => default_ttl_ms,
-        ttl if ttl > MAX_TTL_MS => return Err(InvalidValue::TooLarge { limit: MAX_TTL_MS }.of("ttl_ms")),
-        ttl => ttl,
-    };
+pub(super) fn reserve(request: wire::ReserveRequest, client: String) -> Result<Event, InvalidField> {
     let limit = MAX_COUNT as usize;
     if request.preferred_devices.len() > limit {
         return Err(InvalidValue::TooMany { limit }.of("preferred_devices"));
@@ -41,7 +32,7 @@ pub(super) fn reserve(
     Ok(Event::Reserve {
         pod: pod(request.pod)?,
         shape: shape(request.shape)?,
-        ttl_ms,
+        ttl_ms: request.ttl_ms,
         preferred: preferred.collect::<Result<_, _>>()?,
         client,
         decision_id: text(request.decision_id, "decision_id")?,

@@ -50,8 +50,6 @@ pub(crate) enum InvalidValue {
     TooLong { limit: usize },
     #[error("it has more than {limit} entries")]
     TooMany { limit: usize },
-    #[error("it is above {limit}")]
-    TooLarge { limit: u64 },
     #[error(transparent)]
     Id(#[from] ParseIdError),
     #[error(transparent)]
@@ -62,7 +60,7 @@ impl InvalidValue {
     const fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "FieldMissing",
-            Self::TooLong { .. } | Self::TooMany { .. } | Self::TooLarge { .. } => "FieldTooLarge",
+            Self::TooLong { .. } | Self::TooMany { .. } => "FieldTooLarge",
             Self::Id(_) => "FieldInvalid",
             Self::Shape(error) => error.reason(),
         }

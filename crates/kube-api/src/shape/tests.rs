@@ -1,17 +1,17 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
-fn pod(value: serde_json::Value) -> Pod {
+fn pod(value: Value) -> Pod {
     serde_json::from_value(value).unwrap()
 }
 
-fn annotated(annotations: serde_json::Value) -> Pod {
-    pod(json!({"metadata": {"annotations": annotations}}))
+fn annotated(annotations: impl Into<Value>) -> Pod {
+    pod(json!({"metadata": {"annotations": annotations.into()}}))
 }
 
-fn asking(resources: serde_json::Value) -> Pod {
-    pod(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": resources}}]}}))
+fn asking(resources: impl Into<Value>) -> Pod {
+    pod(json!({"spec": {"containers": [{"name": "c", "resources": {"requests": resources.into()}}]}}))
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_pod_without_gpus_has_no_model_either() {
 #[test]
 fn init_containers_and_sidecars_count_as_in_kube_scheduler() {
     let gpus = |n: u32| json!({"requests": {"nvidia.com/gpu": n.to_string()}});
-    let shape = |init: serde_json::Value, main: u32| {
+    let shape = |init: Value, main: u32| {
         let pod = pod(json!({"spec": {"initContainers": init, "containers": [{"resources": gpus(main)}]}}));
         pod_shape(&pod).unwrap().gpu.count()
     };

@@ -136,6 +136,11 @@ impl PolicyName {
         Self::Random,
     ];
 
+    /// It compares what a node is worth before and after, and needs tables of the workload.
+    pub(crate) const fn is_gradient(self) -> bool {
+        matches!(self, Self::Fragmentation | Self::Fgd)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fragmentation => "fragmentation",

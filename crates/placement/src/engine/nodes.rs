@@ -8,7 +8,9 @@ use super::{
     log::ChangeLog,
     totals::Totals,
 };
-use crate::{CpuMilli, DeviceUuid, NodeName, NodeState, policy::Scorer};
+use crate::{CpuMilli, DeviceUuid, NodeName, NodeState,
+    policy::{Scale, Scorer},
+};
 
 /// Nodes by slot: a small number that stays a node's own while it is known, and is given to another one later.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,7 @@ pub(crate) struct Nodes {
     catalog: Catalog,
     log: ChangeLog,
     totals: Totals,
+    largest: Scale,
 }
 
 #[derive(Debug, Clone)]
@@ -54,9 +57,12 @@ impl Nodes {
         let slot = known.unwrap_or_else(|| self.vacancy(&state.name));
         let at = slot as usize;
         if !self.slots[at].state.as_ref().is_some_and(|old| same_devices(old, &state)) {
+            self.leave(slot);
             let kinds: Vec<KindId> = state.devices.iter().map(|device| self.catalog.kind(device)).collect();
             self.slots[at].class = self.classes.id(&kinds, state.cpu_total);
+            self.totals.join(self.slots[at].class, kinds.len());
             self.slots[at].kinds = kinds;
+            self.largest.widen(&state);
         }
         self.slots[at].state = Some(state);
         self.refresh(slot, scorer);
@@ -79,9 +85,18 @@ impl Nodes {
 
     pub(crate) fn remove(&mut self, name: &NodeName, scorer: &Scorer) {
         if let Some(slot) = self.by_name.remove(name) {
+            self.leave(slot);
             self.slots[slot as usize].state = None;
             self.vacant.push(slot);
             self.refresh(slot, scorer);
+        }
+    }
+
+    /// A known node's devices no longer count for its class.
+    fn leave(&mut self, slot: u32) {
+        let Slot { state, kinds, class } = &self.slots[slot as usize];
+        if state.is_some() {
+            self.totals.leave(*class, kinds.len());
         }
     }
 
@@ -130,7 +145,11 @@ impl Nodes {
     }
 
     pub(crate) fn states(&self) -> impl Iterator<Item = &NodeState> {
-        self.slots.iter().filter_map(|slot| slot.state.as_ref())
+        self.slots().map(|(_, state)| state)
+    }
+
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &NodeState)> {
+        (0..).zip(&self.slots).filter_map(|(at, slot)| slot.state.as_ref().map(|state| (at, state)))
     }
 
     /// All slots' cells with what they are worth.
@@ -140,6 +159,16 @@ impl Nodes {
 
     pub(crate) fn cell(&self, slot: u32) -> (&Cell, f64) {
         (&self.cells[slot as usize], self.worth[slot as usize])
+    }
+
+    /// The largest node so far.
+    pub(crate) fn scale(&self) -> Scale {
+        self.largest
+    }
+
+    /// How many kinds of devices were seen.
+    pub(crate) fn kinds(&self) -> usize {
+        self.catalog.kinds().len()
     }
 
     pub(crate) fn log(&self) -> &ChangeLog {

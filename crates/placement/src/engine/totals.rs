@@ -7,6 +7,8 @@ use super::cell::Cell;
 pub(crate) struct Totals {
     /// Free thousandths of GPUs, by class.
     free: Vec<u64>,
+    /// GPUs of all nodes, by class.
+    gpus: Vec<u64>,
     /// How many nodes have exactly this many whole free GPUs.
     wholes: Vec<u64>,
 }
@@ -31,6 +33,27 @@ impl Totals {
         }
         self.free[class] = step(self.free[class], u64::from(cell.free()));
         self.wholes[wholes] = step(self.wholes[wholes], 1);
+    }
+
+    /// A node with this many GPUs joins a class.
+    pub(crate) fn join(&mut self, class: u32, gpus: usize) {
+        let class = class as usize;
+        if self.gpus.len() <= class {
+            self.gpus.resize(class + 1, 0);
+        }
+        self.gpus[class] += gpus as u64;
+    }
+
+    /// The inverse of [`Totals::join`].
+    pub(crate) fn leave(&mut self, class: u32, gpus: usize) {
+        if let Some(all) = self.gpus.get_mut(class as usize) {
+            *all -= gpus as u64;
+        }
+    }
+
+    /// All GPUs of a class, free or not.
+    pub(crate) fn capacity_of(&self, class: u32) -> f64 {
+        gpus(1000 * self.gpus.get(class as usize).copied().unwrap_or(0))
     }
 
     /// Free GPUs of a class, in GPUs.

@@ -70,24 +70,14 @@ fn whole<'a>(fitting: &[&'a DeviceState], wanted: usize) -> Option<Vec<&'a Devic
     Some(chosen)
 }
 
-type Key = fn(&DeviceState) -> (bool, String);
+type Key = for<'a> fn(&'a DeviceState) -> (bool, &'a str, u32);
 
 /// What devices of one pod should share, most important first: the model, the NVLink domain, the NUMA node.
 /// The flag says that there is such a thing at all.
 const KEYS: &[Key] = &[
-    |device| (true, device.model.as_str().to_owned()),
-    |device| {
-        (
-            device.nvlink_domain.is_some(),
-            format!("{:05}", device.nvlink_domain.unwrap_or(0)),
-        )
-    },
-    |device| {
-        (
-            device.numa_node.is_some(),
-            format!("{:05}", device.numa_node.unwrap_or(0)),
-        )
-    },
+    |device| (true, device.model.as_str(), 0),
+    |device| (device.nvlink_domain.is_some(), "", device.nvlink_domain.unwrap_or(0)),
+    |device| (device.numa_node.is_some(), "", device.numa_node.unwrap_or(0)),
 ];
 
 /// Up to `wanted` devices in as few groups as possible. Of the groups that are large enough the one with the fewest
@@ -101,7 +91,7 @@ fn compact<'a>(mut devices: Vec<&'a DeviceState>, wanted: usize, keys: &[Key]) -
         devices.truncate(wanted);
         return devices;
     };
-    let mut groups: BTreeMap<(bool, String), Vec<&DeviceState>> = BTreeMap::new();
+    let mut groups: BTreeMap<(bool, &str, u32), Vec<&DeviceState>> = BTreeMap::new();
     for device in devices {
         groups.entry(key(device)).or_default().push(device);
     }
@@ -113,14 +103,14 @@ fn compact<'a>(mut devices: Vec<&'a DeviceState>, wanted: usize, keys: &[Key]) -
         let tightest = groups
             .iter()
             .filter(|(_, group)| group.len() >= missing)
-            .min_by_key(|((linked, _), group)| (*linked != linked_first, group.len()))
-            .map(|(key, _)| key.clone());
+            .min_by_key(|((linked, ..), group)| (*linked != linked_first, group.len()))
+            .map(|(key, _)| *key);
         let fits = tightest.is_some();
         let next = tightest.or_else(|| {
             groups
                 .iter()
-                .max_by_key(|((linked, _), group)| (*linked, group.len()))
-                .map(|(key, _)| key.clone())
+                .max_by_key(|((linked, ..), group)| (*linked, group.len()))
+                .map(|(key, _)| *key)
         });
         let Some(group) = next.and_then(|key| groups.remove(&key)) else {
             break;

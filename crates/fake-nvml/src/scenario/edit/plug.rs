@@ -3,7 +3,7 @@
 use super::EditError;
 use crate::{
     profiles,
-    scenario::{BusId, Driver, EccCounters, EventKind, Gpu, Presence, Scenario, hashed_uuid},
+    scenario::{BusId, Driver, EccCounters, EventKind, Gpu, Scenario, hashed_uuid},
 };
 
 /// A GPU to plug in; what is left out is made up.
@@ -68,9 +68,6 @@ impl Scenario {
             gpu.mig.instances.clear();
             gpu.mig.current = gpu.mig.pending;
             gpu.energy_mj = 0;
-            if gpu.presence == Presence::Lost {
-                gpu.presence = Presence::Present;
-            }
         }
     }
 

@@ -1,0 +1,89 @@
+//! One function for each command: ask the daemon, show the answer.
+
+mod watch;
+
+use std::process::ExitCode;
+
+use crate::{
+    args::{AckArgs, Action, Cli, CordonArgs, ExplainArgs, ReleaseArgs, ReserveArgs, UncordonArgs},
+    client::Client,
+    error::{CliError, exit},
+    output::{Allocations, DeviceChanged, Devices, Explanation, Output, Released, Reserved},
+    run,
+    selector::DeviceSelector,
+    signals::Signals,
+    view::Device,
+};
+
+/// Does what the command line says; the exit code where that worked.
+pub(crate) async fn run(cli: &Cli, output: &Output, signals: Option<Signals>) -> Result<ExitCode, CliError> {
+    let client = Client::new(&cli.global)?;
+    match (&cli.action, signals) {
+        (Action::Node, _) => output.show(&client.node().await?)?,
+        (Action::Devices, _) => {
+            let (node, book) = tokio::try_join!(client.node(), client.book())?;
+            output.show(&Devices::new(node, &book))?;
+        }
+        (Action::Allocations, _) => {
+            let (node, book) = tokio::try_join!(client.node(), client.book())?;
+            output.show(&Allocations { book, node })?;
+        }
+        (Action::Reserve(args), _) => reserve(args, &client, output).await?,
+        (Action::Release(args), _) => release(args, &client, output).await?,
+        (Action::Explain(args), _) => return explain(args, &client, output).await,
+        (Action::Cordon(args), _) => cordon(args, &client, output).await?,
+        (Action::Uncordon(args), _) => uncordon(args, &client, output).await?,
+        (Action::Ack(args), _) => acknowledge(args, &client, output).await?,
+        (Action::Watch, signals) => watch::watch(&client, output, signals).await?,
+        (Action::Run(args), signals) => return run::run(args, &client, output, signals).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn reserve(args: &ReserveArgs, client: &Client, output: &Output) -> Result<(), CliError> {
+    let shape = args.shape.shape()?;
+    let (allocation, existing, generation) = client.reserve(args.pod(), &shape, args.ttl).await?;
+    output.show(&Reserved { allocation, existing, generation })
+}
+
+async fn release(args: &ReleaseArgs, client: &Client, output: &Output) -> Result<(), CliError> {
+    // clap lets exactly one of the two through.
+    let (holder, (released, generation)) = match (&args.uid, &args.lease) {
+        (Some(uid), _) => (format!("Pod {uid}"), client.release_pod(uid.clone()).await?),
+        (None, Some(lease)) => (format!("Lease {lease}"), client.release_lease(lease.clone()).await?),
+        (None, None) => return Ok(()),
+    };
+    output.show(&Released { released, generation, holder })
+}
+
+async fn explain(args: &ExplainArgs, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
+    let shape = args.shape.shape()?;
+    let (node, verdict) = tokio::try_join!(client.node(), client.explain(&shape))?;
+    let code = if verdict.fits { ExitCode::SUCCESS } else { ExitCode::from(exit::REFUSED) };
+    output.show(&Explanation { asked: shape.to_string(), verdict, node })?;
+    Ok(code)
+}
+
+async fn cordon(args: &CordonArgs, client: &Client, output: &Output) -> Result<(), CliError> {
+    let device = find(&args.device, client).await?;
+    let device = client.set_schedulable(device.uuid, false, args.message.clone()).await?;
+    output.show(&DeviceChanged { device, done: "is out of scheduling; what runs on it stays".to_owned() })
+}
+
+async fn uncordon(args: &UncordonArgs, client: &Client, output: &Output) -> Result<(), CliError> {
+    let device = find(&args.device, client).await?;
+    let device = client.set_schedulable(device.uuid, true, String::new()).await?;
+    output.show(&DeviceChanged { device, done: "is back in scheduling".to_owned() })
+}
+
+async fn acknowledge(args: &AckArgs, client: &Client, output: &Output) -> Result<(), CliError> {
+    let device = find(&args.device, client).await?;
+    let device = client.acknowledge(device.uuid, args.message.clone()).await?;
+    let done = format!("is acknowledged; its health is now {}", device.health.state.as_str());
+    output.show(&DeviceChanged { device, done })
+}
+
+async fn find(selector: &DeviceSelector, client: &Client) -> Result<Device, CliError> {
+    let node = client.node().await?;
+    Ok(selector.find(&node.devices)?.clone())
+}

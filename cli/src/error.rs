@@ -1,0 +1,206 @@
+//! Everything that ends berthctl before its work is done: a stable reason, a sentence, what to do, an exit code.
+
+use std::{error::Error as _, io, path::Path, time::Duration};
+
+use berth_placement::ShapeError;
+use berth_runtime::dial::{DialError, Target};
+use nix::sys::signal::Signal;
+use thiserror::Error;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::selector::SelectorError;
+
+/// Why berthctl did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    #[error(transparent)]
+    Device(#[from] SelectorError),
+    #[error("cannot use {option}")]
+    Target {
+        option: &'static str,
+        #[source]
+        source: DialError,
+    },
+    /// The daemon said no.
+    #[error("{message}")]
+    Refused { reason: String, message: String },
+    /// The daemon cannot say yet.
+    #[error("{message}")]
+    NotReady { reason: String, message: String },
+    #[error("no answer from {target} within {after:?}")]
+    TimedOut { target: Target, after: Duration },
+    #[error("no berthd answers at {target}: {cause}")]
+    Unreachable { target: Target, cause: Unreachable },
+    #[error("the command cannot be started: {program}")]
+    Start {
+        program: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("stopped by {0} before the command was started")]
+    Stopped(Signal),
+    #[error("the operating system refuses {what}")]
+    System {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
+
+/// What stands between us and the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unreachable {
+    #[error("there is no such socket")]
+    NoSocket,
+    #[error("nothing listens there")]
+    NothingListens,
+    #[error("this user may not open the socket")]
+    NotPermitted,
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Exit codes, for scripts. A command under `run` ends with its own.
+pub mod exit {
+    /// The daemon said no, or there is no such device.
+    pub const REFUSED: u8 = 1;
+    /// The command line makes no sense.
+    pub const USAGE: u8 = 2;
+    /// No daemon answers there.
+    pub const UNREACHABLE: u8 = 3;
+    /// The daemon cannot say yet, or did not in time: try again.
+    pub const NOT_READY: u8 = 4;
+    /// `run`: the command is there but cannot be started.
+    pub const CANNOT_START: u8 = 126;
+    /// `run`: there is no such command.
+    pub const NO_COMMAND: u8 = 127;
+    /// Stopped by a signal: this plus its number.
+    pub const SIGNAL: u8 = 128;
+}
+
+impl CliError {
+    /// What an answer of the daemon's, or of the way to it, means.
+    pub(crate) fn from_status(status: &Status, target: &Target, timeout: Duration) -> Self {
+        let message = status.message().to_owned();
+        if let Some(info) = status.get_details_error_info() {
+            let reason = info.reason;
+            return match status.code() {
+                Code::Unavailable | Code::DeadlineExceeded => Self::NotReady { reason, message },
+                _ => Self::Refused { reason, message },
+            };
+        }
+        match status.code() {
+            Code::DeadlineExceeded | Code::Cancelled => Self::TimedOut { target: target.clone(), after: timeout },
+            Code::Unavailable | Code::Unknown => Self::Unreachable { target: target.clone(), cause: cause(status) },
+            code => Self::Refused { reason: format!("{code:?}"), message },
+        }
+    }
+
+    /// Stable CamelCase name: the daemon's own where it gave one.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Shape(error) => error.reason(),
+            Self::Device(error) => error.reason(),
+            Self::Target { source, .. } => source.reason(),
+            Self::Refused { reason, .. } | Self::NotReady { reason, .. } => reason,
+            Self::TimedOut { .. } => "TimedOut",
+            Self::Unreachable { .. } => "Unreachable",
+            Self::Start { .. } => "CannotStart",
+            Self::Stopped(_) => "Stopped",
+            Self::System { .. } => "SystemError",
+            Self::Output(_) => "OutputFailed",
+        }
+    }
+
+    /// What the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Shape(_) | Self::Target { .. } => exit::USAGE,
+            Self::Device(_) | Self::Refused { .. } | Self::System { .. } | Self::Output(_) => exit::REFUSED,
+            Self::NotReady { .. } | Self::TimedOut { .. } => exit::NOT_READY,
+            Self::Unreachable { .. } => exit::UNREACHABLE,
+            Self::Start { source, .. } => start_code(source),
+            Self::Stopped(signal) => signal_code(*signal as i32),
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { cause: Unreachable::NotPermitted, .. } => {
+                Some("Be root or in the group that owns the socket.".to_owned())
+            }
+            Self::Unreachable { target: Target::Unix(path), .. } => Some(format!(
+                "Start berthd on this machine (`berthd --simulate dgx-h100{}` needs no GPU), or say where it \
+                 listens: --address, or BERTHCTL_ADDRESS.",
+                socket_flag(path)
+            )),
+            Self::Unreachable { .. } => {
+                Some("Is berthd running there, and is this its gRPC port? Say where it listens: --address.".to_owned())
+            }
+            Self::TimedOut { .. } => Some("Give it more time with --timeout.".to_owned()),
+            Self::Target { .. } => Some("Name the authority that signed the daemon's certificate: --tls-ca.".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// True where the reader of our output has gone: no fault of anybody's.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The sentence with its causes.
+    pub fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.source();
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// As shells have it: 127 for no such command, 126 for one that cannot be started.
+pub(crate) fn start_code(error: &io::Error) -> u8 {
+    match error.kind() {
+        io::ErrorKind::NotFound => exit::NO_COMMAND,
+        _ => exit::CANNOT_START,
+    }
+}
+
+/// As shells have it: 128 and the signal's number.
+pub(crate) fn signal_code(number: i32) -> u8 {
+    u8::try_from(number).map_or(u8::MAX, |number| exit::SIGNAL.saturating_add(number))
+}
+
+fn socket_flag(path: &Path) -> String {
+    if path == Path::new(crate::args::DEFAULT_SOCKET) {
+        String::new()
+    } else {
+        format!(" --socket {}", path.display())
+    }
+}
+
+fn cause(status: &Status) -> Unreachable {
+    let mut last = None;
+    let mut source = status.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            match error.kind() {
+                io::ErrorKind::NotFound => return Unreachable::NoSocket,
+                io::ErrorKind::ConnectionRefused => return Unreachable::NothingListens,
+                io::ErrorKind::PermissionDenied => return Unreachable::NotPermitted,
+                _ => {}
+            }
+        }
+        last = Some(error.to_string());
+        source = error.source();
+    }
+    Unreachable::Other(last.unwrap_or_else(|| status.message().to_owned()))
+}

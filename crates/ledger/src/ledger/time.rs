@@ -1,0 +1,125 @@
+//! Deadlines, and clocks that jump.
+//!
+//! A reservation that the kubelet did not confirm lapses at its deadline, but not before the book is reconciled: after a
+//! restart the kubelet's first list may confirm what fell due meanwhile.
+
+use std::sync::Arc;
+
+use super::{Ledger, removal};
+use crate::{Claim, ClaimState, Record, outbox::Outbox};
+
+/// The ledger's sense of time, in milliseconds since the Unix epoch.
+#[derive(Debug)]
+pub(super) struct Timer {
+    /// Of the last event; `None` before the first.
+    pub(super) now: Option<u64>,
+    /// Nothing falls due before this. May be early: prolonging a deadline does not move it.
+    pub(super) next_due: u64,
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self {
+            now: None,
+            next_due: u64::MAX,
+        }
+    }
+}
+
+impl Ledger {
+    /// When a [`crate::Event::Tick`] is wanted, in Unix milliseconds: never later than the next thing falls due, sometimes
+    /// earlier. `None`: nothing is waited for.
+    pub fn next_deadline(&self) -> Option<u64> {
+        (self.timer.next_due != u64::MAX).then_some(self.timer.next_due)
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.timer.now.unwrap_or(0)
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.now() >= self.timer.next_due
+    }
+
+    /// Where time went back since the last event (or since the records were written), no wait may become longer than it
+    /// would be if it began now.
+    pub(super) fn set_clock(&mut self, now: u64, out: &mut Outbox<'_>) {
+        let back = self.timer.now.is_none_or(|last| now < last);
+        self.timer.now = Some(now);
+        if !back {
+            return;
+        }
+        for notes in self.book.all_notes_mut() {
+            notes.made = notes.made.min(now);
+            notes.absent_since = notes.absent_since.map(|since| since.min(now));
+            notes.unusable_since = notes.unusable_since.map(|since| since.min(now));
+        }
+        self.drift.set_clock(now);
+        let latest = now.saturating_add(self.config.max_ttl_ms);
+        for holder in self.book.reservations() {
+            self.set_deadline(&holder, |deadline| deadline.min(latest), out);
+        }
+        self.reset_timer();
+    }
+
+    /// Moves a reservation's deadline; nothing happens where it stays, or where the claim is no reservation.
+    pub(super) fn set_deadline(&mut self, holder: &crate::Holder, to: impl FnOnce(u64) -> u64, out: &mut Outbox<'_>) {
+        let Some(entry) = self.book.get(holder) else { return };
+        let ClaimState::Reserved { deadline_unix_ms } = entry.claim.state else {
+            return;
+        };
+        let moved = to(deadline_unix_ms);
+        if moved != deadline_unix_ms {
+            let state = ClaimState::Reserved { deadline_unix_ms: moved };
+            let claim = Claim { state, ..(*entry.claim).clone() };
+            self.put(claim, out);
+        }
+    }
+
+    /// Writes a claim into the book and into the journal.
+    pub(super) fn put(&mut self, claim: Claim, out: &mut Outbox<'_>) {
+        if let ClaimState::Reserved { deadline_unix_ms } = claim.state {
+            self.timer.next_due = self.timer.next_due.min(deadline_unix_ms);
+        }
+        if !matches!(claim.state, ClaimState::Foreign { .. }) {
+            out.persist(Record::Put(claim.clone()));
+        }
+        self.book.put(Arc::new(claim), self.now());
+        out.change();
+    }
+
+    pub(super) fn lapse_reservations(&mut self, out: &mut Outbox<'_>) {
+        let now = self.now();
+        let lapsed: Vec<_> = self
+            .book
+            .iter()
+            .filter(|(_, entry)| matches!(entry.claim.state, ClaimState::Reserved { deadline_unix_ms } if deadline_unix_ms <= now))
+            .map(|(holder, _)| holder.clone())
+            .collect();
+        for holder in &lapsed {
+            self.remove(holder, removal::LAPSED, "the kubelet did not confirm the reservation in time", out);
+        }
+        self.sync_devices(out);
+    }
+
+    /// Finds the next thing that falls due, exactly.
+    pub(super) fn reset_timer(&mut self) {
+        self.timer.next_due = self.earliest_due();
+    }
+
+    pub(super) fn earliest_due(&self) -> u64 {
+        let of_drift = self.drift.earliest_due(&self.config);
+        if !self.is_reconciled() {
+            return of_drift;
+        }
+        let of_claims = self.book.iter().flat_map(|(_, entry)| {
+            let deadline = match entry.claim.state {
+                ClaimState::Reserved { deadline_unix_ms } => Some(deadline_unix_ms),
+                _ => None,
+            };
+            let lost = entry.notes.unusable_since.map(|since| since.saturating_add(self.config.drift_grace_ms));
+            [deadline, lost].into_iter().flatten()
+        });
+        of_claims.min().unwrap_or(u64::MAX).min(of_drift)
+    }
+}

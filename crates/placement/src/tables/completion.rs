@@ -1,0 +1,116 @@
+//! What a node will host in the end: CPU and GPUs priced together, since a GPU without CPU to feed it is lost.
+
+use super::{Extent, Typical};
+
+/// Rows of CPU at most.
+const ROWS: usize = 513;
+/// The finest step of CPU, in thousandths of a core.
+const FINEST: u32 = 250;
+/// Columns per GPU.
+const PER_GPU: usize = 10;
+
+/// Expected GPUs in use on a node with `cpu` and `gpus` fluid free GPUs after a stream of pods has filled it:
+/// `U(c,G) = Σ w·v / Σ w`, `v = g + U(c-cpu, G-g)`, `w = p·exp(temper·v/G)` over the shapes that fit. `temper` leans
+/// towards good completions, since the cluster chooses who comes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Completion {
+    /// [row of CPU][column of GPUs]
+    values: Vec<f32>,
+    columns: usize,
+    step: u32,
+}
+
+/// A shape on the grid.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Move {
+    rows: usize,
+    columns: usize,
+    gpus: f32,
+    popularity: f32,
+}
+
+impl Completion {
+    pub(super) fn new(typical: &[Typical], temper: f64, extent: Extent) -> Self {
+        if !extent.completion {
+            return Self::default();
+        }
+        let step = extent.cpu.div_ceil((ROWS - 1) as u32).next_multiple_of(FINEST).max(FINEST);
+        let rows = (extent.cpu / step) as usize + 1;
+        let columns = extent.gpus * PER_GPU + 1;
+        let moves = moves(typical, step);
+        let mut values = vec![0.0_f32; rows * columns];
+        let mut buffer = vec![(0.0_f32, 0.0_f32); moves.len()];
+        for row in 0..rows {
+            for column in 1..columns {
+                let gpus = column as f32 / PER_GPU as f32;
+                let mut fitting = 0;
+                for step in moves.iter().filter(|step| step.rows <= row && step.columns <= column) {
+                    let rest = values[(row - step.rows) * columns + column - step.columns];
+                    buffer[fitting] = (step.popularity, step.gpus + rest);
+                    fitting += 1;
+                }
+                let scale = temper as f32 / gpus;
+                let (mut weights, mut sum) = (0.0_f32, 0.0_f32);
+                for (popularity, value) in &buffer[..fitting] {
+                    let weight = popularity * exp(scale * value);
+                    weights += weight;
+                    sum += weight * value;
+                }
+                if weights > 0.0 {
+                    values[row * columns + column] = (sum / weights).min(gpus);
+                }
+            }
+        }
+        Self { values, columns, step }
+    }
+
+    /// Floor in CPU, linear in GPUs.
+    pub(super) fn at(&self, cpu: u32, gpus: f64) -> f64 {
+        if self.columns < 2 {
+            return 0.0;
+        }
+        let rows = self.values.len() / self.columns;
+        let row = ((cpu / self.step) as usize).min(rows - 1);
+        let column = (gpus * PER_GPU as f64).clamp(0.0, (self.columns - 1) as f64);
+        let left = (column as usize).min(self.columns - 2);
+        let at = row * self.columns + left;
+        let (low, high) = (f64::from(self.values[at]), f64::from(self.values[at + 1]));
+        low + (high - low) * (column - left as f64)
+    }
+}
+
+/// Shapes that take something, on the grid; those that fall together are added up.
+fn moves(typical: &[Typical], step: u32) -> Vec<Move> {
+    let mut moves: Vec<Move> = Vec::with_capacity(typical.len());
+    for shape in typical {
+        let milli = shape.count * shape.milli;
+        let on_grid = Move {
+            rows: shape.cpu.div_ceil(step) as usize,
+            columns: ((milli + 50) / 100) as usize,
+            gpus: milli as f32 / 1000.0,
+            popularity: shape.popularity as f32,
+        };
+        if on_grid.rows == 0 && on_grid.columns == 0 {
+            continue;
+        }
+        let same = |other: &&mut Move| {
+            (other.rows, other.columns, other.gpus.to_bits())
+                == (on_grid.rows, on_grid.columns, on_grid.gpus.to_bits())
+        };
+        match moves.iter_mut().find(same) {
+            Some(other) => other.popularity += on_grid.popularity,
+            None => moves.push(on_grid),
+        }
+    }
+    moves
+}
+
+/// `e^x` to half a per cent for small positive `x`, in a few multiplications: it weighs, it does not measure.
+fn exp(x: f32) -> f32 {
+    let part = x / 16.0;
+    let mut power = 1.0 + part * (1.0 + part * (0.5 + part / 6.0));
+    for _ in 0..4 {
+        power *= power;
+    }
+    power
+}

@@ -1,0 +1,172 @@
+//! A real Kubernetes control plane on one machine: etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok
+//! nodes with GPUs, in a network namespace of its own without a route out.
+//!
+//! Owns the life of the parts. Must not know what a test does with them. Recipe and traps: the project's rig notes;
+//! every flag that is not obvious says why it is there.
+//!
+//! ```text
+//! test ──inside()──► the same test again, in new net and pid namespaces ──► Rig::up ──► parts (children)
+//! ```
+//! When the inner test ends, however it ends, its pid namespace ends, and with it every part.
+
+mod control_plane;
+mod error;
+pub mod kwok;
+pub mod namespace;
+pub mod part;
+mod pki;
+pub mod tools;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use error::RigError;
+pub use kwok::NodeProfile;
+pub use namespace::inside;
+pub use part::{Part, PartState};
+
+/// What a rig shall have.
+#[derive(Debug, Clone)]
+pub struct RigConfig {
+    /// kwok nodes with GPUs.
+    pub nodes: usize,
+    pub profile: NodeProfile,
+    /// A `KubeSchedulerConfiguration` without `clientConnection`, as JSON; `None`: kube-scheduler's defaults.
+    pub scheduler: Option<serde_json::Value>,
+    /// NATS, for the agent's queues.
+    pub nats: bool,
+    /// Where state and logs go; `None`: a temporary folder that goes with the rig.
+    pub dir: Option<PathBuf>,
+}
+
+/// A running control plane. Ends with every part when it is dropped.
+pub struct Rig {
+    parts: BTreeMap<&'static str, Part>,
+    dir: PathBuf,
+    /// Keeps the temporary folder, where it is one.
+    _temporary: Option<tempfile::TempDir>,
+    client: kube::Client,
+    tools: PathBuf,
+}
+
+impl Default for RigConfig {
+    fn default() -> Self {
+        Self { nodes: 20, profile: NodeProfile::dgx_h100(), scheduler: None, nats: false, dir: None }
+    }
+}
+
+/// The longest that a part may take until it answers.
+const READY: Duration = Duration::from_mins(1);
+
+impl Rig {
+    /// Starts everything and returns when the nodes are Ready and pods are accepted.
+    ///
+    /// Must run in a network namespace of its own ([`inside`]): the API server sends webhook calls for cluster addresses to
+    /// the default route, which must not exist.
+    pub async fn up(config: RigConfig) -> Result<Self, RigError> {
+        namespace::require_isolation()?;
+        control_plane::require_free_ports()?;
+        let tools = tools::folder()?;
+        let (dir, temporary) = match config.dir {
+            Some(dir) => (dir, None),
+            None => {
+                let temporary = tempfile::tempdir().map_err(|error| RigError::io("a temporary folder", error))?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        fs::create_dir_all(dir.join("logs")).map_err(|error| RigError::io(&dir, error))?;
+        pki::write(&dir)?;
+        let mut parts = BTreeMap::new();
+        let mut start = |name: &'static str, args: Vec<String>| -> Result<(), RigError> {
+            parts.insert(name, Part::start(name, &tools.join(name), args, &dir)?);
+            Ok(())
+        };
+        start("etcd", control_plane::etcd(&dir))?;
+        start("kube-apiserver", control_plane::apiserver(&dir))?;
+        if config.nats {
+            start("nats-server", control_plane::nats(&dir))?;
+        }
+        control_plane::write_kubeconfig(&dir)?;
+        let client = control_plane::client(&dir).await?;
+        control_plane::wait_ready(&client, &mut parts, READY).await?;
+
+        // They would only log errors before the API server answers.
+        let scheduler = control_plane::scheduler(&dir, config.scheduler.as_ref())?;
+        let kwok = kwok::args(&dir)?;
+        for (name, args) in [
+            ("kube-controller-manager", control_plane::controller_manager(&dir)),
+            ("kube-scheduler", scheduler),
+            ("kwok", kwok),
+        ] {
+            parts.insert(name, Part::start(name, &tools.join(name), args, &dir)?);
+        }
+        let mut rig = Self { parts, dir, _temporary: temporary, client, tools };
+        kwok::create_nodes(&rig.client, config.nodes, &config.profile).await?;
+        control_plane::wait_accepts_pods(&rig.client, &mut rig.parts, READY).await?;
+        kwok::wait_ready(&rig.client, &mut rig.parts, config.nodes, READY).await?;
+        Ok(rig)
+    }
+
+    /// A client with every right.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// For `kubectl`, `helm` and everything else that takes a file.
+    pub fn kubeconfig(&self) -> PathBuf {
+        control_plane::kubeconfig(&self.dir)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Folder with `kubectl`, `helm`, `grpcurl` and the parts' programs.
+    pub fn tools(&self) -> &Path {
+        &self.tools
+    }
+
+    /// The names of the parts that run or did run.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static str, PartState)> {
+        self.parts.iter().map(|(name, part)| (*name, part.state()))
+    }
+
+    /// One part: to pause, kill or restart it.
+    pub fn part(&mut self, name: &str) -> Result<&mut Part, RigError> {
+        let known: Vec<_> = self.parts.keys().copied().collect();
+        self.parts.get_mut(name).ok_or_else(|| RigError::UnknownPart { name: name.to_owned(), known })
+    }
+
+    /// Starts one more program inside the rig, e.g. ours or a stand-in: `name` is its name here and of its log.
+    pub fn start(&mut self, name: &'static str, program: &Path, args: Vec<String>) -> Result<&mut Part, RigError> {
+        let part = Part::start(name, program, args, &self.dir)?;
+        self.parts.insert(name, part);
+        self.part(name)
+    }
+
+    /// Waits until the API server answers again, for after it was stopped on purpose.
+    pub async fn wait_ready(&mut self) -> Result<(), RigError> {
+        control_plane::wait_ready(&self.client, &mut self.parts, READY).await
+    }
+}
+
+impl std::fmt::Debug for Rig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rig").field("dir", &self.dir).field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // Clients before servers, so that no part logs the death of another.
+        for name in ["kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"] {
+            if let Some(part) = self.parts.get_mut(name) {
+                part.kill();
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Facts about the daemon that a person should know: five conditions, always all of them.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+/// The conditions. The names are a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum ConditionType {
+    /// The driver answers.
+    DriverReady,
+    /// The book knows the devices and what the kubelet assigned: grants are possible.
+    LedgerReconciled,
+    /// The kubelet answers, or there is none to ask.
+    KubeletReachable,
+    /// What is granted can be kept, and nothing that was kept was lost.
+    JournalHealthy,
+    /// The certificates as they are on disk are in use, or TLS is off.
+    TlsReady,
+}
+
+/// What somebody found out about one condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub kind: ConditionType,
+    pub status: bool,
+    /// Stable CamelCase, also where the status is true.
+    pub reason: &'static str,
+    /// For a person: what is wrong and what to do.
+    pub message: Cow<'static, str>,
+}
+
+/// One condition as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    pub kind: ConditionType,
+    pub status: bool,
+    pub reason: &'static str,
+    pub message: Cow<'static, str>,
+    pub last_transition_unix_ms: u64,
+}
+
+/// All conditions, in the order of [`ConditionType::ALL`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Conditions(Vec<Condition>);
+
+impl ConditionType {
+    pub const ALL: [Self; 5] =
+        [Self::DriverReady, Self::LedgerReconciled, Self::KubeletReachable, Self::JournalHealthy, Self::TlsReady];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DriverReady => "DriverReady",
+            Self::LedgerReconciled => "LedgerReconciled",
+            Self::KubeletReachable => "KubeletReachable",
+            Self::JournalHealthy => "JournalHealthy",
+            Self::TlsReady => "TlsReady",
+        }
+    }
+
+    /// It holds.
+    pub fn holds(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
+        Finding { kind: self, status: true, reason, message: message.into() }
+    }
+
+    /// It does not hold.
+    pub fn fails(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
+        Finding { kind: self, status: false, reason, message: message.into() }
+    }
+}
+
+impl Conditions {
+    /// Nothing is known yet.
+    pub fn starting(now_unix_ms: u64) -> Self {
+        let starting = |kind| Condition {
+            kind,
+            status: false,
+            reason: "Starting",
+            message: "not known yet".into(),
+            last_transition_unix_ms: now_unix_ms,
+        };
+        Self(ConditionType::ALL.map(starting).into())
+    }
+
+    /// Takes over what was found. `true` where that is news. The time of the last transition moves with the status only.
+    pub fn note(&mut self, now_unix_ms: u64, finding: Finding) -> bool {
+        let Finding { kind, status, reason, message } = finding;
+        let Some(condition) = self.0.iter_mut().find(|condition| condition.kind == kind) else {
+            return false;
+        };
+        if condition.status == status && condition.reason == reason && condition.message == message {
+            return false;
+        }
+        if condition.status != status {
+            condition.last_transition_unix_ms = now_unix_ms;
+        }
+        condition.status = status;
+        condition.reason = reason;
+        condition.message = message;
+        true
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Condition> {
+        self.0.iter()
+    }
+
+    pub fn get(&self, kind: ConditionType) -> Option<&Condition> {
+        self.0.iter().find(|condition| condition.kind == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_conditions_are_always_there() {
+        let conditions = Conditions::starting(7);
+        let kinds: Vec<_> = conditions.iter().map(|condition| condition.kind).collect();
+        assert_eq!(kinds, ConditionType::ALL);
+        assert!(conditions.iter().all(|condition| !condition.status && condition.last_transition_unix_ms == 7));
+    }
+
+    #[test]
+    fn only_a_change_of_status_is_a_transition() {
+        let mut conditions = Conditions::starting(1);
+        let kubelet = ConditionType::KubeletReachable;
+        assert!(conditions.note(2, kubelet.fails("KubeletTimeout", "slow")));
+        assert!(!conditions.note(3, kubelet.fails("KubeletTimeout", "slow")), "the same again is no news");
+        assert_eq!(conditions.get(kubelet).unwrap().last_transition_unix_ms, 1);
+        assert!(conditions.note(4, kubelet.holds("Answering", "")));
+        assert_eq!(conditions.get(kubelet).unwrap().last_transition_unix_ms, 4);
+    }
+}

@@ -1,0 +1,28 @@
+//! berth-scheduler: turns the nodes' books into placements, for kube-scheduler as an extender.
+//!
+//! ```text
+//! berthd ──WatchNode──► follow ──convert──► Cluster (reports + what is assumed) ──► Engine
+//!                                              ▲ rank              ▲ assume, settle
+//! kube-scheduler ──HTTP──► extender: filter, prioritize    bind ───┴──► reserve ──Reserve──► berthd
+//! ```
+//!
+//! The node is the arbiter: everything here decides on a snapshot, and only the daemon's answer to Reserve is a grant. So
+//! any number of schedulers may run at once, and each may die at any instant.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod args;
+pub mod binder;
+mod cluster;
+pub mod config;
+mod convert;
+mod daemons;
+mod debug;
+mod decisions;
+mod eviction;
+mod extender;
+mod follow;
+mod metrics;
+mod pods;
+mod random;
+mod reserve;

@@ -1,0 +1,212 @@
+//! The pods that filter saw lately: bind names a pod only by its UID, and must know what it asks for.
+//!
+//! Bounded in number and in time. A pod that is forgotten too early costs one more round through filter.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use berth_placement::{NodeName, Plan, PodRef, PodUid, Shape};
+use berth_runtime::SharedClock;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+/// kube-scheduler has few pods between filter and bind at a time; this many is far away from normal.
+pub(crate) const CAPACITY: usize = 16_384;
+/// Longer than any bind waits for volumes (kube-scheduler's own limit is 10 minutes).
+pub(crate) const TTL: Duration = Duration::from_mins(15);
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Pods {
+    clock: SharedClock,
+    capacity: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_uid: HashMap<PodUid, Entry>,
+    /// By when they were last seen.
+    order: BTreeMap<Seen, PodUid>,
+    next: u64,
+}
+
+/// When, and a number to tell equal times apart.
+type Seen = (Duration, u64);
+
+#[derive(Debug)]
+struct Entry {
+    pod: Arc<SeenPod>,
+    seen: Seen,
+}
+
+/// A pod on its way through this scheduler.
+#[derive(Debug)]
+pub(crate) struct SeenPod {
+    pub(crate) pod: PodRef,
+    ask: Mutex<Ask>,
+    held: Mutex<Option<Held>>,
+    /// One bind of a pod at a time. Held across the calls to daemons, hence tokio's.
+    pub(crate) binding: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What the pod asks for, by its last filter request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) shape: Shape,
+    /// Nil where nothing was decided: the pod asks for no GPU.
+    pub(crate) decision: Uuid,
+}
+
+/// A grant that this scheduler got for the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) node: NodeName,
+    pub(crate) shape: Shape,
+    pub(crate) plan: Plan,
+}
+
+impl Pods {
+    pub(crate) fn new(clock: SharedClock, capacity: usize) -> Self {
+        Self {
+            clock,
+            capacity,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Remembers what the pod asks for now. What it holds stays known.
+    pub(crate) fn remember(&self, pod: PodRef, ask: Ask) {
+        let now = self.clock.monotonic();
+        let mut inner = self.inner.lock();
+        let seen = (now, inner.next);
+        inner.next += 1;
+        let entry = if let Some(mut known) = inner.take(&pod.uid).filter(|known| known.pod.pod == pod) {
+            known.seen = seen;
+            *known.pod.ask.lock() = ask;
+            known
+        } else {
+            Entry {
+                pod: Arc::new(SeenPod::new(pod, ask)),
+                seen,
+            }
+        };
+        let uid = entry.pod.pod.uid.clone();
+        inner.order.insert(seen, uid.clone());
+        inner.by_uid.insert(uid, entry);
+        inner.forget_older(now.saturating_sub(TTL), self.capacity);
+    }
+
+    pub(crate) fn get(&self, uid: &PodUid) -> Option<Arc<SeenPod>> {
+        let oldest = self.clock.monotonic().saturating_sub(TTL);
+        let inner = self.inner.lock();
+        let entry = inner.by_uid.get(uid).filter(|entry| entry.seen.0 >= oldest)?;
+        Some(Arc::clone(&entry.pod))
+    }
+
+    /// What this scheduler got for the pod.
+    pub(crate) fn held(&self, uid: &PodUid) -> Option<Held> {
+        self.get(uid)?.held()
+    }
+}
+
+impl Inner {
+    fn take(&mut self, uid: &PodUid) -> Option<Entry> {
+        let entry = self.by_uid.remove(uid)?;
+        self.order.remove(&entry.seen);
+        Some(entry)
+    }
+
+    fn forget_older(&mut self, oldest: Duration, capacity: usize) {
+        while let Some(first) = self.order.first_entry() {
+            if first.key().0 >= oldest && self.by_uid.len() <= capacity {
+                return;
+            }
+            self.by_uid.remove(&first.remove());
+        }
+    }
+}
+
+impl SeenPod {
+    fn new(pod: PodRef, ask: Ask) -> Self {
+        Self {
+            pod,
+            ask: Mutex::new(ask),
+            held: Mutex::default(),
+            binding: Arc::default(),
+        }
+    }
+
+    pub(crate) fn ask(&self) -> Ask {
+        self.ask.lock().clone()
+    }
+
+    pub(crate) fn held(&self) -> Option<Held> {
+        self.held.lock().clone()
+    }
+
+    pub(crate) fn set_held(&self, held: Option<Held>) {
+        *self.held.lock() = held;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_placement::GpuShape;
+    use berth_runtime::ManualClock;
+
+    use super::*;
+
+    fn pod(uid: &str) -> PodRef {
+        PodRef::new("ns", "name", uid.parse().unwrap()).unwrap()
+    }
+
+    fn ask(count: u32) -> Ask {
+        Ask {
+            shape: Shape::gpu(GpuShape::whole(count).unwrap()),
+            decision: Uuid::nil(),
+        }
+    }
+
+    fn uid(text: &str) -> PodUid {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_uid_with_its_last_ask() {
+        let pods = Pods::new(ManualClock::at_unix_ms(0).shared(), 10);
+        pods.remember(pod("a"), ask(1));
+        let first = pods.get(&uid("a")).unwrap();
+        let held = Held {
+            node: "n".parse().unwrap(),
+            shape: ask(1).shape,
+            plan: Plan::default(),
+        };
+        first.set_held(Some(held.clone()));
+        pods.remember(pod("a"), ask(2));
+        assert_eq!(pods.get(&uid("a")).unwrap().ask(), ask(2));
+        assert_eq!(pods.held(&uid("a")), Some(held), "what it holds is not forgotten by another filter");
+        assert!(pods.get(&uid("b")).is_none());
+    }
+
+    #[test]
+    fn the_pods_unseen_for_longest_go_first() {
+        let clock = ManualClock::at_unix_ms(0);
+        let pods = Pods::new(clock.shared(), 2);
+        for name in ["a", "b", "a", "c"] {
+            pods.remember(pod(name), ask(1));
+        }
+        assert!(pods.get(&uid("b")).is_none());
+        assert!(pods.get(&uid("a")).is_some() && pods.get(&uid("c")).is_some());
+        clock.advance(TTL);
+        pods.remember(pod("d"), ask(1));
+        clock.advance(Duration::from_millis(1));
+        assert!(pods.get(&uid("c")).is_none(), "too old, though still kept");
+        pods.remember(pod("e"), ask(1));
+        assert_eq!(pods.inner.lock().by_uid.len(), 2);
+        assert_eq!(pods.inner.lock().order.len(), 2);
+    }
+}
