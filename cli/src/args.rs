@@ -13,10 +13,10 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::selector::DeviceSelector;
 
-pub use shape::ShapeArgs;
+pub(crate) use shape::ShapeArgs;
 
 /// Where berthd listens unless it is told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/berth/berthd.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/run/berth/berthd.sock";
 
 /// Looks into the book of a GPU node's daemon (berthd), changes it, and runs commands on leased GPUs.
 #[derive(Debug, Parser)]
@@ -28,47 +28,53 @@ Examples:
   berthctl explain --gpus 2 --model H100            why that fits, or does not
   berthctl --address https://gpu-7:9440 --tls-ca ca.pem node
 
-Every option of this list is also a variable: --address is BERTHCTL_ADDRESS.
+Every option of every command is also a variable: --address is BERTHCTL_ADDRESS.
 NO_COLOR turns colours off.
 
-Exit codes: 0 done; 1 refused, or no such device; 2 the command line makes no sense; 3 no daemon
-answers; 4 the daemon cannot say yet or not in time; under `run` the command's own code, 128 plus the
-number of the signal that ended it, 126 or 127 where it cannot be started.")]
-pub struct Cli {
+Exit codes:
+  0    done
+  1    refused, or there is no such device; explain: it does not fit
+  2    the command line makes no sense
+  3    no daemon answers
+  4    the daemon cannot say yet, or not in time: try again
+  run  the command's own code; 128 and the number of the signal that ended it;
+       126 or 127 where it cannot be started")]
+pub(crate) struct Cli {
     #[command(flatten)]
-    pub global: GlobalArgs,
+    pub(crate) global: GlobalArgs,
 
     #[command(subcommand)]
-    pub action: Action,
+    pub(crate) action: Action,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
-pub struct GlobalArgs {
+pub(crate) struct GlobalArgs {
     /// Where berthd listens: unix:PATH, http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "ADDRESS", default_value_t = Target::Unix(DEFAULT_SOCKET.into()))]
-    pub address: Target,
-
-    #[command(flatten, next_help_heading = "Options of every command")]
-    pub tls: ClientTlsArgs,
+    pub(crate) address: Target,
 
     /// Give up when the daemon has not answered by then
     #[arg(long, value_name = "TIME", value_parser = quantity::duration, default_value = "10s")]
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 
     /// How to print: tables for people, or JSON for programs (`watch`: one line for each change)
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
-    pub output: Format,
+    pub(crate) output: Format,
+
+    // Last: its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) tls: ClientTlsArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     Table,
     Json,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Action {
+pub(crate) enum Action {
     /// Shows the node: daemon, driver, conditions, drift
     #[command(after_help = "\
 Examples:
@@ -104,14 +110,14 @@ Examples:
     /// The reservation lapses unless the kubelet confirms it in time. Asking again for the same pod prolongs it.
     #[command(after_help = "\
 Examples:
-  berthctl reserve --pod default/train-0 --uid 6f1c2a9e-0b4d-4e0e-9a53-1f6f4f3c8a11 --gpus 2
-  berthctl reserve --pod default/infer-0 --uid 0d3b3c58-5b0a-4a63-8a35-0a3d6a6a6f0e --memory 20Gi --ttl 2m")]
+  berthctl reserve --pod default/train-0 --uid 6f1c2a9e --gpus 2
+  berthctl reserve --pod default/infer-0 --uid 0d3b3c58 --memory 20Gi --ttl 2m")]
     Reserve(ReserveArgs),
 
     /// Gives back what a pod or a lease holds
     #[command(after_help = "\
 Examples:
-  berthctl release --uid 6f1c2a9e-0b4d-4e0e-9a53-1f6f4f3c8a11
+  berthctl release --uid 6f1c2a9e
   berthctl release --lease 0192f3c4-5b5c-7a0e-8b6c-3d2f9c1a0b11")]
     Release(ReleaseArgs),
 
@@ -153,7 +159,7 @@ Example:
     ///
     /// Should the lease be lost while the command runs (revoked, or the daemon went away), berthctl says so; the
     /// command goes on unless --on-loss terminate. A lost lease does not come back. Should berthctl itself be killed,
-    /// the command gets SIGTERM.
+    /// the lease ends and the command gets SIGTERM. Stopped by Ctrl-Z for more than half a minute, it is lost too.
     #[command(after_help = "\
 Examples:
   berthctl run --gpus 1 -- python train.py
@@ -164,91 +170,91 @@ Examples:
 }
 
 #[derive(Debug, clap::Args)]
-pub struct ReserveArgs {
+pub(crate) struct ReserveArgs {
     /// The pod
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name)]
-    pub pod: PodName,
+    pub(crate) pod: PodName,
 
     /// The pod's UID
     #[arg(long, value_name = "UID")]
-    pub uid: PodUid,
+    pub(crate) uid: PodUid,
+
+    /// How long the kubelet has to confirm it [default: what the daemon says, usually 5m]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
+    pub(crate) ttl: Option<Duration>,
 
     #[command(flatten)]
-    pub shape: ShapeArgs,
-
-    /// How long the kubelet has to confirm it [default: the daemon's, 5m]
-    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
-    pub ttl: Option<Duration>,
+    pub(crate) shape: ShapeArgs,
 }
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-pub struct ReleaseArgs {
+pub(crate) struct ReleaseArgs {
     /// Of the pod with this UID
     #[arg(long, value_name = "UID")]
-    pub uid: Option<PodUid>,
+    pub(crate) uid: Option<PodUid>,
 
     /// Of the lease with this id
     #[arg(long, value_name = "ID")]
-    pub lease: Option<LeaseId>,
+    pub(crate) lease: Option<LeaseId>,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct ExplainArgs {
+pub(crate) struct ExplainArgs {
     #[command(flatten)]
-    pub shape: ShapeArgs,
+    pub(crate) shape: ShapeArgs,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct CordonArgs {
+pub(crate) struct CordonArgs {
     /// The GPU: its index, its UUID, or the start of its UUID
-    pub device: DeviceSelector,
+    pub(crate) device: DeviceSelector,
 
     /// Why, for those who look later
     #[arg(long, value_name = "TEXT", default_value = "")]
-    pub message: String,
+    pub(crate) message: String,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct UncordonArgs {
+pub(crate) struct UncordonArgs {
     /// The GPU: its index, its UUID, or the start of its UUID
-    pub device: DeviceSelector,
+    pub(crate) device: DeviceSelector,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct AckArgs {
+pub(crate) struct AckArgs {
     /// The GPU: its index, its UUID, or the start of its UUID
-    pub device: DeviceSelector,
+    pub(crate) device: DeviceSelector,
 
     /// What was done, for those who look later
     #[arg(long, value_name = "TEXT", default_value = "")]
-    pub message: String,
+    pub(crate) message: String,
 }
 
 #[derive(Debug, clap::Args)]
-pub struct RunArgs {
-    #[command(flatten)]
-    pub shape: ShapeArgs,
-
+pub(crate) struct RunArgs {
     /// Wait so long for room, instead of being refused at once
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
-    pub wait: Option<Duration>,
+    pub(crate) wait: Option<Duration>,
 
     /// What others see as holder [default: user and program; arguments are not told, they may be secret]
     #[arg(long, value_name = "TEXT")]
-    pub label: Option<String>,
+    pub(crate) label: Option<String>,
 
     /// What becomes of the command when the lease is lost while it runs
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = OnLoss::Keep)]
-    pub on_loss: OnLoss,
+    pub(crate) on_loss: OnLoss,
 
     /// The command and its arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
-    pub command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
+
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnLoss {
+pub(crate) enum OnLoss {
     /// It goes on; berthctl says that others may get its GPUs
     Keep,
     /// It gets SIGTERM
@@ -257,7 +263,7 @@ pub enum OnLoss {
 
 /// Namespace and name, without the UID.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodName {
+pub(crate) struct PodName {
     namespace: String,
     name: String,
 }
@@ -266,7 +272,7 @@ pub struct PodName {
 
 impl ReserveArgs {
     /// The pod that the reservation is for.
-    pub fn pod(&self) -> PodRef {
+    pub(crate) fn pod(&self) -> PodRef {
         let PodName { namespace, name } = self.pod.clone();
         PodRef { namespace, name, uid: self.uid.clone() }
     }

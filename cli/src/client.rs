@@ -45,7 +45,7 @@ pub(crate) struct LeaseStream {
 pub(crate) enum LeaseNews {
     Granted(Allocation),
     Waiting(String),
-    Changed { reason: String, message: String },
+    Changed { allocation: Allocation, message: String },
     Revoked { reason: String, message: String },
 }
 
@@ -57,8 +57,13 @@ impl Client {
     pub(crate) fn new(args: &GlobalArgs) -> Result<Self, CliError> {
         let tls = args.tls.files().map(ClientTls::new);
         let target = args.address.clone();
-        let channel = dial::channel(&target, tls.as_ref())
-            .map_err(|source| CliError::Target { option: "--address", source })?;
+        match (&target, &tls) {
+            // Bad files now, and not as a server that cannot be reached later.
+            (Target::Https(_), Some(tls)) => drop(tls.load()?),
+            (Target::Http(_), Some(_)) => return Err(CliError::NotEncrypted(Box::new(target))),
+            _ => {}
+        }
+        let channel = dial::channel(&target, tls.as_ref()).map_err(|error| CliError::Dial(Box::new(error)))?;
         Ok(Self { inner: NodeServiceClient::new(channel), target, timeout: args.timeout })
     }
 
@@ -190,7 +195,7 @@ impl Client {
     }
 
     fn timed_out(&self) -> CliError {
-        CliError::TimedOut { target: self.target.clone(), after: self.timeout }
+        CliError::TimedOut { target: Box::new(self.target.clone()), after: self.timeout }
     }
 }
 
@@ -243,7 +248,7 @@ impl LeaseStream {
             let pb::AcquireLeaseResponse { allocation, reason, message, .. } = news;
             return Ok(Some(match event {
                 pb::acquire_lease_response::Event::Granted => LeaseNews::Granted(part(allocation)),
-                pb::acquire_lease_response::Event::Changed => LeaseNews::Changed { reason, message },
+                pb::acquire_lease_response::Event::Changed => LeaseNews::Changed { allocation: part(allocation), message },
                 pb::acquire_lease_response::Event::Revoked => LeaseNews::Revoked { reason, message },
                 pb::acquire_lease_response::Event::Waiting => LeaseNews::Waiting(message),
                 // From a newer daemon: nothing that we could act on.

@@ -8,7 +8,7 @@ use crate::{
     args::{AckArgs, Action, Cli, CordonArgs, ExplainArgs, ReleaseArgs, ReserveArgs, UncordonArgs},
     client::Client,
     error::{CliError, exit},
-    output::{Allocations, DeviceChanged, Devices, Explanation, Output, Released, Reserved},
+    output::{Allocations, DeviceChanged, DeviceList, Explanation, Output, ReleaseAnswer, ReserveAnswer},
     run,
     selector::DeviceSelector,
     signals::Signals,
@@ -16,26 +16,26 @@ use crate::{
 };
 
 /// Does what the command line says; the exit code where that worked.
-pub(crate) async fn run(cli: &Cli, output: &Output, signals: Option<Signals>) -> Result<ExitCode, CliError> {
+pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, CliError> {
     let client = Client::new(&cli.global)?;
-    match (&cli.action, signals) {
-        (Action::Node, _) => output.show(&client.node().await?)?,
-        (Action::Devices, _) => {
+    match &cli.action {
+        Action::Node => output.show(&client.node().await?)?,
+        Action::Devices => {
             let (node, book) = tokio::try_join!(client.node(), client.book())?;
-            output.show(&Devices::new(node, &book))?;
+            output.show(&DeviceList::new(node, &book))?;
         }
-        (Action::Allocations, _) => {
+        Action::Allocations => {
             let (node, book) = tokio::try_join!(client.node(), client.book())?;
             output.show(&Allocations { book, node })?;
         }
-        (Action::Reserve(args), _) => reserve(args, &client, output).await?,
-        (Action::Release(args), _) => release(args, &client, output).await?,
-        (Action::Explain(args), _) => return explain(args, &client, output).await,
-        (Action::Cordon(args), _) => cordon(args, &client, output).await?,
-        (Action::Uncordon(args), _) => uncordon(args, &client, output).await?,
-        (Action::Ack(args), _) => acknowledge(args, &client, output).await?,
-        (Action::Watch, signals) => watch::watch(&client, output, signals).await?,
-        (Action::Run(args), signals) => return run::run(args, &client, output, signals).await,
+        Action::Reserve(args) => reserve(args, &client, output).await?,
+        Action::Release(args) => release(args, &client, output).await?,
+        Action::Explain(args) => return explain(args, &client, output).await,
+        Action::Cordon(args) => cordon(args, &client, output).await?,
+        Action::Uncordon(args) => uncordon(args, &client, output).await?,
+        Action::Ack(args) => acknowledge(args, &client, output).await?,
+        Action::Watch => watch::watch(&client, output, &Signals::take()?).await?,
+        Action::Run(args) => return run::run(args, &client, output, &Signals::take()?).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -43,7 +43,7 @@ pub(crate) async fn run(cli: &Cli, output: &Output, signals: Option<Signals>) ->
 async fn reserve(args: &ReserveArgs, client: &Client, output: &Output) -> Result<(), CliError> {
     let shape = args.shape.shape()?;
     let (allocation, existing, generation) = client.reserve(args.pod(), &shape, args.ttl).await?;
-    output.show(&Reserved { allocation, existing, generation })
+    output.show(&ReserveAnswer { allocation, existing, generation })
 }
 
 async fn release(args: &ReleaseArgs, client: &Client, output: &Output) -> Result<(), CliError> {
@@ -53,7 +53,7 @@ async fn release(args: &ReleaseArgs, client: &Client, output: &Output) -> Result
         (None, Some(lease)) => (format!("Lease {lease}"), client.release_lease(lease.clone()).await?),
         (None, None) => return Ok(()),
     };
-    output.show(&Released { released, generation, holder })
+    output.show(&ReleaseAnswer { released, generation, holder })
 }
 
 async fn explain(args: &ExplainArgs, client: &Client, output: &Output) -> Result<ExitCode, CliError> {

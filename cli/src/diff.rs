@@ -79,15 +79,17 @@ fn devices(old: &Node, new: &Node, changes: &mut Vec<Change>) {
 fn device_changes(old: &Device, new: &Device, changes: &mut Vec<Change>) {
     let mut tell = |kind, message: String| changes.push(Change::new(kind, message).device(new));
     if old.missing != new.missing {
-        match new.missing {
-            true => tell(ChangeKind::DeviceMissing, "the driver no longer finds it, but somebody holds it".to_owned()),
-            false => tell(ChangeKind::DeviceFound, "the driver finds it again".to_owned()),
+        if new.missing {
+            tell(ChangeKind::DeviceMissing, "the driver no longer finds it, but somebody holds it".to_owned());
+        } else {
+            tell(ChangeKind::DeviceFound, "the driver finds it again".to_owned());
         }
     }
     if old.schedulable != new.schedulable {
-        match new.schedulable {
-            true => tell(ChangeKind::DeviceUncordoned, "back in scheduling".to_owned()),
-            false => tell(ChangeKind::DeviceCordoned, or(&new.unschedulable_message, "out of scheduling")),
+        if new.schedulable {
+            tell(ChangeKind::DeviceUncordoned, "back in scheduling".to_owned());
+        } else {
+            tell(ChangeKind::DeviceCordoned, or(&new.unschedulable_message, "out of scheduling"));
         }
     }
     if old.mig != new.mig {
@@ -107,9 +109,10 @@ fn device_changes(old: &Device, new: &Device, changes: &mut Vec<Change>) {
         }
     }
     if old.out_of_band != new.out_of_band {
-        match new.out_of_band {
-            true => tell(ChangeKind::OutOfBandBegan, "a process runs there that nobody gave it to".to_owned()),
-            false => tell(ChangeKind::OutOfBandEnded, "no such process runs there any longer".to_owned()),
+        if new.out_of_band {
+            tell(ChangeKind::OutOfBandBegan, "a process runs there that nobody gave it to".to_owned());
+        } else {
+            tell(ChangeKind::OutOfBandEnded, "no such process runs there any longer".to_owned());
         }
     }
     let reasons = |device: &Device| -> Vec<_> {

@@ -3,7 +3,10 @@
 use std::{error::Error as _, io, path::Path, time::Duration};
 
 use berth_placement::ShapeError;
-use berth_runtime::dial::{DialError, Target};
+use berth_runtime::{
+    dial::{DialError, Target},
+    tls::TlsError,
+};
 use nix::sys::signal::Signal;
 use thiserror::Error;
 use tonic::{Code, Status};
@@ -13,17 +16,17 @@ use crate::selector::SelectorError;
 
 /// Why berthctl did not do what it was asked.
 #[derive(Debug, Error)]
-pub enum CliError {
+pub(crate) enum CliError {
     #[error(transparent)]
     Shape(#[from] ShapeError),
     #[error(transparent)]
     Device(#[from] SelectorError),
-    #[error("cannot use {option}")]
-    Target {
-        option: &'static str,
-        #[source]
-        source: DialError,
-    },
+    #[error("the address cannot be used")]
+    Dial(#[source] Box<DialError>),
+    #[error("the TLS files cannot be used")]
+    Tls(#[from] TlsError),
+    #[error("{0} is not encrypted, but TLS files are given: write https, or leave them out")]
+    NotEncrypted(Box<Target>),
     /// The daemon said no.
     #[error("{message}")]
     Refused { reason: String, message: String },
@@ -31,9 +34,9 @@ pub enum CliError {
     #[error("{message}")]
     NotReady { reason: String, message: String },
     #[error("no answer from {target} within {after:?}")]
-    TimedOut { target: Target, after: Duration },
+    TimedOut { target: Box<Target>, after: Duration },
     #[error("no berthd answers at {target}: {cause}")]
-    Unreachable { target: Target, cause: Unreachable },
+    Unreachable { target: Box<Target>, cause: Unreachable },
     #[error("the command cannot be started: {program}")]
     Start {
         program: String,
@@ -54,7 +57,7 @@ pub enum CliError {
 
 /// What stands between us and the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Unreachable {
+pub(crate) enum Unreachable {
     #[error("there is no such socket")]
     NoSocket,
     #[error("nothing listens there")]
@@ -66,21 +69,21 @@ pub enum Unreachable {
 }
 
 /// Exit codes, for scripts. A command under `run` ends with its own.
-pub mod exit {
+pub(crate) mod exit {
     /// The daemon said no, or there is no such device.
-    pub const REFUSED: u8 = 1;
+    pub(crate) const REFUSED: u8 = 1;
     /// The command line makes no sense.
-    pub const USAGE: u8 = 2;
+    pub(crate) const USAGE: u8 = 2;
     /// No daemon answers there.
-    pub const UNREACHABLE: u8 = 3;
+    pub(crate) const UNREACHABLE: u8 = 3;
     /// The daemon cannot say yet, or did not in time: try again.
-    pub const NOT_READY: u8 = 4;
+    pub(crate) const NOT_READY: u8 = 4;
     /// `run`: the command is there but cannot be started.
-    pub const CANNOT_START: u8 = 126;
+    pub(crate) const CANNOT_START: u8 = 126;
     /// `run`: there is no such command.
-    pub const NO_COMMAND: u8 = 127;
+    pub(crate) const NO_COMMAND: u8 = 127;
     /// Stopped by a signal: this plus its number.
-    pub const SIGNAL: u8 = 128;
+    pub(crate) const SIGNAL: u8 = 128;
 }
 
 impl CliError {
@@ -94,19 +97,30 @@ impl CliError {
                 _ => Self::Refused { reason, message },
             };
         }
+        // berthd gives a reason with each refusal: without one it was not berthd that spoke.
+        let target = Box::new(target.clone());
         match status.code() {
-            Code::DeadlineExceeded | Code::Cancelled => Self::TimedOut { target: target.clone(), after: timeout },
-            Code::Unavailable | Code::Unknown => Self::Unreachable { target: target.clone(), cause: cause(status) },
+            _ if status.source().is_some() => Self::Unreachable { cause: cause(status, &target), target },
+            Code::DeadlineExceeded | Code::Cancelled => Self::TimedOut { target, after: timeout },
+            Code::Unavailable | Code::Unknown | Code::Internal => {
+                Self::Unreachable { target, cause: Unreachable::Other(message) }
+            }
+            Code::Unimplemented => Self::Refused {
+                reason: "Unimplemented".to_owned(),
+                message: "the daemon does not know this call: another version of berthd?".to_owned(),
+            },
             code => Self::Refused { reason: format!("{code:?}"), message },
         }
     }
 
     /// Stable CamelCase name: the daemon's own where it gave one.
-    pub fn reason(&self) -> &str {
+    pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Shape(error) => error.reason(),
             Self::Device(error) => error.reason(),
-            Self::Target { source, .. } => source.reason(),
+            Self::Dial(error) => error.reason(),
+            Self::Tls(error) => error.reason(),
+            Self::NotEncrypted(_) => "NotEncrypted",
             Self::Refused { reason, .. } | Self::NotReady { reason, .. } => reason,
             Self::TimedOut { .. } => "TimedOut",
             Self::Unreachable { .. } => "Unreachable",
@@ -118,9 +132,9 @@ impl CliError {
     }
 
     /// What the process ends with.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Shape(_) | Self::Target { .. } => exit::USAGE,
+            Self::Shape(_) | Self::Dial(_) | Self::Tls(_) | Self::NotEncrypted(_) => exit::USAGE,
             Self::Device(_) | Self::Refused { .. } | Self::System { .. } | Self::Output(_) => exit::REFUSED,
             Self::NotReady { .. } | Self::TimedOut { .. } => exit::NOT_READY,
             Self::Unreachable { .. } => exit::UNREACHABLE,
@@ -130,32 +144,34 @@ impl CliError {
     }
 
     /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Unreachable { cause: Unreachable::NotPermitted, .. } => {
                 Some("Be root or in the group that owns the socket.".to_owned())
             }
-            Self::Unreachable { target: Target::Unix(path), .. } => Some(format!(
-                "Start berthd on this machine (`berthd --simulate dgx-h100{}` needs no GPU), or say where it \
-                 listens: --address, or BERTHCTL_ADDRESS.",
-                socket_flag(path)
-            )),
-            Self::Unreachable { .. } => {
-                Some("Is berthd running there, and is this its gRPC port? Say where it listens: --address.".to_owned())
-            }
+            Self::Unreachable { target, .. } => Some(match &**target {
+                Target::Unix(path) => format!(
+                    "Start berthd on this machine (`berthd --simulate dgx-h100{}` needs no GPU), or say where it \
+                     listens: --address, or BERTHCTL_ADDRESS.",
+                    socket_flag(path)
+                ),
+                Target::Http(_) | Target::Https(_) => {
+                    "Is berthd running there, and is this its gRPC port? Say where it listens: --address.".to_owned()
+                }
+            }),
             Self::TimedOut { .. } => Some("Give it more time with --timeout.".to_owned()),
-            Self::Target { .. } => Some("Name the authority that signed the daemon's certificate: --tls-ca.".to_owned()),
+            Self::Dial(_) => Some("Name the authority that signed the daemon's certificate: --tls-ca.".to_owned()),
             _ => None,
         }
     }
 
     /// True where the reader of our output has gone: no fault of anybody's.
-    pub fn is_closed_pipe(&self) -> bool {
+    pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// The sentence with its causes.
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let mut text = self.to_string();
         let mut source = self.source();
         while let Some(error) = source {
@@ -187,20 +203,24 @@ fn socket_flag(path: &Path) -> String {
     }
 }
 
-fn cause(status: &Status) -> Unreachable {
-    let mut last = None;
+fn cause(status: &Status, target: &Target) -> Unreachable {
+    let mut chain: Vec<String> = Vec::new();
     let mut source = status.source();
     while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            match error.kind() {
-                io::ErrorKind::NotFound => return Unreachable::NoSocket,
-                io::ErrorKind::ConnectionRefused => return Unreachable::NothingListens,
-                io::ErrorKind::PermissionDenied => return Unreachable::NotPermitted,
-                _ => {}
-            }
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        match (kind, target) {
+            (Some(io::ErrorKind::NotFound), Target::Unix(_)) => return Unreachable::NoSocket,
+            (Some(io::ErrorKind::PermissionDenied), Target::Unix(_)) => return Unreachable::NotPermitted,
+            (Some(io::ErrorKind::ConnectionRefused), _) => return Unreachable::NothingListens,
+            _ => {}
         }
-        last = Some(error.to_string());
+        // Each layer of the transport says the same again.
+        let text = error.to_string();
+        if text != "transport error" && chain.last() != Some(&text) {
+            chain.push(text);
+        }
         source = error.source();
     }
-    Unreachable::Other(last.unwrap_or_else(|| status.message().to_owned()))
+    let message = if chain.is_empty() { status.message().to_owned() } else { chain.join(": ") };
+    Unreachable::Other(message)
 }

@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! berthctl.
+
+use std::{env, process::ExitCode};
+
+fn main() -> ExitCode {
+    berth_cli::main(env::args_os())
+}

@@ -22,9 +22,10 @@ use serde_json::json;
 use crate::{args::Format, error::CliError};
 
 pub(crate) use changes::ChangeLine;
-pub(crate) use devices::{DeviceChanged, Devices, DeviceWithHolders};
+pub(crate) use allocations::Allocations;
+pub(crate) use devices::{DeviceChanged, DeviceList};
 pub(crate) use explain::Explanation;
-pub(crate) use grants::{Released, Reserved};
+pub(crate) use grants::{ReleaseAnswer, ReserveAnswer};
 pub(crate) use table::{Cell, Flow, Table, Tone};
 pub(crate) use text::{gpu_list, plain, short_uuid};
 
@@ -72,7 +73,7 @@ impl Output {
     /// A result: a page, or one JSON document.
     pub(crate) fn show(&self, report: &impl Report) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Table => self.page(report),
+            Format::Table => page(report, self.colours, self.now_unix_ms()),
             Format::Json => json_text(serde_json::to_string_pretty(report))?,
         };
         print(&text)
@@ -81,7 +82,7 @@ impl Output {
     /// One of many results: a line, or one line of JSON.
     pub(crate) fn show_line(&self, report: &impl Report) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Table => self.page(report),
+            Format::Table => page(report, self.colours, self.now_unix_ms()),
             Format::Json => json_text(serde_json::to_string(report))?,
         };
         print(&text)
@@ -118,12 +119,12 @@ impl Output {
         };
         let _nobody_listens = io::stderr().write_all(text.as_bytes());
     }
+}
 
-    fn page(&self, report: &impl Report) -> String {
-        let mut page = Page { text: String::new(), colours: self.colours, now_unix_ms: self.now_unix_ms() };
-        report.render(&mut page);
-        page.text
-    }
+fn page(report: &impl Report, colours: bool, now_unix_ms: u64) -> String {
+    let mut page = Page { text: String::new(), colours, now_unix_ms };
+    report.render(&mut page);
+    page.text
 }
 
 fn json_text(text: serde_json::Result<String>) -> Result<String, CliError> {

@@ -8,7 +8,7 @@ use crate::view::Device;
 
 /// A GPU as it was named on the command line. Only [`DeviceSelector::find`] knows which one that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceSelector {
+pub(crate) enum DeviceSelector {
     /// The driver's index at this moment.
     Index(u32),
     /// The start of a UUID, without `GPU-`, in lower case.
@@ -17,7 +17,7 @@ pub enum DeviceSelector {
 
 /// The text names no GPU, or not exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SelectorError {
+pub(crate) enum SelectorError {
     #[error("write the index of a GPU (3), its UUID, or the start of its UUID (GPU-4c1f)")]
     Syntax,
     #[error("a MIG instance cannot be named here: name its GPU")]
@@ -33,7 +33,7 @@ impl DeviceSelector {
     ///
     /// # Errors
     /// None is, or several are.
-    pub fn find<'a>(&self, devices: &'a [Device]) -> Result<&'a Device, SelectorError> {
+    pub(crate) fn find<'a>(&self, devices: &'a [Device]) -> Result<&'a Device, SelectorError> {
         let candidates: Vec<_> = devices.iter().filter(|device| self.names(device)).collect();
         match *candidates {
             [device] => Ok(device),
@@ -56,7 +56,7 @@ impl DeviceSelector {
 
 impl SelectorError {
     /// Stable CamelCase name.
-    pub const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Syntax => "InvalidDevice",
             Self::Mig => "MigInstanceNamed",

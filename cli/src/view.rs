@@ -7,10 +7,10 @@
 mod book;
 mod node;
 
-pub use book::{
+pub(crate) use book::{
     Allocation, AllocationState, AskedGpu, Book, DeviceVerdict, Grant, Holder, OutOfBandUse, Shape, Verdict,
 };
-pub use node::{
+pub(crate) use node::{
     ComputeMode, Condition, Device, DeviceStatus, Drift, Driver, Health, HealthReason, HealthState, Mig, MigInstance,
     Node, NvlinkPeer, Process, RemappedRows, Room,
 };

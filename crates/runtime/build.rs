@@ -17,7 +17,12 @@ fn main() {
         return;
     }
     println!("cargo:rerun-if-changed={}", moves_with_every_commit.display());
-    let Ok(output) = Command::new("git").args(["describe", "--always", "--tags", "--dirty"]).output() else { return };
+    let Ok(output) = Command::new("git")
+        .args(["describe", "--always", "--tags", "--dirty"])
+        .output()
+    else {
+        return;
+    };
     if let (true, Ok(describe)) = (output.status.success(), String::from_utf8(output.stdout)) {
         println!("cargo:rustc-env=BERTH_GIT_DESCRIBE={}", describe.trim());
     }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use berth_gpu::{Profile, sim::ParseProfileError};
 use berth_placement::{NodeName, ParseIdError};
 use berth_runtime::{identity::IdentityRules, tls::ServerTlsFiles};
 use serde::{Serialize, Serializer};
@@ -49,7 +50,11 @@ pub enum KubeletChoice {
 pub enum DeviceSource {
     /// `library`: instead of the system's.
     Nvml { library: Option<PathBuf> },
-    Simulated { profile: String, control: Option<PathBuf> },
+    Simulated {
+        #[serde(serialize_with = "display")]
+        profile: Profile,
+        control: Option<PathBuf>,
+    },
 }
 
 /// Flags that make no sense.
@@ -57,6 +62,8 @@ pub enum DeviceSource {
 pub enum ConfigError {
     #[error("--node-name cannot be used")]
     NodeName(#[source] ParseIdError),
+    #[error("--simulate cannot be used")]
+    Simulate(#[source] ParseProfileError),
     #[error("the host's name cannot be used as node name: give --node-name")]
     HostName(#[source] ParseIdError),
     #[error("the host's name cannot be read: give --node-name")]
@@ -75,7 +82,10 @@ impl Config {
             Some(path) => KubeletChoice::At(path),
         };
         let devices = match args.simulate {
-            Some(profile) => DeviceSource::Simulated { profile, control: args.simulate_control },
+            Some(profile) => {
+                let profile = profile.parse().map_err(ConfigError::Simulate)?;
+                DeviceSource::Simulated { profile, control: args.simulate_control }
+            }
             None => DeviceSource::Nvml { library: args.nvml_library },
         };
         Ok(Self {
@@ -98,6 +108,10 @@ impl Config {
 fn host_name(file: &Path) -> Result<NodeName, ConfigError> {
     let name = fs::read_to_string(file).map_err(ConfigError::NoHostName)?;
     name.trim().to_lowercase().parse().map_err(ConfigError::HostName)
+}
+
+fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 fn file_names<S: Serializer>(files: &Option<ServerTlsFiles>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -128,7 +142,8 @@ mod tests {
     fn devices_are_simulated_only_when_asked_for() {
         assert_eq!(config(&["--node-name", "a"]).unwrap().devices, DeviceSource::Nvml { library: None });
         let simulated = config(&["--node-name", "a", "--simulate", "dgx-h100"]).unwrap().devices;
-        assert_eq!(simulated, DeviceSource::Simulated { profile: "dgx-h100".to_owned(), control: None });
+        let profile = "dgx-h100".parse().unwrap();
+        assert_eq!(simulated, DeviceSource::Simulated { profile, control: None });
     }
 
     #[test]

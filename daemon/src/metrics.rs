@@ -1,16 +1,15 @@
 //! What berthd counts and measures. Levels are read from the published view when somebody scrapes; what happens in
 //! between (requests, journal, XIDs) is counted where it happens. No label holds a pod, a lease or a client.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+mod levels;
+
+use std::{fmt, time::Duration};
 
 use berth_gpu::Inventory;
-use berth_ledger::ClaimState;
-use berth_placement::Health;
 use berth_runtime::{SharedClock, metrics::latency_histogram};
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, LabelSetEncoder},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tonic::Code;
@@ -41,9 +40,9 @@ pub(crate) struct Metrics {
     pub(crate) journal_sync: Histogram,
     pub(crate) journal_failures: Counter,
     pub(crate) journal_rewrites: Counter,
-    pub(crate) revocations: Family<ReasonLabel, Counter>,
+    revocations: Family<ReasonLabel, Counter>,
     xids: Family<XidLabels, Counter>,
-    pub(crate) kubelet_polls: Family<ReasonLabel, Counter>,
+    kubelet_polls: Family<ReasonLabel, Counter>,
 }
 
 /// Resolved once, so that a call costs no look-up.
@@ -55,7 +54,7 @@ struct MethodMetrics {
 }
 
 /// How a call ended: `code` as gRPC names it; `reason` is the stable one, empty where all went well.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusedLabels {
     method: &'static str,
     code: &'static str,
@@ -65,6 +64,11 @@ struct RefusedLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
     pub(crate) reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabel {
+    method: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -157,8 +161,17 @@ impl Metrics {
         Call { metrics: self, method, start: self.clock.monotonic(), ended: false }
     }
 
+    pub(crate) fn polled(&self, reason: &'static str) {
+        self.kubelet_polls.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
     pub(crate) fn revoked(&self, reason: &'static str) {
         self.revocations.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Adds what is read from the views when somebody scrapes.
+    pub(crate) fn register_levels(registry: &mut Registry, views: Views) {
+        registry.register_collector(Box::new(levels::Levels(views)));
     }
 
     /// Counts the XIDs that are in `now` and were not in `before`.

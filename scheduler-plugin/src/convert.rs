@@ -4,8 +4,8 @@
 //! worst one.
 
 use berth_placement::{
-    ComputeMode, DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, Health, MemoryBytes, MigSlot, MilliGpu, NodeState,
-    ParseIdError, Plan, PodRef, Room, Shape, ShareSize,
+    ComputeMode, DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, Health, MemoryBytes, MigSlot, MilliGpu,
+    NodeState, ParseIdError, Plan, PodRef, Room, Shape, ShareSize,
 };
 use berth_proto::node::v1 as wire;
 use serde::Serialize;
@@ -107,7 +107,9 @@ pub(crate) fn report(node: Option<wire::Node>) -> Result<NodeReport, WireError> 
 }
 
 fn driver(status: wire::DriverStatus) -> String {
-    format!("{} {}", status.backend, status.driver_version).trim_end().to_owned()
+    format!("{} {}", status.backend, status.driver_version)
+        .trim_end()
+        .to_owned()
 }
 
 fn device(device: wire::Device, facts: &mut NodeFacts) -> Result<DeviceState, ParseIdError> {
@@ -219,7 +221,9 @@ pub(crate) fn call_error(status: &Status) -> CallError {
 
 /// CamelCase and short: it becomes a metric's label.
 fn is_reason(text: &str) -> bool {
-    text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_uppercase()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+    text.len() <= 64
+        && text.starts_with(|c: char| c.is_ascii_uppercase())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 const fn code_reason(code: Code) -> &'static str {

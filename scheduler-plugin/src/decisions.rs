@@ -33,7 +33,7 @@ pub(crate) struct Decision {
     /// How many of them fit.
     pub(crate) fitting: usize,
     /// The best ones, best first.
-    pub(crate) ranked: Vec<NodeName>,
+    pub(crate) ranked: Vec<String>,
     /// What the pod would get on the best node.
     pub(crate) devices: Vec<String>,
     /// Reason to number of nodes.

@@ -31,25 +31,15 @@ fn emptied(device: &DeviceState) -> DeviceState {
 
 #[cfg(test)]
 mod tests {
-    use berth_placement::{ComputeMode, Health, MemoryBytes, MigSlot};
+    use berth_placement::{Health, MemoryBytes, MigSlot};
 
     use super::*;
+    use crate::testing::{gpu, whole};
 
-    fn gpu(index: u32) -> DeviceState {
-        let memory = MemoryBytes::from_gib(80);
+    fn held(index: u32) -> DeviceState {
         DeviceState {
-            uuid: format!("GPU-{index}").parse().unwrap(),
-            index,
-            model: "H100".parse().unwrap(),
-            memory,
-            compute_mode: ComputeMode::Default,
-            numa_node: None,
-            nvlink_domain: None,
-            health: Health::Healthy,
-            schedulable: true,
-            out_of_band: false,
-            mig: None,
             free: Room::default(),
+            ..gpu("n", index)
         }
     }
 
@@ -57,13 +47,9 @@ mod tests {
         NodeState::of_devices("n".parse().unwrap(), 1, devices)
     }
 
-    fn whole(count: u32) -> Shape {
-        Shape::gpu(GpuShape::whole(count).unwrap())
-    }
-
     #[test]
     fn held_devices_can_be_freed_and_broken_ones_cannot() {
-        let full = node(vec![gpu(0), gpu(1)]);
+        let full = node(vec![held(0), held(1)]);
         assert!(could_help(&full, &whole(2)));
         assert!(!could_help(&full, &whole(3)), "there are only two");
         let mut broken = full.clone();
@@ -72,7 +58,10 @@ mod tests {
         assert!(!could_help(&broken, &whole(2)));
         let mut used = full.clone();
         used.devices[0].out_of_band = true;
-        assert!(!could_help(&used, &whole(2)), "nobody can evict a process that is no pod");
+        assert!(
+            !could_help(&used, &whole(2)),
+            "nobody can evict a process that is no pod"
+        );
         let other = whole(1).with_models(["L40S".parse().unwrap()]);
         assert!(!could_help(&full, &other));
         let mut gone = full;
@@ -82,7 +71,7 @@ mod tests {
 
     #[test]
     fn mig_instances_count_one_by_one() {
-        let mut split = gpu(0);
+        let mut split = held(0);
         let slot = |n: u32| MigSlot {
             uuid: format!("MIG-{n}").parse().unwrap(),
             profile: "1g.10gb".parse().unwrap(),

@@ -26,3 +26,5 @@ mod metrics;
 mod pods;
 mod random;
 mod reserve;
+#[cfg(test)]
+mod testing;

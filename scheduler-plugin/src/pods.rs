@@ -188,7 +188,11 @@ mod tests {
         first.set_held(Some(held.clone()));
         pods.remember(pod("a"), ask(2));
         assert_eq!(pods.get(&uid("a")).unwrap().ask(), ask(2));
-        assert_eq!(pods.held(&uid("a")), Some(held), "what it holds is not forgotten by another filter");
+        assert_eq!(
+            pods.held(&uid("a")),
+            Some(held),
+            "what it holds is not forgotten by another filter"
+        );
         assert!(pods.get(&uid("b")).is_none());
     }
 

@@ -86,7 +86,12 @@ mod tests {
         assert!(waits[9] >= LONGEST / 2 && waits[9] <= LONGEST);
         backoff.reset();
         assert!(backoff.next() <= FIRST);
-        let again: Vec<_> = (0..10).map({ let mut b = Backoff::new(2); move |_| b.next() }).collect();
+        let again: Vec<_> = (0..10)
+            .map({
+                let mut b = Backoff::new(2);
+                move |_| b.next()
+            })
+            .collect();
         assert_ne!(waits, again, "jitter depends on the seed");
     }
 }

@@ -7,6 +7,7 @@ mod codegen;
 mod demo;
 mod grpcurl;
 mod process;
+mod rig;
 mod test;
 mod tidy;
 mod tools;
@@ -40,6 +41,13 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// A real Kubernetes control plane with GPU nodes: `rig up`, `rig down`, `rig --help`.
+    #[command(disable_help_flag = true)]
+    Rig {
+        /// For the rig; `tools` alone builds the real parts and names their folder.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Rules that the compiler does not know: file headers, sizes, who may depend on whom.
     Tidy,
     /// Writes the generated pages (docs/cli.md, docs/metrics.md).
@@ -54,6 +62,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Demo { keep } => demo::run(keep),
         Command::Test { only, list } => test::run(&only, list),
+        Command::Rig { args } => rig::run(&args),
         Command::Tidy => tidy::run(),
         Command::Codegen { check } => codegen::run(check),
     };

@@ -94,6 +94,7 @@ fn link_flags(folder: &Path, module: &str) -> anyhow::Result<String> {
     let version = manifest
         .lines()
         .find_map(|line| line.trim().trim_start_matches("require ").strip_prefix("k8s.io/kubernetes v"))
+        .and_then(|rest| rest.split_whitespace().next())
         .context("go.mod does not pin k8s.io/kubernetes")?;
     let mut parts = version.split('.');
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

@@ -13,9 +13,9 @@ pub(crate) fn root() -> PathBuf {
     here.parent().map_or_else(|| here.to_owned(), Path::to_owned)
 }
 
-/// Things that were fetched or built once: git-ignored.
+/// Things that were fetched or built once: git-ignored, or where `BERTH_CACHE` says.
 pub(crate) fn cache() -> PathBuf {
-    root().join(".cache")
+    std::env::var_os("BERTH_CACHE").map_or_else(|| root().join(".cache"), PathBuf::from)
 }
 
 /// Where cargo puts debug builds.

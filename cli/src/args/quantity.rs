@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Text that is no quantity. The message says what would be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum QuantityError {
+pub(crate) enum QuantityError {
     #[error("write an amount of memory such as 20Gi, 512Mi, 1.5Gi or 16G, above zero")]
     Memory,
     #[error("write a share from 0.001 to 1 with at most three decimals, such as 0.25, or thousandths, such as 250m")]

@@ -17,16 +17,20 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// # Errors
 /// The daemon did not answer when we began, or the output cannot be written. What comes later is told and waited for.
-pub(super) async fn watch(client: &Client, output: &Output, mut signals: Signals) -> Result<(), CliError> {
-    let (mut stream, mut look) = match signals.or(connect(client)).await {
-        Ok(first) => first?,
-        Err(_stopped) => return Ok(()),
-    };
+pub(super) async fn watch(client: &Client, output: &Output, signals: &Signals) -> Result<(), CliError> {
+    // A person who stops watching is no failure.
+    match signals.or(follow(client, output)).await {
+        Ok(outcome) => outcome,
+        Err(CliError::Stopped(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn follow(client: &Client, output: &Output) -> Result<(), CliError> {
+    let (mut stream, mut look) = connect(client).await?;
     tell(output, &look, &Change::new(ChangeKind::Connected, summary(&look)))?;
     loop {
-        // A person who stops watching is no failure.
-        let Ok(next) = signals.or(next_look(client, &mut stream)).await else { return Ok(()) };
-        match next {
+        match next_look(client, &mut stream).await {
             Ok(next) => {
                 for change in changes(&look, &next) {
                     tell(output, &next, &change)?;
@@ -35,7 +39,7 @@ pub(super) async fn watch(client: &Client, output: &Output, mut signals: Signals
             }
             Err(why) => {
                 tell(output, &look, &Change::new(ChangeKind::Disconnected, why))?;
-                let Ok((again, next)) = signals.or(reconnect(client)).await else { return Ok(()) };
+                let (again, next) = reconnect(client).await;
                 tell(output, &next, &Change::new(ChangeKind::Connected, summary(&next)))?;
                 for change in changes(&look, &next) {
                     tell(output, &next, &change)?;

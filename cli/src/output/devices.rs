@@ -8,7 +8,7 @@ use crate::view::{Allocation, Book, Device, Health, HealthState, Holder, Node};
 
 /// All devices of a node, each with those who hold it.
 #[derive(Debug, Serialize)]
-pub(crate) struct Devices {
+pub(crate) struct DeviceList {
     node: String,
     generation: u64,
     devices: Vec<DeviceWithHolders>,
@@ -38,7 +38,7 @@ pub(crate) struct DeviceChanged {
     pub(crate) done: String,
 }
 
-impl Devices {
+impl DeviceList {
     pub(crate) fn new(node: Node, book: &Book) -> Self {
         let with_holders = |device: Device| {
             let holders = book
@@ -57,7 +57,7 @@ impl Devices {
     }
 }
 
-impl Report for Devices {
+impl Report for DeviceList {
     fn render(&self, page: &mut Page) {
         if self.devices.is_empty() {
             page.line(&format!("{} has no GPU that the driver tells of; see `berthctl node`.", self.node));

@@ -6,7 +6,7 @@ use super::{Page, Report, gpu_list};
 use crate::view::Allocation;
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Reserved {
+pub(crate) struct ReserveAnswer {
     pub(crate) allocation: Allocation,
     /// The pod held the same already.
     pub(crate) existing: bool,
@@ -14,7 +14,7 @@ pub(crate) struct Reserved {
 }
 
 #[derive(Debug, Serialize)]
-pub(crate) struct Released {
+pub(crate) struct ReleaseAnswer {
     /// False where nothing was held.
     pub(crate) released: bool,
     pub(crate) generation: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Released {
     pub(crate) holder: String,
 }
 
-impl Report for Reserved {
+impl Report for ReserveAnswer {
     fn render(&self, page: &mut Page) {
         let Self { allocation, existing, .. } = self;
         let verb = if *existing { "already holds" } else { "now holds" };
@@ -33,7 +33,7 @@ impl Report for Reserved {
     }
 }
 
-impl Report for Released {
+impl Report for ReleaseAnswer {
     fn render(&self, page: &mut Page) {
         if self.released {
             page.line(&format!("Released what {} held", self.holder));

@@ -86,10 +86,6 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Appends the table to `out`. It is wider than `width` only where its fixed columns are.
     pub(crate) fn render(&self, width: usize, colours: bool, out: &mut String) {
         let widths = self.widths(width);
@@ -149,17 +145,18 @@ fn write_line<'a>(out: &mut String, cells: impl Iterator<Item = ((&'a str, Optio
 
 /// Breaks at spaces, else behind `-`, `/` or `,`, else anywhere.
 fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
     let mut lines = Vec::new();
     let mut rest: Vec<char> = text.chars().collect();
-    while rest.len() > width.max(1) {
+    while rest.len() > width {
         // A space right behind the line is as good a place as one inside.
-        let line = rest.get(..=width.max(1)).unwrap_or(&rest);
+        let line = rest.get(..=width).unwrap_or(&rest);
         let space = line.iter().rposition(|c| *c == ' ').filter(|at| *at > 0);
         let behind = || {
             let inside = line.get(..line.len() - 1).unwrap_or(line);
             inside.iter().rposition(|c| matches!(c, '-' | '/' | ',')).map(|at| at + 1)
         };
-        let end = space.or_else(behind).unwrap_or(width.max(1));
+        let end = space.or_else(behind).unwrap_or(width);
         lines.push(rest.drain(..end).collect::<String>());
         let spaces = rest.iter().take_while(|c| **c == ' ').count();
         rest.drain(..spaces);

@@ -7,38 +7,38 @@ use serde::Serialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Book {
-    pub generation: u64,
-    pub allocations: Vec<Allocation>,
-    pub out_of_band: Vec<OutOfBandUse>,
+pub(crate) struct Book {
+    pub(crate) generation: u64,
+    pub(crate) allocations: Vec<Allocation>,
+    pub(crate) out_of_band: Vec<OutOfBandUse>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Allocation {
+pub(crate) struct Allocation {
     /// `{"pod": {…}}` or `{"leaseId": "…"}`.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub holder: Option<Holder>,
-    pub state: AllocationState,
-    pub shape: Shape,
-    pub grants: Vec<Grant>,
-    pub granted_unix_ms: u64,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) state: AllocationState,
+    pub(crate) shape: Shape,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) granted_unix_ms: u64,
     /// Absent where nothing lapses.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline_unix_ms: Option<u64>,
-    pub client: String,
-    pub decision_id: String,
+    pub(crate) deadline_unix_ms: Option<u64>,
+    pub(crate) client: String,
+    pub(crate) decision_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Holder {
+pub(crate) enum Holder {
     Pod { namespace: String, name: String, uid: String },
     LeaseId(String),
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub enum AllocationState {
+pub(crate) enum AllocationState {
     #[default]
     Unknown,
     Reserved,
@@ -49,15 +49,15 @@ pub enum AllocationState {
 
 /// What was asked for. At most one of `whole`, `share` and `mig` is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Shape {
+pub(crate) struct Shape {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub gpu: Option<AskedGpu>,
-    pub models: Vec<String>,
+    pub(crate) gpu: Option<AskedGpu>,
+    pub(crate) models: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum AskedGpu {
+pub(crate) enum AskedGpu {
     Whole { count: u32 },
     Share { milli: u32, memory_bytes: u64, count: u32 },
     Mig { profile: String, count: u32 },
@@ -65,59 +65,59 @@ pub enum AskedGpu {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Grant {
-    pub device_uuid: String,
-    pub index: u32,
-    pub milli: u32,
-    pub memory_bytes: u64,
+pub(crate) struct Grant {
+    pub(crate) device_uuid: String,
+    pub(crate) index: u32,
+    pub(crate) milli: u32,
+    pub(crate) memory_bytes: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub mig_uuid: String,
+    pub(crate) mig_uuid: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub mig_profile: String,
+    pub(crate) mig_profile: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct OutOfBandUse {
-    pub device_uuid: String,
-    pub pid: u32,
+pub(crate) struct OutOfBandUse {
+    pub(crate) device_uuid: String,
+    pub(crate) pid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub used_memory_bytes: Option<u64>,
-    pub since_unix_ms: u64,
+    pub(crate) used_memory_bytes: Option<u64>,
+    pub(crate) since_unix_ms: u64,
 }
 
 /// Whether a shape fits, device by device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Verdict {
-    pub fits: bool,
+pub(crate) struct Verdict {
+    pub(crate) fits: bool,
     /// Empty where it fits.
-    pub reason: String,
-    pub message: String,
+    pub(crate) reason: String,
+    pub(crate) message: String,
     /// What Reserve would grant now.
-    pub plan: Vec<Grant>,
-    pub devices: Vec<DeviceVerdict>,
-    pub generation: u64,
+    pub(crate) plan: Vec<Grant>,
+    pub(crate) devices: Vec<DeviceVerdict>,
+    pub(crate) generation: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DeviceVerdict {
-    pub device_uuid: String,
-    pub index: u32,
-    pub fits: bool,
-    pub reason: String,
-    pub message: String,
+pub(crate) struct DeviceVerdict {
+    pub(crate) device_uuid: String,
+    pub(crate) index: u32,
+    pub(crate) fits: bool,
+    pub(crate) reason: String,
+    pub(crate) message: String,
 }
 
 // === impl Allocation ===
 
 impl Allocation {
     /// The holder for people.
-    pub fn holder_name(&self) -> String {
+    pub(crate) fn holder_name(&self) -> String {
         self.holder.as_ref().map_or_else(|| "nobody".to_owned(), Holder::to_string)
     }
 
-    pub fn holds(&self, device_uuid: &str) -> bool {
+    pub(crate) fn holds(&self, device_uuid: &str) -> bool {
         self.grants.iter().any(|grant| grant.device_uuid == device_uuid)
     }
 }
@@ -136,7 +136,7 @@ impl fmt::Display for Holder {
 // === impl AllocationState ===
 
 impl AllocationState {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "Unknown",
             Self::Reserved => "Reserved",
@@ -151,7 +151,7 @@ impl AllocationState {
 
 impl Grant {
     /// What a program names the device by: CUDA_VISIBLE_DEVICES.
-    pub fn visible_uuid(&self) -> &str {
+    pub(crate) fn visible_uuid(&self) -> &str {
         if self.mig_uuid.is_empty() { &self.device_uuid } else { &self.mig_uuid }
     }
 }

@@ -4,81 +4,82 @@ use serde::Serialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Node {
-    pub name: String,
-    pub generation: u64,
-    pub instance_id: String,
-    pub version: String,
-    pub simulated: bool,
-    pub driver: Driver,
-    pub conditions: Vec<Condition>,
-    pub drifts: Vec<Drift>,
-    pub devices: Vec<Device>,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) generation: u64,
+    pub(crate) instance_id: String,
+    pub(crate) version: String,
+    pub(crate) simulated: bool,
+    pub(crate) driver: Driver,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) drifts: Vec<Drift>,
+    pub(crate) devices: Vec<Device>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Driver {
-    pub backend: String,
-    pub driver_version: String,
-    pub nvml_version: String,
+#[expect(clippy::struct_field_names, reason = "named as on the wire")]
+pub(crate) struct Driver {
+    pub(crate) backend: String,
+    pub(crate) driver_version: String,
+    pub(crate) nvml_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cuda_version: Option<u32>,
+    pub(crate) cuda_version: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Condition {
+pub(crate) struct Condition {
     #[serde(rename = "type")]
-    pub kind: String,
-    pub status: bool,
-    pub reason: String,
-    pub message: String,
-    pub last_transition_unix_ms: u64,
+    pub(crate) kind: String,
+    pub(crate) status: bool,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) last_transition_unix_ms: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Drift {
-    pub reason: String,
-    pub message: String,
-    pub holder: String,
-    pub device_uuid: String,
-    pub since_unix_ms: u64,
+pub(crate) struct Drift {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) holder: String,
+    pub(crate) device_uuid: String,
+    pub(crate) since_unix_ms: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Device {
-    pub uuid: String,
-    pub index: u32,
-    pub pci_bus_id: String,
-    pub product: String,
-    pub model: String,
-    pub architecture: String,
-    pub compute_capability: String,
-    pub serial: String,
-    pub memory_bytes: u64,
-    pub compute_mode: ComputeMode,
+pub(crate) struct Device {
+    pub(crate) uuid: String,
+    pub(crate) index: u32,
+    pub(crate) pci_bus_id: String,
+    pub(crate) product: String,
+    pub(crate) model: String,
+    pub(crate) architecture: String,
+    pub(crate) compute_capability: String,
+    pub(crate) serial: String,
+    pub(crate) memory_bytes: u64,
+    pub(crate) compute_mode: ComputeMode,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub numa_node: Option<u32>,
+    pub(crate) numa_node: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub nvlink_domain: Option<u32>,
-    pub nvlink_peers: Vec<NvlinkPeer>,
-    pub mig: Mig,
-    pub health: Health,
-    pub schedulable: bool,
-    pub unschedulable_message: String,
-    pub free: Room,
+    pub(crate) nvlink_domain: Option<u32>,
+    pub(crate) nvlink_peers: Vec<NvlinkPeer>,
+    pub(crate) mig: Mig,
+    pub(crate) health: Health,
+    pub(crate) schedulable: bool,
+    pub(crate) unschedulable_message: String,
+    pub(crate) free: Room,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<DeviceStatus>,
-    pub processes: Vec<Process>,
-    pub out_of_band: bool,
-    pub missing: bool,
+    pub(crate) status: Option<DeviceStatus>,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) out_of_band: bool,
+    pub(crate) missing: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub enum ComputeMode {
+pub(crate) enum ComputeMode {
     #[default]
     Unknown,
     Default,
@@ -87,47 +88,47 @@ pub enum ComputeMode {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct NvlinkPeer {
-    pub uuid: String,
-    pub links: u32,
+pub(crate) struct NvlinkPeer {
+    pub(crate) uuid: String,
+    pub(crate) links: u32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Mig {
-    pub supported: bool,
-    pub enabled: bool,
-    pub pending: bool,
-    pub instances: Vec<MigInstance>,
+pub(crate) struct Mig {
+    pub(crate) supported: bool,
+    pub(crate) enabled: bool,
+    pub(crate) pending: bool,
+    pub(crate) instances: Vec<MigInstance>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MigInstance {
-    pub uuid: String,
-    pub profile: String,
-    pub memory_bytes: u64,
-    pub gpu_instance_id: u32,
-    pub compute_instance_id: u32,
-    pub free: bool,
+pub(crate) struct MigInstance {
+    pub(crate) uuid: String,
+    pub(crate) profile: String,
+    pub(crate) memory_bytes: u64,
+    pub(crate) gpu_instance_id: u32,
+    pub(crate) compute_instance_id: u32,
+    pub(crate) free: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Room {
-    pub milli: u32,
-    pub memory_bytes: u64,
+pub(crate) struct Room {
+    pub(crate) milli: u32,
+    pub(crate) memory_bytes: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Health {
-    pub state: HealthState,
-    pub since_unix_ms: u64,
-    pub reasons: Vec<HealthReason>,
+pub(crate) struct Health {
+    pub(crate) state: HealthState,
+    pub(crate) since_unix_ms: u64,
+    pub(crate) reasons: Vec<HealthReason>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub enum HealthState {
+pub(crate) enum HealthState {
     #[default]
     Unknown,
     Healthy,
@@ -138,64 +139,64 @@ pub enum HealthState {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct HealthReason {
-    pub reason: String,
-    pub message: String,
-    pub since_unix_ms: u64,
+pub(crate) struct HealthReason {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    pub(crate) since_unix_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub xid: Option<u32>,
+    pub(crate) xid: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DeviceStatus {
-    pub sampled_unix_ms: u64,
+pub(crate) struct DeviceStatus {
+    pub(crate) sampled_unix_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature_celsius: Option<u32>,
+    pub(crate) temperature_celsius: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub power_milliwatt: Option<u32>,
+    pub(crate) power_milliwatt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub power_limit_milliwatt: Option<u32>,
+    pub(crate) power_limit_milliwatt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpu_utilization_percent: Option<u32>,
+    pub(crate) gpu_utilization_percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_utilization_percent: Option<u32>,
+    pub(crate) memory_utilization_percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_used_bytes: Option<u64>,
-    pub throttle_reasons: Vec<String>,
+    pub(crate) memory_used_bytes: Option<u64>,
+    pub(crate) throttle_reasons: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ecc_corrected_total: Option<u64>,
+    pub(crate) ecc_corrected_total: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ecc_uncorrected_total: Option<u64>,
+    pub(crate) ecc_uncorrected_total: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub remapped_rows: Option<RemappedRows>,
-    pub recovery_action: String,
+    pub(crate) remapped_rows: Option<RemappedRows>,
+    pub(crate) recovery_action: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct RemappedRows {
-    pub corrected: u32,
-    pub uncorrected: u32,
-    pub pending: bool,
-    pub failed: bool,
+pub(crate) struct RemappedRows {
+    pub(crate) corrected: u32,
+    pub(crate) uncorrected: u32,
+    pub(crate) pending: bool,
+    pub(crate) failed: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Process {
-    pub pid: u32,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub used_memory_bytes: Option<u64>,
+    pub(crate) used_memory_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpu_instance_id: Option<u32>,
+    pub(crate) gpu_instance_id: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compute_instance_id: Option<u32>,
+    pub(crate) compute_instance_id: Option<u32>,
 }
 
 // === impl HealthState ===
 
 impl HealthState {
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "Unknown",
             Self::Healthy => "Healthy",
@@ -210,7 +211,7 @@ impl HealthState {
 
 impl Node {
     /// The device with this UUID, or the one that has this MIG instance.
-    pub fn device(&self, uuid: &str) -> Option<&Device> {
+    pub(crate) fn device(&self, uuid: &str) -> Option<&Device> {
         self.devices
             .iter()
             .find(|device| device.uuid == uuid || device.mig.instances.iter().any(|instance| instance.uuid == uuid))

@@ -21,9 +21,8 @@ use crate::{
     scenario::{FileError, ReturnCode, Scenario},
 };
 
-pub(crate) use events::{Happening, SystemHappening};
 pub(crate) use handles::{InstanceKey, Target};
-pub(crate) use session::Session;
+pub(crate) use session::{Member, Session};
 use watch::Watch;
 
 pub(crate) type Outcome<T = ()> = Result<T, ReturnCode>;

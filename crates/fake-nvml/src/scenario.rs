@@ -28,6 +28,7 @@ pub use gpu::{
     NvLinks, Place, Presence, Process, ProcessKind, RecoveryAction, RemappedRows, RetiredPage, Utilization,
 };
 pub use ids::{BusId, hashed_uuid};
+pub(crate) use mig::COMPUTE_SLICES;
 pub use mig::{ComputeInstance, GpuInstance, Mig, compute_profile_name};
 pub use product::{Architecture, Brand, MaxClocks, MigProfile, PowerRange, Product, TemperatureLimits};
 pub use topology::{CpuList, PathLevel};

@@ -8,6 +8,7 @@ mod to_placement;
 use std::sync::Arc;
 
 use berth_placement::{ComputeMode, DeviceUuid, GpuModel, Health, MemoryBytes, MigProfile, PciBusId};
+use serde::{Deserialize, Serialize};
 
 pub use to_placement::to_placement;
 
@@ -177,7 +178,7 @@ pub struct Sample {
 }
 
 /// Why clocks are held back. Idling and settings on purpose are none of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ThrottleReason {
     SwPowerCap,
     HwSlowdown,
@@ -200,7 +201,7 @@ pub struct RemappedRows {
 }
 
 /// What the driver asks for (`NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RecoveryAction {
     None,
     GpuReset,

@@ -14,6 +14,7 @@ pub mod backend;
 pub mod error;
 pub mod health;
 pub mod inventory;
+pub mod model;
 pub mod monitor;
 pub mod nvml;
 pub mod sim;

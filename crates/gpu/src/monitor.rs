@@ -1,35 +1,47 @@
 //! The monitor: keeps the inventory true, whatever the driver does.
 //!
 //! Two threads. The *worker* owns the backend and may hang in a driver call; the *supervisor* owns what is known, publishes
-//! it, and watches the worker: one that makes no progress is abandoned and replaced.
+//! it, and watches the worker: one that makes no progress is abandoned and replaced. Between them one bounded channel,
+//! `Message`, which also carries what the handle asks for. Both ends of the published values are `tokio::sync::watch`.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+mod clock;
+mod state;
+mod supervisor;
+mod worker;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
 
 use berth_placement::DeviceUuid;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+pub use clock::MonitorClock;
+
+use self::supervisor::{Message, Supervisor};
 use crate::{
     backend::GpuBackend,
     health::{HealthConfig, HealthMemory},
     inventory::{HealthReport, Inventory},
 };
 
-/// Where the monitor gets the time from.
-#[derive(Clone)]
-pub struct MonitorClock {
-    /// Wall clock, milliseconds since 1970-01-01 UTC: for people.
-    pub unix_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// Time since an arbitrary start, never going back: for cadences and dwell times.
-    pub monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
-}
+/// Reports wait here while the supervisor publishes, which takes microseconds; a worker that finds it full waits.
+const CHANNEL: usize = 64;
 
 /// How often what is done. [`MonitorConfig::default`] keeps eight GPUs well under 0.2 % of a core.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MonitorConfig {
     /// Readings, and whether GPUs came or went.
     pub sweep: Duration,
-    /// Compute mode and MIG layout. Rounded up to whole sweeps.
+    /// Compute mode and MIG layout.
     pub refresh: Duration,
     /// Process lists, plus up to a fifth of it as jitter.
     pub processes: Duration,
@@ -55,10 +67,12 @@ pub struct Monitor;
 /// A running monitor. It stops when this is dropped.
 #[derive(Debug)]
 pub struct MonitorHandle {
-    /// The inventory; each new value is a complete one.
+    /// The inventory; each new value is a complete one. Closed when the monitor has stopped.
     pub inventory: watch::Receiver<Arc<Inventory>>,
     /// What must survive a restart of this process; changes seldom. Hand the last one to the next [`Monitor::spawn`].
     pub memory: watch::Receiver<Arc<HealthMemory>>,
+    messages: SyncSender<Message>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// What an acknowledgement did.
@@ -66,7 +80,7 @@ pub struct MonitorHandle {
 pub struct Acknowledged {
     /// The device's health right after.
     pub health: HealthReport,
-    /// Reasons that were taken back.
+    /// Reasons that ended. Empty where there was nothing to acknowledge, or where the driver still shows what is wrong.
     pub cleared: Vec<&'static str>,
 }
 
@@ -75,7 +89,9 @@ pub struct Acknowledged {
 pub enum AcknowledgeError {
     #[error("no GPU with UUID {0} is known on this node")]
     UnknownDevice(DeviceUuid),
-    #[error("the device monitor is stopping")]
+    #[error("the device monitor is busy: try again")]
+    Busy,
+    #[error("the device monitor has stopped")]
     Stopped,
 }
 
@@ -96,47 +112,72 @@ impl Default for MonitorConfig {
     }
 }
 
-/// The kernel's id of this boot; `None` where there is no such file.
+/// The kernel's id of this boot; `None` where it does not tell.
 pub fn boot_id() -> Option<String> {
-    let text = std::fs::read_to_string(PathBuf::from("/proc/sys/kernel/random/boot_id")).ok()?;
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(text.trim().to_owned())
-}
-
-impl fmt::Debug for MonitorClock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MonitorClock")
-    }
 }
 
 impl Monitor {
     /// Starts watching. `backend` is called for each new worker thread: once at first, again after a hang.
-    /// `memory` is what the last run published, or [`HealthMemory::default`].
+    /// `memory` is what the last run published, or [`HealthMemory::default`]. Fails only if no thread can be started.
     pub fn spawn(
         config: MonitorConfig,
         clock: MonitorClock,
         memory: HealthMemory,
         backend: impl FnMut() -> Box<dyn GpuBackend> + Send + 'static,
-    ) -> std::io::Result<MonitorHandle> {
-        let _ = (config, clock, backend);
-        let (_, inventory) = watch::channel(Arc::new(Inventory::starting()));
-        let (_, memory) = watch::channel(Arc::new(memory));
-        Ok(MonitorHandle { inventory, memory })
+    ) -> io::Result<MonitorHandle> {
+        let (messages, inbox) = sync_channel(CHANNEL);
+        let (inventory_out, inventory) = watch::channel(Arc::new(Inventory::starting()));
+        let (memory_out, memory_in) = watch::channel(Arc::new(memory.clone()));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let supervisor = Supervisor::new(
+            config,
+            clock,
+            memory,
+            supervisor::Wiring {
+                backend: Box::new(backend),
+                inventory: inventory_out,
+                memory: memory_out,
+                messages: messages.clone(),
+                inbox,
+                stopping: Arc::clone(&stopping),
+            },
+        );
+        thread::Builder::new().name("gpu-monitor".to_owned()).spawn(move || supervisor.run())?;
+        Ok(MonitorHandle { inventory, memory: memory_in, messages, stopping })
     }
 }
 
 impl MonitorHandle {
     /// An operator's word that the cause of a device's ill health is dealt with.
     pub async fn acknowledge(&self, device: DeviceUuid, message: String) -> Result<Acknowledged, AcknowledgeError> {
-        let (_, answer) = oneshot::channel();
-        let _ = (device, message);
-        answer.await.map_err(|_| AcknowledgeError::Stopped)
+        let (answer, answered) = oneshot::channel();
+        match self.messages.try_send(Message::Acknowledge { device, message, answer }) {
+            Ok(()) => answered.await.unwrap_or(Err(AcknowledgeError::Stopped)),
+            Err(TrySendError::Full(_)) => Err(AcknowledgeError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(AcknowledgeError::Stopped),
+        }
     }
 
     /// Asks the monitor to stop; returns at once.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        // Full means that the supervisor is awake: it looks at the flag.
+        drop(self.messages.try_send(Message::Wake));
+    }
 
-    /// Waits until it has stopped: at most about a second after [`MonitorHandle::stop`], even if a driver call hangs.
-    pub async fn stopped(&self) {}
+    /// Waits until it has stopped: about a second after [`MonitorHandle::stop`] at most, even if a driver call hangs.
+    pub async fn stopped(&self) {
+        let mut inventory = self.inventory.clone();
+        while inventory.changed().await.is_ok() {}
+    }
+}
+
+impl Drop for MonitorHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl AcknowledgeError {
@@ -144,7 +185,11 @@ impl AcknowledgeError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::UnknownDevice(_) => "UnknownDevice",
+            Self::Busy => "MonitorBusy",
             Self::Stopped => "MonitorStopped",
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

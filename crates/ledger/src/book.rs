@@ -60,7 +60,13 @@ impl Claim {
     }
 
     pub(crate) fn is_stranger(&self) -> bool {
-        matches!(&self.shape.gpu, GpuShape::Share { size: ShareSize::Milli(MilliGpu::ZERO), .. })
+        matches!(
+            &self.shape.gpu,
+            GpuShape::Share {
+                size: ShareSize::Milli(MilliGpu::ZERO),
+                ..
+            }
+        )
     }
 }
 

@@ -52,9 +52,19 @@ pub enum Event {
         client: String,
         decision_id: String,
     },
-    Acquire { lease: LeaseId, shape: Shape, client: String },
-    Release { holder: Holder },
-    SetSchedulable { device: DeviceUuid, schedulable: bool, message: String },
+    Acquire {
+        lease: LeaseId,
+        shape: Shape,
+        client: String,
+    },
+    Release {
+        holder: Holder,
+    },
+    SetSchedulable {
+        device: DeviceUuid,
+        schedulable: bool,
+        message: String,
+    },
     /// Time has passed: lapses what is due. Due no later than `Ledger::next_deadline`.
     Tick,
 }
@@ -90,8 +100,15 @@ pub enum RequestRefused {
 pub enum Record {
     /// A claim as it is from now on: new, prolonged, re-planned or confirmed.
     Put(Claim),
-    Removed { holder: Holder, reason: String },
-    Schedulable { device: DeviceUuid, schedulable: bool, message: String },
+    Removed {
+        holder: Holder,
+        reason: String,
+    },
+    Schedulable {
+        device: DeviceUuid,
+        schedulable: bool,
+        message: String,
+    },
     /// Generations up to this one may have been told to clients.
     Generation(u64),
 }
@@ -103,7 +120,12 @@ pub enum Effect {
     /// The snapshot is another: publish it.
     Changed,
     /// A holder lost its claim without having asked: lapsed, displaced by the kubelet, device gone for good.
-    Revoked { holder: Holder, pod: Option<PodRef>, reason: &'static str, message: String },
+    Revoked {
+        holder: Holder,
+        pod: Option<PodRef>,
+        reason: &'static str,
+        message: String,
+    },
     /// A disagreement began or ended.
     DriftBegan(Drift),
     DriftEnded(Drift),

@@ -17,10 +17,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use berth_placement::{DeviceState, DeviceUuid, NodeName, NodeState, NodeVerdict, Shape, fit};
 
-pub use self::{invariants::Violation, journal::ReplayError};
 use self::{drift::DriftBook, kubelet::Kubelet, time::Timer};
+pub use self::{invariants::Violation, journal::ReplayError};
 use crate::{
-    Effect, Event, GpuProcess, Holder, LedgerConfig, OutOfBandUse, Record, Reply, RequestRefused, Snapshot, book::Book,
+    Claim, ClaimState, Effect, Event, GpuProcess, Holder, LedgerConfig, OutOfBandUse, Record, Reply, RequestRefused,
+    Snapshot,
+    book::{Book, Entry},
     outbox::Outbox,
 };
 
@@ -121,7 +123,19 @@ impl Ledger {
                 preferred,
                 client,
                 decision_id,
-            } => return self.reserve(requests::ForPod { pod, client, decision_id }, shape, ttl_ms, &preferred, out),
+            } => {
+                return self.reserve(
+                    requests::ForPod {
+                        pod,
+                        client,
+                        decision_id,
+                    },
+                    shape,
+                    ttl_ms,
+                    &preferred,
+                    out,
+                );
+            }
             Event::Acquire { lease, shape, client } => return self.acquire(lease, shape, client, out),
             Event::Release { holder } => return Ok(self.release(&holder, out)),
             Event::SetSchedulable {
@@ -144,16 +158,19 @@ impl Ledger {
     }
 
     /// Draws every consequence of what is known now. Requests that disturb nothing do without it.
+    ///
+    /// Before the book is reconciled nothing is concluded: half of the evidence would make a pod's process a stranger,
+    /// and a device that the driver has yet to find a lost one.
     fn settle(&mut self, out: &mut Outbox<'_>) {
         self.sync_devices(out);
-        self.review_processes(out);
         if self.is_reconciled() {
+            self.review_processes(out);
             self.lapse_reservations(out);
             self.displace_reservations(out);
             self.mend_reservations(out);
             self.review_processes(out);
+            self.review_drift(out);
         }
-        self.review_drift(out);
         self.reset_timer();
     }
 
@@ -181,6 +198,25 @@ impl Ledger {
         fit::explain(&self.node, shape)
     }
 
+    /// Writes a claim into the book and into the journal.
+    fn put(&mut self, claim: Claim, out: &mut Outbox<'_>) {
+        if let ClaimState::Reserved { deadline_unix_ms } = claim.state {
+            self.timer.next_due = self.timer.next_due.min(deadline_unix_ms);
+        }
+        if !matches!(claim.state, ClaimState::Foreign { .. }) {
+            out.persist(Record::Put(claim.clone()));
+        }
+        self.book.put(Arc::new(claim), self.now());
+        out.change();
+    }
+
+    /// As [`Ledger::put`], where the holder's claim differs from this.
+    fn put_if_other(&mut self, claim: Claim, out: &mut Outbox<'_>) {
+        if self.book.get(&claim.holder).is_none_or(|entry| *entry.claim != claim) {
+            self.put(claim, out);
+        }
+    }
+
     /// Removes a claim for good and, where its holder did not ask for that, tells so.
     fn remove(&mut self, holder: &Holder, reason: &'static str, message: &str, out: &mut Outbox<'_>) {
         if let Some(entry) = self.book.remove(holder) {
@@ -189,7 +225,7 @@ impl Ledger {
     }
 
     /// The rest of [`Ledger::remove`], for an entry that was taken out of the book already.
-    fn forget(&mut self, entry: &crate::book::Entry, reason: &'static str, message: &str, out: &mut Outbox<'_>) {
+    fn forget(&mut self, entry: &Entry, reason: &'static str, message: &str, out: &mut Outbox<'_>) {
         out.change();
         let holder = entry.claim.holder.clone();
         if matches!(holder, Holder::Foreign(_)) {

@@ -33,6 +33,8 @@ mod tally;
 
 pub use claim::{Claim, ClaimState, Holder};
 pub use config::LedgerConfig;
-pub use event::{Assignment, DeviceFacts, Drift, DriftReason, Effect, Event, GpuProcess, Record, Reply, RequestRefused};
+pub use event::{
+    Assignment, DeviceFacts, Drift, DriftReason, Effect, Event, GpuProcess, Record, Reply, RequestRefused,
+};
 pub use ledger::{Ledger, ReplayError, Violation, removal};
 pub use snapshot::{OutOfBandUse, Snapshot};

@@ -47,7 +47,11 @@ impl Tally {
             }
             GrantSize::Mig { instance, .. } => {
                 let count = held.instances.entry(instance.clone()).or_default();
-                *(if stranger { &mut count.strangers } else { &mut count.firm }) += 1;
+                *(if stranger {
+                    &mut count.strangers
+                } else {
+                    &mut count.firm
+                }) += 1;
             }
         }
     }
@@ -68,7 +72,11 @@ impl Tally {
             }
             GrantSize::Mig { instance, .. } => {
                 if let Some(count) = held.instances.get_mut(instance) {
-                    *(if stranger { &mut count.strangers } else { &mut count.firm }) -= 1;
+                    *(if stranger {
+                        &mut count.strangers
+                    } else {
+                        &mut count.firm
+                    }) -= 1;
                     if *count == Count::default() {
                         held.instances.remove(instance);
                     }
@@ -92,13 +100,13 @@ impl Held {
         self.any_of_gpu() || self.instances.contains_key(instance)
     }
 
-    /// Whether more is held than the device has. What does not go with the device's present MIG mode is not weighed
-    /// here: it blocks the device (see [`Held::leaves`]) and is told of as unusable.
+    /// Whether more is held than the device has. The whole GPU and an instance of it exclude each other, also where one of
+    /// them is not there just now because the device's MIG mode changed: it may come back.
     pub(crate) fn exceeds(&self, device: &DeviceState) -> bool {
-        if device.mig.is_some() {
-            return self.instances.values().any(|count| count.firm > 1 || (count.firm == 1 && count.strangers > 0));
-        }
-        self.wholes > 1
+        let twice = |count: &Count| count.firm > 1 || (count.firm == 1 && count.strangers > 0);
+        (self.any_of_gpu() && !self.instances.is_empty())
+            || self.instances.values().any(twice)
+            || self.wholes > 1
             || (self.wholes == 1 && self.shares > 0)
             || (self.strangers > 0 && (self.wholes > 0 || self.shares > 0))
             || self.milli > u64::from(MilliGpu::WHOLE.get())
@@ -106,7 +114,7 @@ impl Held {
     }
 
     /// What nobody holds of a device without MIG. Nothing, where strangers share it, or where somebody still holds an
-    /// instance of it from when it was split: that may come back.
+    /// instance of it from when it was split.
     pub(crate) fn leaves(&self, device: &DeviceState) -> Room {
         if self.wholes > 0 || self.strangers > 0 || !self.instances.is_empty() || self.exceeds(device) {
             return Room::default();

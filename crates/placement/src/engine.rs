@@ -10,6 +10,8 @@
 //!                          └─► best node ─► fit::plan ─► Ranked
 //! ```
 
+use std::sync::Arc;
+
 pub(crate) mod catalog;
 pub(crate) mod cell;
 mod config;
@@ -18,22 +20,27 @@ mod index;
 mod log;
 mod assume;
 mod nodes;
+mod rebuild;
 mod shapes;
-mod totals;
+pub(crate) mod totals;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use nodes::Class;
+pub use rebuild::{RebuildJob, Tables};
 pub use explain::{NodeExplanation, Simulation};
 pub use config::{EngineConfig, MixConfig, ParsePolicyError, PolicyName, Ties, Weights};
 
 use self::{
     index::{Index, UNFIT, same},
     nodes::Nodes,
+    rebuild::Schedule,
     shapes::{ShapeId, Shapes},
 };
 use crate::{
     NodeName, NodeState, Plan, Reason, Refusal, Shape,
     fit,
+    mix::Mix,
     policy::{Scale, Score, Scorer},
 };
 
@@ -81,6 +88,8 @@ pub struct Engine {
     nodes: Nodes,
     shapes: Shapes,
     scorer: Scorer,
+    mix: Mix,
+    schedule: Schedule,
     /// Grows with every change of the scorer.
     version: u64,
     decisions: u64,
@@ -92,8 +101,12 @@ impl Engine {
             policy: config.policy,
             weights: config.weights.clone(),
             scale: Scale::default(),
+            values: Arc::default(),
+            prices: Arc::default(),
         };
         Self {
+            mix: Mix::new(&config.mix),
+            schedule: Schedule::default(),
             config,
             nodes: Nodes::default(),
             shapes: Shapes::default(),
@@ -214,7 +227,7 @@ impl Engine {
     /// A number for this decision alone, from the seed.
     fn draw(&mut self) -> u64 {
         self.decisions += 1;
-        mix(self.config.seed ^ mix(self.decisions))
+        scramble(self.config.seed ^ scramble(self.decisions))
     }
 
     /// The shape's place, with its scores up to date.
@@ -345,7 +358,7 @@ fn unknown() -> Refusal {
 }
 
 /// SplitMix64's output function (Steele, Lea, Flood 2014).
-fn mix(seed: u64) -> u64 {
+fn scramble(seed: u64) -> u64 {
     let mut bits = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

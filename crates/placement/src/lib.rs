@@ -15,18 +15,20 @@ pub mod device;
 pub mod engine;
 pub mod fit;
 pub mod ids;
+mod mix;
 pub mod node;
 mod policy;
 pub mod refusal;
 pub mod shape;
 #[cfg(test)]
 mod testing;
+mod tables;
 pub mod units;
 
 pub use device::{ComputeMode, DeviceState, Health, MigSlot, Room};
 pub use engine::{
     Candidates, Decision, Engine, EngineConfig, MixConfig, NodeExplanation, ParsePolicyError, PolicyName, Ranked, Ranking,
-    Simulation, Ties, Weights,
+    RebuildJob, Simulation, Tables, Ties, Weights,
 };
 pub use fit::{Grant, GrantSize, NodeVerdict, Plan};
 pub use policy::Terms;

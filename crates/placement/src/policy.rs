@@ -11,7 +11,7 @@ use crate::{
     NodeState, PolicyName,
     engine::{
         Weights,
-        catalog::{Ask, Form, small},
+        catalog::{Ask, small},
         cell::{Cell, Level},
     },
     tables::{Prices, Values},
@@ -100,12 +100,4 @@ impl Scorer {
         }
         terms
     }
-}
-
-/// The levels of which the policy may pick one: for one share of a GPU, healthy ones if there are any.
-pub(crate) fn choices<'a>(cell: &'a Cell, ask: &'a Ask, suspects: u32) -> impl Iterator<Item = &'a Level> {
-    let single = ask.form == Form::Share && ask.count == 1;
-    cell.levels
-        .iter()
-        .filter(move |level| single && level.suspect == (suspects > 0) && level.takes(ask))
 }

@@ -29,7 +29,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::listen::{Listen, ListenError, PeerInfo};
+use crate::listen::{Listen, ListenError, PeerInfo, serve_http};
 use crate::telemetry::{LogLevel, TelemetryError};
 use crate::{Readiness, Tasks};
 
@@ -81,12 +81,7 @@ impl Admin {
     pub fn serve(self, state: AdminState, more: Router, stop: &CancellationToken) {
         let tasks = state.tasks.clone();
         let incoming = self.listen.start(&tasks, stop);
-        let service = router(state, more).into_make_service_with_connect_info::<PeerInfo>();
-        let serve = axum::serve(incoming, service).with_graceful_shutdown(stop.clone().cancelled_owned());
-        drop(tasks.spawn("admin", async move {
-            // axum's signature has an error; its code has none.
-            drop(serve.await);
-        }));
+        drop(tasks.spawn("admin", serve_http(incoming, router(state, more), stop.clone())));
     }
 }
 
@@ -96,8 +91,14 @@ fn router(state: AdminState, more: Router) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/log-level", get(get_log_level).put(put_log_level))
-        .route("/debug/config", get(async |State(state): State<AdminState>| Json(state.config)))
-        .route("/debug/tasks", get(async |State(state): State<AdminState>| Json(state.tasks.running())))
+        .route(
+            "/debug/config",
+            get(async |State(state): State<AdminState>| Json(state.config)),
+        )
+        .route(
+            "/debug/tasks",
+            get(async |State(state): State<AdminState>| Json(state.tasks.running())),
+        )
         .with_state(state)
         .merge(more)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -118,7 +119,11 @@ async fn local_only(ConnectInfo(peer): ConnectInfo<PeerInfo>, request: Request, 
     if is_open || peer.is_local() {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "only for clients on this machine, e.g. over kubectl port-forward\n").into_response()
+    (
+        StatusCode::FORBIDDEN,
+        "only for clients on this machine, e.g. over kubectl port-forward\n",
+    )
+        .into_response()
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {

@@ -57,11 +57,18 @@ mod tests {
     fn the_file_holds_only_what_is_served_and_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("addresses.json");
-        let addresses = Addresses { grpc: Some("127.0.0.1:1234".to_owned()), ..Addresses::default() };
+        let addresses = Addresses {
+            grpc: Some("127.0.0.1:1234".to_owned()),
+            ..Addresses::default()
+        };
         write_to(&path, &addresses).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, r#"{"grpc":"127.0.0.1:1234"}"#);
         assert_eq!(serde_json::from_str::<Addresses>(&text).unwrap(), addresses);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no unfinished file is left");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no unfinished file is left"
+        );
     }
 }

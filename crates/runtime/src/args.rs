@@ -13,6 +13,10 @@ use serde::Serialize;
 use crate::identity::{IdentityRule, IdentityRules};
 use crate::tls::{ClientTlsFiles, ServerTlsFiles};
 
+mod duration;
+
+pub use duration::{HumanDuration, ParseDurationError};
+
 /// How a program logs and traces.
 #[derive(Debug, Clone, Serialize, clap::Args)]
 #[command(next_help_heading = "Logs and traces")]
@@ -97,16 +101,31 @@ pub struct IdentityArgs {
 impl TlsArgs {
     /// The files, if TLS is on.
     pub fn files(&self) -> Option<ServerTlsFiles> {
-        let Self { tls_cert, tls_key, tls_client_ca } = self.clone();
-        Some(ServerTlsFiles { cert: tls_cert?, key: tls_key?, client_ca: tls_client_ca })
+        let Self {
+            tls_cert,
+            tls_key,
+            tls_client_ca,
+        } = self.clone();
+        Some(ServerTlsFiles {
+            cert: tls_cert?,
+            key: tls_key?,
+            client_ca: tls_client_ca,
+        })
     }
 }
 
 impl ClientTlsArgs {
     /// The files, if any server is to be trusted.
     pub fn files(&self) -> Option<ClientTlsFiles> {
-        let Self { tls_ca, tls_cert, tls_key } = self.clone();
-        Some(ClientTlsFiles { ca: tls_ca?, identity: tls_cert.zip(tls_key) })
+        let Self {
+            tls_ca,
+            tls_cert,
+            tls_key,
+        } = self.clone();
+        Some(ClientTlsFiles {
+            ca: tls_ca?,
+            identity: tls_cert.zip(tls_key),
+        })
     }
 }
 
@@ -149,7 +168,11 @@ pub fn with_env_prefix(command: Command, prefix: &str) -> Command {
             let variable: &'static str = format!("{prefix}_{}", long.replace('-', "_").to_uppercase()).leak();
             let is_switch = matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse);
             let arg = arg.env(variable);
-            if is_switch { arg.value_parser(BoolishValueParser::new()) } else { arg }
+            if is_switch {
+                arg.value_parser(BoolishValueParser::new())
+            } else {
+                arg
+            }
         })
         .mut_subcommands(|subcommand| with_env_prefix(subcommand, prefix))
 }

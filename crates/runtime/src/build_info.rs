@@ -20,7 +20,11 @@ impl BuildInfo {
             Some(describe) => describe,
             None => "unknown",
         };
-        Self { name, version: env!("CARGO_PKG_VERSION"), git }
+        Self {
+            name,
+            version: env!("CARGO_PKG_VERSION"),
+            git,
+        }
     }
 }
 

@@ -39,7 +39,10 @@ struct ManualTime {
 // === impl SystemClock ===
 
 impl SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's monotonic clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's monotonic clock"
+    )]
     pub fn new() -> Self {
         Self { start: Instant::now() }
     }
@@ -57,7 +60,10 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's wall clock"
+    )]
     fn now_unix_ms(&self) -> u64 {
         // A machine whose clock stands before 1970 gets 1970: no caller can do better.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -74,14 +80,21 @@ impl Clock for SystemClock {
 impl ManualClock {
     /// A clock that shows `unix_ms` and has run for no time.
     pub fn at_unix_ms(unix_ms: u64) -> Self {
-        Self { time: Arc::new(Mutex::new(ManualTime { unix_ms, monotonic: Duration::ZERO })) }
+        Self {
+            time: Arc::new(Mutex::new(ManualTime {
+                unix_ms,
+                monotonic: Duration::ZERO,
+            })),
+        }
     }
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
         let mut time = self.time.lock();
         time.monotonic += by;
-        time.unix_ms = time.unix_ms.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
+        time.unix_ms = time
+            .unix_ms
+            .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
     }
 
     /// Makes the wall clock jump, as NTP or an operator does; the monotonic clock does not notice.
@@ -115,7 +128,10 @@ mod tests {
         let shared = clock.shared();
         assert_eq!((shared.now_unix_ms(), shared.monotonic()), (1_000, Duration::ZERO));
         clock.advance(Duration::from_millis(250));
-        assert_eq!((shared.now_unix_ms(), shared.monotonic()), (1_250, Duration::from_millis(250)));
+        assert_eq!(
+            (shared.now_unix_ms(), shared.monotonic()),
+            (1_250, Duration::from_millis(250))
+        );
     }
 
     #[test]

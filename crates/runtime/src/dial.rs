@@ -70,7 +70,11 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || ParseTargetError(text.to_owned());
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
-            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(bad()) };
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.into()))
+            } else {
+                Err(bad())
+            };
         }
         let uri: Uri = text.parse().map_err(|_| bad())?;
         let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
@@ -116,7 +120,10 @@ impl DialError {
 /// # Errors
 /// `https` without `tls`. That a server cannot be reached is told by the calls.
 pub fn channel(target: &Target, tls: Option<&ClientTls>) -> Result<Channel, DialError> {
-    let bad = |source| DialError::BadTarget { target: target.clone(), source };
+    let bad = |source| DialError::BadTarget {
+        target: target.clone(),
+        source,
+    };
     let tuned = |endpoint: Endpoint| {
         endpoint
             .connect_timeout(CONNECT_DEADLINE)
@@ -125,9 +132,7 @@ pub fn channel(target: &Target, tls: Option<&ClientTls>) -> Result<Channel, Dial
     };
     match target {
         Target::Http(uri) => Ok(tuned(Endpoint::from(uri.clone())).connect_lazy()),
-        Target::Unix(_) => {
-            Ok(tuned(Endpoint::from_shared(target.to_string()).map_err(bad)?).connect_lazy())
-        }
+        Target::Unix(_) => Ok(tuned(Endpoint::from_shared(target.to_string()).map_err(bad)?).connect_lazy()),
         Target::Https(uri) => {
             let tls = tls.ok_or_else(|| DialError::NoAuthority(target.clone()))?.clone();
             // tonic would wrap an https URI in a TLS of its own, which reads files only once.

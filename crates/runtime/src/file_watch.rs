@@ -36,7 +36,13 @@ impl FileWatch {
             let changed = Arc::clone(&changed);
             move |event: notify::Result<notify::Event>| {
                 // Our own reads are events too.
-                if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
+                if !matches!(
+                    event,
+                    Ok(notify::Event {
+                        kind: EventKind::Access(_),
+                        ..
+                    })
+                ) {
                     changed.notify_one();
                 }
             }
@@ -44,7 +50,11 @@ impl FileWatch {
         let watcher = notify::recommended_watcher(on_event)
             .inspect_err(|error| warn!(error = error as &dyn std::error::Error, "no file events: polling only"))
             .ok();
-        let mut watch = Self { directories: directories.collect(), changed, watcher };
+        let mut watch = Self {
+            directories: directories.collect(),
+            changed,
+            watcher,
+        };
         watch.arm();
         watch
     }

@@ -16,7 +16,10 @@ pub enum ClientIdentity {
     /// A process on this machine, by the unix socket's peer credentials.
     Unix { uid: u32, gid: u32, pid: Option<i32> },
     /// A verified client certificate: its common name and its subject alternative names (DNS, URI, IP, e-mail).
-    Tls { common_name: Option<String>, sans: Vec<String> },
+    Tls {
+        common_name: Option<String>,
+        sans: Vec<String>,
+    },
     /// Somebody on this machine, over plain TCP.
     Loopback,
     /// Somebody over TLS without a client certificate, or over plain TCP from elsewhere.
@@ -58,9 +61,16 @@ pub struct Denied {
 impl fmt::Display for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix { uid, gid, pid: Some(pid) } => write!(f, "uid {uid} gid {gid} pid {pid}"),
+            Self::Unix {
+                uid,
+                gid,
+                pid: Some(pid),
+            } => write!(f, "uid {uid} gid {gid} pid {pid}"),
             Self::Unix { uid, gid, pid: None } => write!(f, "uid {uid} gid {gid}"),
-            Self::Tls { common_name: Some(name), .. } => write!(f, "certificate cn:{name}"),
+            Self::Tls {
+                common_name: Some(name),
+                ..
+            } => write!(f, "certificate cn:{name}"),
             Self::Tls { sans, .. } => write!(f, "certificate san:{}", sans.first().map_or("", String::as_str)),
             Self::Loopback => f.write_str("a plain TCP client on this machine"),
             Self::Anonymous => f.write_str("a client without a certificate"),
@@ -149,7 +159,10 @@ impl IdentityRules {
         if self.allowed.iter().any(|rule| rule.matches(identity)) {
             return Ok(());
         }
-        Err(Denied { identity: identity.clone(), hint: hint(identity) })
+        Err(Denied {
+            identity: identity.clone(),
+            hint: hint(identity),
+        })
     }
 }
 
@@ -163,7 +176,10 @@ impl Denied {
 fn hint(identity: &ClientIdentity) -> String {
     match identity {
         ClientIdentity::Unix { uid, .. } => format!("--allow uid:{uid}"),
-        ClientIdentity::Tls { common_name: Some(name), .. } => format!("--allow cn:{name}"),
+        ClientIdentity::Tls {
+            common_name: Some(name),
+            ..
+        } => format!("--allow cn:{name}"),
         ClientIdentity::Tls { sans, .. } => format!("--allow san:{}", sans.first().map_or("NAME", String::as_str)),
         ClientIdentity::Loopback => "--allow loopback, or use its unix socket".to_owned(),
         ClientIdentity::Anonymous => "--tls-client-ca and --allow cn:NAME".to_owned(),

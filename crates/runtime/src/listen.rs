@@ -2,7 +2,7 @@
 //! connections that know who is at the other end.
 //!
 //! ```text
-//! Listen::tcp, Listen::unix  (bind, fail early)  ->  start  ->  accept tasks  ->  Incoming  ->  tonic or axum
+//! Listen::tcp, Listen::unix  (bind, fail early)  ->  start  ->  accept tasks  ->  Incoming  ->  tonic or serve_http
 //! ```
 //! A handler finds the client as [`PeerInfo`] among the request's extensions (tonic) or as `ConnectInfo<PeerInfo>`
 //! (axum).
@@ -27,9 +27,11 @@ use crate::identity::ClientIdentity;
 use crate::tls::{ServerTls, client_identity};
 
 mod conn;
+mod http;
 mod unix;
 
 pub use conn::{Conn, PeerInfo};
+pub use http::serve_http;
 use unix::UnixEndpoint;
 
 /// Connections that one endpoint serves at a time; more wait in the kernel's backlog. A scheduler replica needs one,
@@ -55,12 +57,11 @@ struct TcpEndpoint {
     tls: Option<ServerTls>,
 }
 
-/// Connections of all endpoints, for tonic's `serve_with_incoming_shutdown` and for `axum::serve`. It ends, and the
+/// Connections of all endpoints, for tonic's `serve_with_incoming_shutdown` and for [`serve_http`]. It ends, and the
 /// endpoints close, when the token given to [`Listen::start`] is cancelled.
 #[derive(Debug)]
 pub struct Incoming {
     accepted: mpsc::Receiver<Conn>,
-    local_addr: Option<SocketAddr>,
 }
 
 /// An endpoint cannot be bound.
@@ -102,7 +103,7 @@ impl Listen {
     /// # Errors
     /// Plain TCP that is not loopback, or the operating system refuses.
     pub fn tcp(&mut self, addr: SocketAddr, tls: Option<ServerTls>) -> Result<SocketAddr, ListenError> {
-        if tls.is_none() && !addr.ip().is_loopback() {
+        if tls.is_none() && !is_loopback(addr) {
             return Err(ListenError::PlainTcpNotLoopback(addr));
         }
         self.bind_tcp(addr, tls)
@@ -118,7 +119,10 @@ impl Listen {
             let listener = std::net::TcpListener::bind(addr)?;
             listener.set_nonblocking(true)?;
             let bound = listener.local_addr()?;
-            self.tcp.push(TcpEndpoint { listener: TcpListener::from_std(listener)?, tls });
+            self.tcp.push(TcpEndpoint {
+                listener: TcpListener::from_std(listener)?,
+                tls,
+            });
             Ok(bound)
         };
         bind().map_err(|source| ListenError::Tcp { addr, source })
@@ -137,15 +141,20 @@ impl Listen {
     /// Starts to accept, until `stop`.
     pub fn start(self, tasks: &Tasks, stop: &CancellationToken) -> Incoming {
         let (sender, accepted) = mpsc::channel(ACCEPTED);
-        let local_addr = self.tcp.first().and_then(|endpoint| endpoint.listener.local_addr().ok());
         for endpoint in self.tcp {
-            drop(tasks.spawn("accept-tcp", stop.clone().run_until_cancelled_owned(accept_tcp(endpoint, sender.clone()))));
+            drop(
+                tasks.spawn(
+                    "accept-tcp",
+                    stop.clone()
+                        .run_until_cancelled_owned(accept_tcp(endpoint, sender.clone())),
+                ),
+            );
         }
         for endpoint in self.unix {
             let accept = accept_unix(endpoint, sender.clone());
             drop(tasks.spawn("accept-unix", stop.clone().run_until_cancelled_owned(accept)));
         }
-        Incoming { accepted, local_addr }
+        Incoming { accepted }
     }
 }
 
@@ -159,7 +168,10 @@ async fn accept_unix(endpoint: UnixEndpoint, accepted: mpsc::Sender<Conn>) {
                         return;
                     }
                 }
-                Err(error) => debug!(error = &error as &dyn std::error::Error, "client gone before it was known"),
+                Err(error) => debug!(
+                    error = &error as &dyn std::error::Error,
+                    "client gone before it was known"
+                ),
             },
             Err(error) => wait_after(&error).await,
         }
@@ -212,7 +224,10 @@ async fn handshake(
 
 async fn wait_after(error: &io::Error) {
     // A client that hung up while it waited is no reason to wait.
-    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) {
         return;
     }
     warn!(error = error as &dyn std::error::Error, "cannot accept connections");
@@ -221,7 +236,16 @@ async fn wait_after(error: &io::Error) {
 
 /// The identity of whoever connects over plain TCP.
 fn plain_identity(remote: SocketAddr) -> ClientIdentity {
-    if remote.ip().is_loopback() { ClientIdentity::Loopback } else { ClientIdentity::Anonymous }
+    if is_loopback(remote) {
+        ClientIdentity::Loopback
+    } else {
+        ClientIdentity::Anonymous
+    }
+}
+
+/// 127.0.0.1 is also ::ffff:127.0.0.1, where a socket serves both families.
+fn is_loopback(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
 }
 
 // === impl Incoming ===
@@ -231,26 +255,6 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.accepted.poll_recv(cx).map(|conn| conn.map(Ok))
-    }
-}
-
-impl axum::serve::Listener for Incoming {
-    type Io = Conn;
-    type Addr = PeerInfo;
-
-    async fn accept(&mut self) -> (Conn, PeerInfo) {
-        match self.accepted.recv().await {
-            Some(conn) => {
-                let peer = conn.peer().clone();
-                (conn, peer)
-            }
-            // Closed. The server ends by the token that closed it; axum knows no other way.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<PeerInfo> {
-        Ok(PeerInfo::new(ClientIdentity::Anonymous, self.local_addr))
     }
 }
 

@@ -48,19 +48,26 @@ struct ProcessCollector;
 
 impl Timer {
     pub fn start(histogram: &Histogram, clock: &SharedClock) -> Self {
-        Self { histogram: histogram.clone(), clock: clock.clone(), start: clock.monotonic() }
+        Self {
+            histogram: histogram.clone(),
+            clock: clock.clone(),
+            start: clock.monotonic(),
+        }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.histogram.observe(self.clock.monotonic().saturating_sub(self.start).as_secs_f64());
+        self.histogram
+            .observe(self.clock.monotonic().saturating_sub(self.start).as_secs_f64());
     }
 }
 
 impl fmt::Debug for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timer").field("start", &self.start).finish_non_exhaustive()
+        f.debug_struct("Timer")
+            .field("start", &self.start)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,13 +75,21 @@ impl fmt::Debug for Timer {
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes) {
+        if let Some(bytes) = fs::read_to_string("/proc/self/status")
+            .ok()
+            .as_deref()
+            .and_then(resident_bytes)
+        {
             let gauge = ConstGauge::new(bytes);
             let help = "Resident memory of this process";
             let kind = gauge.metric_type();
             gauge.encode(encoder.encode_descriptor("process_resident_memory_bytes", help, None, kind)?)?;
         }
-        if let Some(seconds) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_seconds) {
+        if let Some(seconds) = fs::read_to_string("/proc/self/stat")
+            .ok()
+            .as_deref()
+            .and_then(cpu_seconds)
+        {
             let counter = ConstCounter::new(seconds);
             let help = "CPU time of this process, user and system";
             let kind = counter.metric_type();
@@ -117,7 +132,10 @@ mod tests {
     fn registry_tells_the_build_and_the_process() {
         let text = scrape(&registry(BuildInfo::of("berthd")));
         assert!(text.contains(r#"berth_build_info{program="berthd",version="#), "{text}");
-        let resident = text.lines().find_map(|line| line.strip_prefix("berth_process_resident_memory_bytes ")).unwrap();
+        let resident = text
+            .lines()
+            .find_map(|line| line.strip_prefix("berth_process_resident_memory_bytes "))
+            .unwrap();
         assert!(resident.parse::<u64>().unwrap() > 100_000, "{text}");
         assert!(text.contains("berth_process_cpu_seconds_total "), "{text}");
     }
@@ -133,7 +151,10 @@ mod tests {
         assert!(scrape(&registry).contains("call_seconds_count 0\n"));
         drop(timer);
         let text = scrape(&registry);
-        assert!(text.contains("call_seconds_count 1\n") && text.contains("call_seconds_sum 0.003\n"), "{text}");
+        assert!(
+            text.contains("call_seconds_count 1\n") && text.contains("call_seconds_sum 0.003\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -70,7 +70,13 @@ impl Readiness {
     /// Ready, until a part registers.
     pub fn new(clock: SharedClock) -> Self {
         let (ready, _) = watch::channel(true);
-        Self { shared: Arc::new(Shared { clock, state: Mutex::default(), ready }) }
+        Self {
+            shared: Arc::new(Shared {
+                clock,
+                state: Mutex::default(),
+                ready,
+            }),
+        }
     }
 
     /// Adds a part that is not ready yet.
@@ -79,9 +85,19 @@ impl Readiness {
         let mut state = self.shared.state.lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.parts.insert(id, Part { name, pending: Some("starting".into()), since });
+        state.parts.insert(
+            id,
+            Part {
+                name,
+                pending: Some("starting".into()),
+                since,
+            },
+        );
         self.publish(&state);
-        Block { id, readiness: self.clone() }
+        Block {
+            id,
+            readiness: self.clone(),
+        }
     }
 
     /// Not ready from now on, whatever the parts say: the first phase of a shutdown.
@@ -111,14 +127,20 @@ impl Readiness {
         });
         let parts = state.parts.values().filter_map(|part| {
             let reason = part.pending.clone()?;
-            Some(Pending { name: part.name, reason, since: now.saturating_sub(part.since) })
+            Some(Pending {
+                name: part.name,
+                reason,
+                since: now.saturating_sub(part.since),
+            })
         });
         shutdown.into_iter().chain(parts).collect()
     }
 
     fn publish(&self, state: &State) {
         let ready = !state.shutting_down && state.parts.values().all(|part| part.pending.is_none());
-        self.shared.ready.send_if_modified(|current| std::mem::replace(current, ready) != ready);
+        self.shared
+            .ready
+            .send_if_modified(|current| std::mem::replace(current, ready) != ready);
     }
 
     fn set(&self, id: u64, pending: Option<Cow<'static, str>>) {
@@ -133,8 +155,13 @@ impl Readiness {
         if part.pending.is_none() || pending.is_none() {
             part.since = now;
         }
-        part.pending = pending.clone();
-        let left: Vec<_> = state.parts.values().filter(|p| p.pending.is_some()).map(|p| p.name).collect();
+        part.pending.clone_from(&pending);
+        let left: Vec<_> = state
+            .parts
+            .values()
+            .filter(|p| p.pending.is_some())
+            .map(|p| p.name)
+            .collect();
         self.publish(&state);
         drop(state);
         match pending {

@@ -69,9 +69,16 @@ impl SecretFile {
     /// Reads the file if it is there. [`Self::follow`] keeps it fresh.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (current, _) = watch::channel(None);
-        let file = Self { path: path.into().into(), current };
+        let file = Self {
+            path: path.into().into(),
+            current,
+        };
         if let Err(error) = file.reload() {
-            warn!(error = &error as &dyn std::error::Error, reason = error.reason(), "no secret yet");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                reason = error.reason(),
+                "no secret yet"
+            );
         }
         file
     }
@@ -97,7 +104,11 @@ impl SecretFile {
                 Err(error) if was_good => {
                     was_good = false;
                     let error_chain = &error as &dyn std::error::Error;
-                    warn!(error = error_chain, reason = error.reason(), "keeping the secret that was good last");
+                    warn!(
+                        error = error_chain,
+                        reason = error.reason(),
+                        "keeping the secret that was good last"
+                    );
                 }
                 Err(_) => {}
             }

@@ -144,25 +144,41 @@ impl Drain {
     /// `deadline` is for all phases together, counted from the start of the shutdown. In Kubernetes it must be a few
     /// seconds less than `terminationGracePeriodSeconds`.
     pub fn new(shutdown: Shutdown, clock: SharedClock, deadline: Duration) -> Self {
-        Self { shutdown, clock, deadline, phases: Vec::new() }
+        Self {
+            shutdown,
+            clock,
+            deadline,
+            phases: Vec::new(),
+        }
     }
 
     /// Adds a phase that lasts as long as `work`. `work` is dropped unfinished when time is up.
     pub fn phase(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        self.phases.push(Phase { name, work: Work::Wait(Box::pin(work)) });
+        self.phases.push(Phase {
+            name,
+            work: Work::Wait(Box::pin(work)),
+        });
     }
 
     /// Adds a phase that cancels the returned token and waits for nothing.
     pub fn token(&mut self, name: &'static str) -> CancellationToken {
         let token = CancellationToken::new();
-        self.phases.push(Phase { name, work: Work::Cancel(token.clone()) });
+        self.phases.push(Phase {
+            name,
+            work: Work::Cancel(token.clone()),
+        });
         token
     }
 
     /// Waits for the shutdown to start, then goes through the phases in order. Out of time, tokens are still cancelled
     /// and a phase whose work is done already still counts as done.
     pub async fn run(self) -> Outcome {
-        let Self { shutdown, clock, deadline, phases } = self;
+        let Self {
+            shutdown,
+            clock,
+            deadline,
+            phases,
+        } = self;
         shutdown.started().cancelled().await;
         let start = clock.monotonic();
         let mut out_of_time = pin!(async {
@@ -188,14 +204,21 @@ impl Drain {
             info!(phase = name, took = ?(clock.monotonic().saturating_sub(phase_start)), "shutdown phase");
         }
         let took = clock.monotonic().saturating_sub(start);
-        Outcome { failure: shutdown.failure(), unfinished, took }
+        Outcome {
+            failure: shutdown.failure(),
+            unfinished,
+            took,
+        }
     }
 }
 
 impl fmt::Debug for Drain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phases: Vec<_> = self.phases.iter().map(|phase| phase.name).collect();
-        f.debug_struct("Drain").field("deadline", &self.deadline).field("phases", &phases).finish_non_exhaustive()
+        f.debug_struct("Drain")
+            .field("deadline", &self.deadline)
+            .field("phases", &phases)
+            .finish_non_exhaustive()
     }
 }
 

@@ -40,7 +40,11 @@ struct JoinGivenUp<'a>(&'a Tasks);
 
 impl Tasks {
     pub fn new(shutdown: Shutdown) -> Self {
-        Self { tracker: TaskTracker::new(), shutdown, running: Running::default() }
+        Self {
+            tracker: TaskTracker::new(),
+            shutdown,
+            running: Running::default(),
+        }
     }
 
     /// Runs `task` inside a span with its name. Dropping the handle leaves it running.
@@ -60,7 +64,10 @@ impl Tasks {
         self.spawn_with(name, None, task)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns: named, counted, a panic is not lost")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that spawns: named, counted, a panic is not lost"
+    )]
     fn spawn_with<F>(&self, name: &'static str, counted: Option<TaskTrackerToken>, task: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -115,7 +122,12 @@ impl Tasks {
         let mut running = self.running.lock();
         let id = running.last_key_value().map_or(0, |(last, _)| last + 1);
         running.insert(id, name);
-        Alive { id, name, running: Arc::clone(&self.running), shutdown: self.shutdown.clone() }
+        Alive {
+            id,
+            name,
+            running: Arc::clone(&self.running),
+            shutdown: self.shutdown.clone(),
+        }
     }
 }
 

@@ -70,9 +70,16 @@ impl Telemetry {
     /// # Errors
     /// A bad filter or endpoint, or a second start.
     pub fn start(args: &TelemetryArgs, build: BuildInfo) -> Result<Self, TelemetryError> {
-        let TelemetryArgs { log_level, log_format, otlp_endpoint } = args;
+        let TelemetryArgs {
+            log_level,
+            log_format,
+            otlp_endpoint,
+        } = args;
         let (filter, log_level) = LogLevel::layer(log_level)?;
-        let traces = otlp_endpoint.as_deref().map(|url| otlp::Traces::start(url, build)).transpose()?;
+        let traces = otlp_endpoint
+            .as_deref()
+            .map(|url| otlp::Traces::start(url, build))
+            .transpose()?;
         Registry::default()
             .with(filter)
             .with(log_layer(*log_format, io::stderr))
@@ -108,7 +115,12 @@ impl LogLevel {
     /// A bad filter.
     pub fn layer(filter: &str) -> Result<(reload::Layer<EnvFilter, Registry>, Self), TelemetryError> {
         let (layer, handle) = reload::Layer::new(parse_filter(filter)?);
-        Ok((layer, Self { handle: Arc::new(handle) }))
+        Ok((
+            layer,
+            Self {
+                handle: Arc::new(handle),
+            },
+        ))
     }
 
     /// What is logged now.
@@ -116,7 +128,9 @@ impl LogLevel {
     /// # Errors
     /// The subscriber is gone.
     pub fn get(&self) -> Result<String, TelemetryError> {
-        self.handle.with_current(ToString::to_string).map_err(TelemetryError::Detached)
+        self.handle
+            .with_current(ToString::to_string)
+            .map_err(TelemetryError::Detached)
     }
 
     /// Logs by `filter` from now on. A bad filter changes nothing.
@@ -160,8 +174,14 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
 /// `tracing` takes a mistyped level (`debgu`) for the name of a target and then logs nothing else: refuse a bare word
 /// that is no level.
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    let bad = |source| TelemetryError::BadFilter { filter: filter.to_owned(), source };
-    let bare_words = filter.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']']));
+    let bad = |source| TelemetryError::BadFilter {
+        filter: filter.to_owned(),
+        source,
+    };
+    let bare_words = filter
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.contains(['=', '[', ']']));
     for word in bare_words {
         // An empty word would pass for "error".
         if word.is_empty() || word.parse::<LevelFilter>().is_err() {

@@ -123,19 +123,35 @@ impl ServerTls {
     pub fn new(files: ServerTlsFiles, clock: SharedClock) -> Self {
         let (status, _) = watch::channel(TlsStatus::default());
         let serving = ArcSwapOption::empty();
-        let tls = Self { shared: Arc::new(Shared { files, clock, serving, status, metrics: Metrics::default() }) };
+        let tls = Self {
+            shared: Arc::new(Shared {
+                files,
+                clock,
+                serving,
+                status,
+                metrics: Metrics::default(),
+            }),
+        };
         tls.reload();
         tls
     }
 
     /// Adds this server's metrics.
     pub fn register_metrics(&self, registry: &mut Registry) {
-        let Metrics { not_after_seconds, loads, load_failures } = self.shared.metrics.clone();
+        let Metrics {
+            not_after_seconds,
+            loads,
+            load_failures,
+        } = self.shared.metrics.clone();
         let registry = registry.sub_registry_with_prefix("tls");
         let help = "When the server certificate in use expires (unix time in seconds, 0: there is none)";
         registry.register("certificate_not_after_seconds", help, not_after_seconds);
         registry.register("loads", "Times that changed certificate files were put to use", loads);
-        registry.register("load_failures", "Times that certificate files were found bad", load_failures);
+        registry.register(
+            "load_failures",
+            "Times that certificate files were found bad",
+            load_failures,
+        );
     }
 
     /// Follows how it stands, for a condition or for readiness.
@@ -146,7 +162,12 @@ impl ServerTls {
     /// Looks at the files whenever they may have changed, until `stop`.
     pub async fn follow(self, stop: CancellationToken) {
         let ServerTlsFiles { cert, key, client_ca } = &self.shared.files;
-        let mut files = FileWatch::new([Some(cert), Some(key), client_ca.as_ref()].into_iter().flatten().map(|f| &**f));
+        let mut files = FileWatch::new(
+            [Some(cert), Some(key), client_ca.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|f| &**f),
+        );
         loop {
             // Before the first wait too: the files may have changed before the watch was armed.
             self.reload();
@@ -162,28 +183,56 @@ impl ServerTls {
     }
 
     fn reload(&self) {
-        let Shared { files, clock, serving, status, metrics } = &*self.shared;
+        let Shared {
+            files,
+            clock,
+            serving,
+            status,
+            metrics,
+        } = &*self.shared;
         let now_unix_ms = clock.now_unix_ms();
         let next = match load::server(files, now_unix_ms) {
-            Ok(loaded) if loaded.fingerprint == status.borrow().fingerprint => {
-                TlsStatus { problem: None, ..status.borrow().clone() }
-            }
+            Ok(loaded) if loaded.fingerprint == status.borrow().fingerprint => TlsStatus {
+                problem: None,
+                ..status.borrow().clone()
+            },
             Ok(loaded) => {
-                let load::Loaded { config, not_after_unix_ms, fingerprint } = loaded;
+                let load::Loaded {
+                    config,
+                    not_after_unix_ms,
+                    fingerprint,
+                } = loaded;
                 serving.store(Some(config));
                 metrics.loads.inc();
-                metrics.not_after_seconds.set(i64::try_from(not_after_unix_ms / 1000).unwrap_or(i64::MAX));
+                metrics
+                    .not_after_seconds
+                    .set(i64::try_from(not_after_unix_ms / 1000).unwrap_or(i64::MAX));
                 info!(certificate = %files.cert.display(), not_after_unix_ms, "TLS certificate loaded");
-                TlsStatus { serving_until_unix_ms: Some(not_after_unix_ms), problem: None, fingerprint }
+                TlsStatus {
+                    serving_until_unix_ms: Some(not_after_unix_ms),
+                    problem: None,
+                    fingerprint,
+                }
             }
             Err(bad) => {
-                let problem = TlsProblem { reason: bad.reason(), message: with_causes(&bad) };
+                let problem = TlsProblem {
+                    reason: bad.reason(),
+                    message: with_causes(&bad),
+                };
                 if status.borrow().problem.as_ref() != Some(&problem) {
                     metrics.load_failures.inc();
                     let kept = serving.load().is_some();
-                    error!(error = &bad as &dyn std::error::Error, reason = bad.reason(), kept, "bad TLS files");
+                    error!(
+                        error = &bad as &dyn std::error::Error,
+                        reason = bad.reason(),
+                        kept,
+                        "bad TLS files"
+                    );
                 }
-                TlsStatus { problem: Some(problem), ..status.borrow().clone() }
+                TlsStatus {
+                    problem: Some(problem),
+                    ..status.borrow().clone()
+                }
             }
         };
         status.send_if_modified(|current| {

@@ -1,4 +1,5 @@
 //! The kit as a whole process: start, signals, panics, flags and variables.
+#![expect(clippy::unwrap_used, reason = "test code, also outside of the tests' own functions")]
 
 use std::time::Duration;
 
@@ -30,15 +31,29 @@ async fn fails_with(mut process: Process, text: &str) {
 #[tokio::test]
 async fn sigterm_drains_in_order_and_ends_with_code_0() {
     let mut process = fixture().start().await.unwrap();
-    assert_eq!(http::get(&format!("{}/readyz", process.admin())).await.unwrap().status, 200);
+    assert_eq!(
+        http::get(&format!("{}/readyz", process.admin())).await.unwrap().status,
+        200
+    );
     process.terminate().unwrap();
-    assert_eq!(process.wait(SOON).await.unwrap().code(), Some(0), "{}", process.stderr());
+    assert_eq!(
+        process.wait(SOON).await.unwrap().code(),
+        Some(0),
+        "{}",
+        process.stderr()
+    );
     logs(&process, "stopped").await;
     let stderr = process.stderr();
-    let phases: Vec<_> = stderr.lines().filter(|line| line.contains(r#""shutdown phase""#)).collect();
+    let phases: Vec<_> = stderr
+        .lines()
+        .filter(|line| line.contains(r#""shutdown phase""#))
+        .collect();
     let order = ["readiness off", "stop accepting", "admin off", "tasks"];
     assert_eq!(phases.len(), order.len(), "{stderr}");
-    assert!(phases.iter().zip(order).all(|(line, phase)| line.contains(phase)), "{stderr}");
+    assert!(
+        phases.iter().zip(order).all(|(line, phase)| line.contains(phase)),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]
@@ -48,7 +63,10 @@ async fn readiness_is_off_while_the_process_drains_and_the_second_signal_forces_
     let url = format!("{}/readyz", process.admin());
     let off = eventually(SOON, async || {
         let answer = http::get(&url).await?;
-        ensure!(answer.status == 503 && answer.body.contains("shutting down"), "{answer:?}");
+        ensure!(
+            answer.status == 503 && answer.body.contains("shutting down"),
+            "{answer:?}"
+        );
         Ok(())
     });
     off.await.unwrap();
@@ -58,20 +76,24 @@ async fn readiness_is_off_while_the_process_drains_and_the_second_signal_forces_
 
 #[tokio::test]
 async fn a_phase_that_hangs_is_cut_off_by_the_deadline() {
-    let process = fixture().raw_args(&["--hang", "--drain-ms", "50"]).start().await.unwrap();
+    let process = fixture()
+        .raw_args(&["--hang", "--drain-ms", "50"])
+        .start()
+        .await
+        .unwrap();
     process.terminate().unwrap();
     fails_with(process, "the shutdown takes longer than its deadline").await;
 }
 
 #[tokio::test]
 async fn a_panic_in_a_task_ends_the_process_with_the_tasks_name() {
-    let process = fixture().raw_args(&["--panic-in-task"]).start().await.unwrap();
+    let process = fixture().raw_args(&["--panic-in-task"]).spawn().unwrap();
     fails_with(process, "task `unlucky` panicked").await;
 }
 
 #[tokio::test]
 async fn a_panic_in_a_thread_ends_the_process_and_its_message_is_in_the_log() {
-    let process = fixture().raw_args(&["--panic-in-thread"]).start().await.unwrap();
+    let process = fixture().raw_args(&["--panic-in-thread"]).spawn().unwrap();
     logs(&process, r#""message":"scripted panic""#).await;
     fails_with(process, "task `unlucky-thread` panicked").await;
 }
@@ -86,7 +108,10 @@ async fn flags_can_come_as_variables_and_the_flag_wins() {
         .start()
         .await
         .unwrap();
-    let config = http::get(&format!("{}/debug/config", process.admin())).await.unwrap().body;
+    let config = http::get(&format!("{}/debug/config", process.admin()))
+        .await
+        .unwrap()
+        .body;
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!(config["telemetry"]["log_level"], "debug");
     assert_eq!(config["drain_ms"], 4321);

@@ -31,15 +31,25 @@ pub async fn get(url: &str) -> anyhow::Result<Answer> {
 /// # Errors
 /// No answer within 15 s. A status of 500 is an answer.
 pub async fn request(method: &str, url: &str, body: &str) -> anyhow::Result<Answer> {
-    timeout(DEADLINE, exchange(method, url, body)).await.with_context(|| format!("{method} {url}: no answer in time"))?
+    timeout(DEADLINE, exchange(method, url, body))
+        .await
+        .with_context(|| format!("{method} {url}: no answer in time"))?
 }
 
 async fn exchange(method: &str, url: &str, body: &str) -> anyhow::Result<Answer> {
-    let rest = url.strip_prefix("http://").with_context(|| format!("{url} is not http"))?;
+    let rest = url
+        .strip_prefix("http://")
+        .with_context(|| format!("{url} is not http"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let kind = if body.starts_with(['{', '[']) { "application/json" } else { "text/plain" };
+    let kind = if body.starts_with(['{', '[']) {
+        "application/json"
+    } else {
+        "text/plain"
+    };
     let length = body.len();
-    let mut stream = TcpStream::connect(host).await.with_context(|| format!("connect to {host}"))?;
+    let mut stream = TcpStream::connect(host)
+        .await
+        .with_context(|| format!("connect to {host}"))?;
     // HTTP/1.0: the answer ends with the connection and is not sent in chunks.
     let head = format!(
         "{method} /{path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
@@ -51,7 +61,11 @@ async fn exchange(method: &str, url: &str, body: &str) -> anyhow::Result<Answer>
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no head")?;
     let status = head.split(' ').nth(1).context("the answer has no status")?;
     ensure!(head.starts_with("HTTP/1."), "not HTTP: {head}");
-    Ok(Answer { status: status.parse()?, head: head.to_owned(), body: body.to_owned() })
+    Ok(Answer {
+        status: status.parse()?,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -72,13 +86,19 @@ mod tests {
             while !seen[..length].ends_with(b"{\"x\":1}") {
                 length += stream.read(&mut seen[length..]).await.unwrap();
             }
-            stream.write_all(b"HTTP/1.0 503 Service Unavailable\r\nX-Y: z\r\n\r\nnot\r\n\r\nyet").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.0 503 Service Unavailable\r\nX-Y: z\r\n\r\nnot\r\n\r\nyet")
+                .await
+                .unwrap();
             String::from_utf8(seen[..length].to_vec()).unwrap()
         });
         let answer = request("PUT", &url, "{\"x\":1}").await.unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (503, "not\r\n\r\nyet"));
         assert!(answer.head.contains("X-Y: z"));
         let seen = server.await.unwrap();
-        assert!(seen.starts_with("PUT /a/b?c=d HTTP/1.0\r\n") && seen.contains("application/json"), "{seen}");
+        assert!(
+            seen.starts_with("PUT /a/b?c=d HTTP/1.0\r\n") && seen.contains("application/json"),
+            "{seen}"
+        );
     }
 }

@@ -15,12 +15,13 @@ use berth_proto::podresources::v1::{
 };
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use crate::wait::spawn;
+/// For the end of calls that are being answered.
+const END_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How the kubelet answers.
 #[derive(Debug, Clone, Default)]
@@ -35,12 +36,13 @@ pub enum Mood {
     RateLimited,
 }
 
-/// The kubelet of one node. Call it inside a tokio runtime; it goes away when it is dropped.
+/// The kubelet of one node, with threads of its own, as if it were another process. It goes away when it is dropped.
 #[derive(Debug)]
 pub struct FakeKubelet {
     socket: PathBuf,
     shared: Arc<Mutex<Shared>>,
-    server: Option<JoinHandle<()>>,
+    /// Its end cuts every connection, which aborting a tonic server alone does not.
+    runtime: Option<Runtime>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +65,11 @@ impl FakeKubelet {
     /// # Errors
     /// The socket cannot be bound.
     pub fn start(socket: impl Into<PathBuf>) -> anyhow::Result<Self> {
-        let mut kubelet = Self { socket: socket.into(), shared: Arc::default(), server: None };
+        let mut kubelet = Self {
+            socket: socket.into(),
+            shared: Arc::default(),
+            runtime: None,
+        };
         kubelet.come_up()?;
         Ok(kubelet)
     }
@@ -74,8 +80,10 @@ impl FakeKubelet {
 
     /// Gives `devices` of `resource` to a pod's container, besides what it has.
     pub fn assign(&self, namespace: &str, pod: &str, container: &str, resource: &str, devices: &[&str]) {
-        let devices =
-            ContainerDevices { resource_name: resource.to_owned(), device_ids: owned(devices) };
+        let devices = ContainerDevices {
+            resource_name: resource.to_owned(),
+            device_ids: owned(devices),
+        };
         self.with_container(namespace, pod, container, |container| container.devices.push(devices));
     }
 
@@ -86,7 +94,9 @@ impl FakeKubelet {
             claim_namespace: namespace.to_owned(),
             claim_resources: vec![resource],
         };
-        self.with_container(namespace, pod, container, |container| container.dynamic_resources.push(claim));
+        self.with_container(namespace, pod, container, |container| {
+            container.dynamic_resources.push(claim);
+        });
     }
 
     /// The pod is gone.
@@ -96,7 +106,10 @@ impl FakeKubelet {
 
     /// What the node has of `resource`, assigned or not.
     pub fn set_allocatable(&self, resource: &str, devices: &[&str]) {
-        self.shared.lock().allocatable.insert(resource.to_owned(), owned(devices));
+        self.shared
+            .lock()
+            .allocatable
+            .insert(resource.to_owned(), owned(devices));
     }
 
     /// From the next call on.
@@ -111,10 +124,9 @@ impl FakeKubelet {
 
     /// The kubelet is stopped: connections are cut, the socket stays behind and refuses. Assignments are kept.
     pub async fn go_down(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.abort();
-            // Its end is what is waited for; that it was cancelled is known.
-            drop(server.await);
+        if let Some(runtime) = self.runtime.take() {
+            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(END_DEADLINE)).await;
+            ended.expect("the stand-in ends");
         }
     }
 
@@ -123,21 +135,36 @@ impl FakeKubelet {
     /// # Errors
     /// The socket cannot be bound.
     pub fn come_up(&mut self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.server.is_none(), "it is up already");
+        anyhow::ensure!(self.runtime.is_none(), "it is up already");
         // As the real one does.
         if self.socket.exists() {
             fs::remove_file(&self.socket)?;
         }
-        let listener = UnixListener::bind(&self.socket).with_context(|| format!("bind {}", self.socket.display()))?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("kubelet")
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            UnixListener::bind(&self.socket).with_context(|| format!("bind {}", self.socket.display()))?
+        };
         let service = PodResourcesListerServer::new(Lister(Arc::clone(&self.shared)));
-        self.server = Some(spawn(async move {
-            let served = Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
-            served.await.expect("the stand-in serves until it is aborted");
-        }));
+        let serve = Server::builder()
+            .add_service(service)
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        drop(runtime.spawn(serve));
+        self.runtime = Some(runtime);
         Ok(())
     }
 
-    fn with_container(&self, namespace: &str, pod: &str, container: &str, change: impl FnOnce(&mut ContainerResources)) {
+    fn with_container(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        change: impl FnOnce(&mut ContainerResources),
+    ) {
         let mut shared = self.shared.lock();
         let key = (namespace.to_owned(), pod.to_owned());
         let pod = shared.pods.entry(key).or_insert_with(|| PodResources {
@@ -145,18 +172,25 @@ impl FakeKubelet {
             namespace: namespace.to_owned(),
             containers: Vec::new(),
         });
-        let index = pod.containers.iter().position(|known| known.name == container).unwrap_or_else(|| {
-            pod.containers.push(ContainerResources { name: container.to_owned(), ..ContainerResources::default() });
-            pod.containers.len() - 1
-        });
+        let index = pod
+            .containers
+            .iter()
+            .position(|known| known.name == container)
+            .unwrap_or_else(|| {
+                pod.containers.push(ContainerResources {
+                    name: container.to_owned(),
+                    ..ContainerResources::default()
+                });
+                pod.containers.len() - 1
+            });
         change(&mut pod.containers[index]);
     }
 }
 
 impl Drop for FakeKubelet {
     fn drop(&mut self) {
-        if let Some(server) = &self.server {
-            server.abort();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }
@@ -187,7 +221,10 @@ impl PodResourcesLister for Lister {
         _request: Request<ListPodResourcesRequest>,
     ) -> Result<Response<ListPodResourcesResponse>, Status> {
         self.0.lock().list_calls += 1;
-        self.answer(|shared| ListPodResourcesResponse { pod_resources: shared.pods.values().cloned().collect() }).await
+        self.answer(|shared| ListPodResourcesResponse {
+            pod_resources: shared.pods.values().cloned().collect(),
+        })
+        .await
     }
 
     async fn get_allocatable_resources(
@@ -195,12 +232,20 @@ impl PodResourcesLister for Lister {
         _request: Request<AllocatableResourcesRequest>,
     ) -> Result<Response<AllocatableResourcesResponse>, Status> {
         self.answer(|shared| {
-            let devices = shared.allocatable.iter().map(|(resource_name, device_ids)| ContainerDevices {
-                resource_name: resource_name.clone(),
-                device_ids: device_ids.clone(),
-            });
-            AllocatableResourcesResponse { devices: devices.collect() }
+            let devices = shared
+                .allocatable
+                .iter()
+                .map(|(resource_name, device_ids)| ContainerDevices {
+                    resource_name: resource_name.clone(),
+                    device_ids: device_ids.clone(),
+                });
+            AllocatableResourcesResponse {
+                devices: devices.collect(),
+            }
         })
         .await
     }
 }
+
+#[cfg(test)]
+mod tests;

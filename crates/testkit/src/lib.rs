@@ -2,11 +2,13 @@
 //!
 //! Nothing here sleeps for luck: every wait is for a condition, with a deadline, and tells what it last saw.
 #![forbid(unsafe_code)]
+#![expect(clippy::expect_used, clippy::panic, reason = "in a test's helper a panic is how the test fails")]
 
 pub mod certs;
 pub mod http;
 pub mod kubelet;
 pub mod process;
+pub mod proxy;
 #[cfg(feature = "rig")]
 pub mod rig;
 pub mod wait;

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -21,11 +21,11 @@ use crate::wait::eventually;
 /// From exec to bound addresses. A debug build on a machine that also compiles is slow.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A program that is about to start. Everything it may bind is bound to a free port or a temporary directory.
+/// A program that is about to start, with a directory of its own. In its arguments and variables `{dir}` stands for that
+/// directory.
 #[derive(Debug)]
 pub struct Program {
-    binary: &'static str,
-    package: &'static str,
+    executable: Executable,
     args: Vec<String>,
     env: BTreeMap<String, String>,
     dir: Dir,
@@ -35,9 +35,35 @@ pub struct Program {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    stderr: Arc<Mutex<String>>,
+    stdout: Captured,
+    stderr: Captured,
     addresses: serde_json::Value,
     dir: Dir,
+}
+
+#[derive(Debug)]
+enum Executable {
+    /// Built by us, with the package that builds it.
+    Ours {
+        name: &'static str,
+        package: &'static str,
+    },
+    At(PathBuf),
+}
+
+/// What a process has written to one of its outputs.
+#[derive(Debug)]
+struct Captured {
+    text: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+/// How a program that ended by itself did.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// Where a process keeps its files.
@@ -51,15 +77,17 @@ enum Dir {
 // === impl Program ===
 
 impl Program {
-    /// `berthd`, with its state and its socket in a temporary directory. Add `--simulate` or an NVML.
+    /// `berthd`, with its state and its socket in its directory, on free ports. Add `--simulate` or an NVML.
     pub fn berthd() -> Self {
         Self::new("berthd", "berth-daemon")
             .arg("--listen", "127.0.0.1:0")
             .arg("--admin", "127.0.0.1:0")
             .arg("--node-name", "test-node")
+            .arg("--socket", "{dir}/berthd.sock")
+            .arg("--state-dir", "{dir}/state")
     }
 
-    /// `berth-scheduler`. Add `--nodes`.
+    /// `berth-scheduler`, on free ports. Add `--nodes`.
     pub fn scheduler() -> Self {
         Self::new("berth-scheduler", "berth-scheduler")
             .arg("--extender", "127.0.0.1:0")
@@ -67,10 +95,29 @@ impl Program {
             .arg("--admin", "127.0.0.1:0")
     }
 
-    /// Any binary of the workspace, without a single argument.
-    pub fn new(binary: &'static str, package: &'static str) -> Self {
+    /// `berthctl`, without a single argument.
+    pub fn berthctl() -> Self {
+        Self::new("berthctl", "berth-cli")
+    }
+
+    /// A binary of the workspace, and the package that builds it.
+    pub fn new(name: &'static str, package: &'static str) -> Self {
+        Self::of(Executable::Ours { name, package })
+    }
+
+    /// Any program of this machine.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self::of(Executable::At(path.into()))
+    }
+
+    fn of(executable: Executable) -> Self {
         let dir = Dir::Temporary(Arc::new(TempDir::new().expect("a temporary directory")));
-        Self { binary, package, args: Vec::new(), env: BTreeMap::new(), dir }
+        Self {
+            executable,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            dir,
+        }
     }
 
     /// Sets a flag, once: a flag that is set already gets the new value.
@@ -126,7 +173,9 @@ impl Program {
             let ended = process.child.try_wait()?;
             Ok(match ended {
                 Some(status) => Err(status),
-                None => Ok(serde_json::from_slice(&fs::read(&address_file).context("nothing is bound yet")?)?),
+                None => Ok(serde_json::from_slice(
+                    &fs::read(&address_file).context("nothing is bound yet")?,
+                )?),
             })
         });
         match bound.await {
@@ -134,30 +183,64 @@ impl Program {
                 process.addresses = addresses;
                 Ok(process)
             }
-            Ok(Err(status)) => bail!("it ended at once with {status}; it logged:\n{}", process.stderr()),
+            Ok(Err(status)) => {
+                process.wait(START_DEADLINE).await?;
+                bail!("it ended at once with {status}; it logged:\n{}", process.stderr())
+            }
             Err(error) => Err(error.context(format!("it logged:\n{}", process.stderr()))),
         }
     }
 
-    /// Starts a program that is expected to end by itself.
+    /// Starts the program and returns at once.
     ///
     /// # Errors
     /// The binary is not built.
     pub fn spawn(self) -> anyhow::Result<Process> {
-        let Self { binary, package, args, env, dir } = self;
+        let Self {
+            executable,
+            args,
+            env,
+            dir,
+        } = self;
         let address_file = dir.path().join("addresses.json");
         if address_file.exists() {
             fs::remove_file(&address_file)?;
         }
-        let mut command = Command::new(find_binary(binary, package)?);
-        if binary == "berthd" {
-            command.arg("--socket").arg(dir.path().join("berthd.sock"));
-            command.arg("--state-dir").arg(dir.path().join("state"));
-        }
-        command.args(args).envs(env).env("BERTH_ADDRESS_FILE", &address_file);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let stderr = capture(child.stderr.take().context("stderr is a pipe")?)?;
-        Ok(Process { child, stderr, addresses: serde_json::Value::Null, dir })
+        let dir_text = dir.path().to_str().context("the directory's name is not UTF-8")?;
+        let mut child = Command::new(executable.find()?)
+            .args(args.iter().map(|arg| arg.replace("{dir}", dir_text)))
+            .envs(
+                env.iter()
+                    .map(|(variable, value)| (variable, value.replace("{dir}", dir_text))),
+            )
+            .env("BERTH_ADDRESS_FILE", &address_file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stdout = Captured::start(child.stdout.take().context("stdout is a pipe")?)?;
+        let stderr = Captured::start(child.stderr.take().context("stderr is a pipe")?)?;
+        Ok(Process {
+            child,
+            stdout,
+            stderr,
+            addresses: serde_json::Value::Null,
+            dir,
+        })
+    }
+
+    /// Starts the program and waits until it ends by itself.
+    ///
+    /// # Errors
+    /// The binary is not built, or the program still runs after `deadline`.
+    pub async fn run(self, deadline: Duration) -> anyhow::Result<Ended> {
+        let mut process = self.spawn()?;
+        let status = process.wait(deadline).await?;
+        Ok(Ended {
+            status,
+            stdout: process.stdout(),
+            stderr: process.stderr(),
+        })
     }
 }
 
@@ -186,7 +269,9 @@ impl Process {
 
     /// What the program announced under `name`; a panic that names it if it did not.
     pub fn address(&self, name: &str) -> &str {
-        self.addresses[name].as_str().unwrap_or_else(|| panic!("no `{name}` among the addresses {}", self.addresses))
+        self.addresses[name]
+            .as_str()
+            .unwrap_or_else(|| panic!("no `{name}` among the addresses {}", self.addresses))
     }
 
     pub fn pid(&self) -> u32 {
@@ -197,9 +282,14 @@ impl Process {
         self.dir.path()
     }
 
+    /// What it has printed so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text.lock().clone()
+    }
+
     /// What it has logged so far.
     pub fn stderr(&self) -> String {
-        self.stderr.lock().clone()
+        self.stderr.text.lock().clone()
     }
 
     /// Ends it as a power cut does, and waits for its end.
@@ -223,17 +313,27 @@ impl Process {
     /// It has ended already.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
         // The shell's own kill: the system call would need unsafe code, and a kill program may not be installed.
-        let sent = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()]).status()?;
+        let pid = self.pid().to_string();
+        let mut kill = Command::new("sh");
+        kill.args(["-c", "kill -s \"$0\" \"$1\"", name, &pid])
+            .stderr(Stdio::null());
+        let sent = kill.status()?;
         ensure!(sent.success(), "SIG{name} could not be sent to {}", self.pid());
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it wrote is read.
     ///
     /// # Errors
     /// It still runs after `deadline`; the error holds what it logged.
     pub async fn wait(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
-        let ended = eventually(deadline, async || self.child.try_wait()?.context("it still runs")).await;
+        let ended = eventually(deadline, async || {
+            let status = self.child.try_wait()?.context("it still runs")?;
+            let is_read = self.stdout.reader.is_finished() && self.stderr.reader.is_finished();
+            ensure!(is_read, "it has ended with {status}, and a child of it still writes");
+            Ok(status)
+        })
+        .await;
         ended.with_context(|| format!("it logged:\n{}", self.stderr()))
     }
 }
@@ -255,24 +355,42 @@ impl Dir {
     }
 }
 
-/// Next to the test executable, which cargo puts into `deps`.
-fn find_binary(name: &str, package: &str) -> anyhow::Result<PathBuf> {
-    let test = env::current_exe()?;
-    let places = test.ancestors().skip(1).take(2);
-    let found = places.map(|dir| dir.join(name)).find(|path| path.is_file());
-    found.with_context(|| format!("{name} is not built: run `cargo build -p {package}` (with the test's profile) first"))
+// === impl Executable ===
+
+impl Executable {
+    fn find(&self) -> anyhow::Result<PathBuf> {
+        match self {
+            Self::At(path) => Ok(path.clone()),
+            Self::Ours { name, package } => {
+                // Next to the test executable, which cargo puts into `deps`.
+                let test = env::current_exe()?;
+                let mut places = test.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+                places.find(|path| path.is_file()).with_context(|| {
+                    format!("{name} is not built: run `cargo build -p {package}` (with the tests' profile) first")
+                })
+            }
+        }
+    }
 }
 
-/// Keeps reading, or the program would block on a full pipe.
-fn capture(stderr: std::process::ChildStderr) -> anyhow::Result<Arc<Mutex<String>>> {
-    let captured = Arc::new(Mutex::new(String::new()));
-    let sink = Arc::clone(&captured);
-    thread::Builder::new().name("stderr".to_owned()).spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let mut sink = sink.lock();
-            sink.push_str(&line);
-            sink.push('\n');
-        }
-    })?;
-    Ok(captured)
+// === impl Captured ===
+
+impl Captured {
+    /// Keeps reading, or the program would block on a full pipe.
+    fn start(output: impl Read + Send + 'static) -> anyhow::Result<Self> {
+        let text = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&text);
+        let reader = thread::Builder::new().name("output".to_owned()).spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                sink.lock().push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        })?;
+        Ok(Self { text, reader })
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,13 @@ pub struct Rig {
 
 impl Default for RigConfig {
     fn default() -> Self {
-        Self { nodes: 20, profile: NodeProfile::dgx_h100(), scheduler: None, nats: false, dir: None }
+        Self {
+            nodes: 20,
+            profile: NodeProfile::dgx_h100(),
+            scheduler: None,
+            nats: false,
+            dir: None,
+        }
     }
 }
 
@@ -104,7 +110,13 @@ impl Rig {
         ] {
             parts.insert(name, Part::start(name, &tools.join(name), args, &dir)?);
         }
-        let mut rig = Self { parts, dir, _temporary: temporary, client, tools };
+        let mut rig = Self {
+            parts,
+            dir,
+            _temporary: temporary,
+            client,
+            tools,
+        };
         kwok::create_nodes(&rig.client, config.nodes, &config.profile).await?;
         control_plane::wait_accepts_pods(&rig.client, &mut rig.parts, READY).await?;
         kwok::wait_ready(&rig.client, &mut rig.parts, config.nodes, READY).await?;
@@ -138,7 +150,10 @@ impl Rig {
     /// One part: to pause, kill or restart it.
     pub fn part(&mut self, name: &str) -> Result<&mut Part, RigError> {
         let known: Vec<_> = self.parts.keys().copied().collect();
-        self.parts.get_mut(name).ok_or_else(|| RigError::UnknownPart { name: name.to_owned(), known })
+        self.parts.get_mut(name).ok_or_else(|| RigError::UnknownPart {
+            name: name.to_owned(),
+            known,
+        })
     }
 
     /// Starts one more program inside the rig, e.g. ours or a stand-in: `name` is its name here and of its log.
@@ -156,14 +171,23 @@ impl Rig {
 
 impl std::fmt::Debug for Rig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rig").field("dir", &self.dir).field("parts", &self.parts).finish_non_exhaustive()
+        f.debug_struct("Rig")
+            .field("dir", &self.dir)
+            .field("parts", &self.parts)
+            .finish_non_exhaustive()
     }
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
         // Clients before servers, so that no part logs the death of another.
-        for name in ["kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"] {
+        for name in [
+            "kwok",
+            "kube-scheduler",
+            "kube-controller-manager",
+            "kube-apiserver",
+            "etcd",
+        ] {
             if let Some(part) = self.parts.get_mut(name) {
                 part.kill();
             }

@@ -14,10 +14,7 @@ const STEP: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// `deadline` has passed; the error holds the probe's last one.
-pub async fn eventually<T>(
-    deadline: Duration,
-    mut probe: impl AsyncFnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+pub async fn eventually<T>(deadline: Duration, mut probe: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let mut last = anyhow::anyhow!("the condition was never looked at to the end");
     let success = timeout(deadline, async {
         loop {

@@ -6,7 +6,7 @@
 pub(super) mod device;
 pub(super) mod node;
 
-use berth_ledger::{Claim, ClaimState, Drift, Event, Holder};
+use berth_ledger::{Claim, ClaimState, Drift, Event, Holder, RequestRefused};
 use berth_placement::{
     DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, LeaseId, MemoryBytes, MigProfile, MilliGpu, NodeVerdict,
     ParseIdError, PodRef, PodUid, Room, Shape, ShareSize, shape::MAX_COUNT,
@@ -14,6 +14,7 @@ use berth_placement::{
 use berth_proto::node::v1 as wire;
 
 use super::status::{InvalidField, InvalidValue};
+use crate::book::NodeView;
 
 /// Names and messages that a client sends along.
 const MAX_TEXT: usize = 1024;
@@ -202,31 +203,31 @@ fn holder_name(holder: &Holder) -> String {
     }
 }
 
-pub(super) fn verdict(
-    verdict: &NodeVerdict,
-    devices: &[DeviceState],
-    generation: u64,
-) -> wire::ExplainFitResponse {
-    let refusal = |outcome: Option<&berth_placement::Refusal>| {
-        outcome.map(|refusal| (refusal.reason.as_str().to_owned(), refusal.message.clone())).unwrap_or_default()
+/// Where the book is not reconciled nothing fits, whatever the devices are.
+pub(super) fn verdict(verdict: &NodeVerdict, view: &NodeView) -> wire::ExplainFitResponse {
+    let closed = (!view.book.reconciled).then_some(RequestRefused::NotReconciled);
+    let (reason, message) = match (&closed, &verdict.plan) {
+        (Some(closed), _) => (closed.reason(), closed.to_string()),
+        (None, Err(refusal)) => (refusal.reason.as_str(), refusal.message.clone()),
+        (None, Ok(_)) => ("", String::new()),
     };
-    let (reason, message) = refusal(verdict.plan.as_ref().err());
+    let plan = verdict.plan.as_ref().ok().filter(|_| closed.is_none());
     let of_devices = verdict.devices.iter().map(|device| {
-        let (reason, message) = refusal(device.outcome.as_ref().err());
+        let refusal = device.outcome.as_ref().err();
         wire::DeviceVerdict {
             device_uuid: device.uuid.to_string(),
             index: device.index,
-            fits: device.outcome.is_ok(),
-            reason,
-            message,
+            fits: refusal.is_none(),
+            reason: refusal.map_or("", |refusal| refusal.reason.as_str()).to_owned(),
+            message: refusal.map(|refusal| refusal.message.clone()).unwrap_or_default(),
         }
     });
     wire::ExplainFitResponse {
-        fits: verdict.plan.is_ok(),
-        reason,
+        fits: plan.is_some(),
+        reason: reason.to_owned(),
         message,
-        plan: verdict.plan.as_ref().map(|plan| grants(&plan.grants, devices)).unwrap_or_default(),
+        plan: plan.map(|plan| grants(&plan.grants, &view.book.node.devices)).unwrap_or_default(),
         devices: of_devices.collect(),
-        generation,
+        generation: view.generation(),
     }
 }

@@ -105,6 +105,10 @@ impl HealthMachine {
         }
     }
 
+    pub const fn state(&self) -> Health {
+        self.state
+    }
+
     pub fn report(&self) -> HealthReport {
         let mut reasons: Vec<HealthReason> = match self.state {
             Health::Recovering => self.recovery.from.iter().map(Fault::tell).collect(),

@@ -3,10 +3,8 @@
 //! A reservation that the kubelet did not confirm lapses at its deadline, but not before the book is reconciled: after a
 //! restart the kubelet's first list may confirm what fell due meanwhile.
 
-use std::sync::Arc;
-
 use super::{Ledger, removal};
-use crate::{Claim, ClaimState, Record, outbox::Outbox};
+use crate::{ClaimState, outbox::Outbox};
 
 /// The ledger's sense of time, in milliseconds since the Unix epoch.
 #[derive(Debug)]
@@ -57,35 +55,15 @@ impl Ledger {
         self.drift.set_clock(now);
         let latest = now.saturating_add(self.config.max_ttl_ms);
         for holder in self.book.reservations() {
-            self.set_deadline(&holder, |deadline| deadline.min(latest), out);
+            let Some(mut claim) = self.book.get(&holder).map(|entry| (*entry.claim).clone()) else {
+                continue;
+            };
+            if let ClaimState::Reserved { deadline_unix_ms } = &mut claim.state {
+                *deadline_unix_ms = latest.min(*deadline_unix_ms);
+            }
+            self.put_if_other(claim, out);
         }
         self.reset_timer();
-    }
-
-    /// Moves a reservation's deadline; nothing happens where it stays, or where the claim is no reservation.
-    pub(super) fn set_deadline(&mut self, holder: &crate::Holder, to: impl FnOnce(u64) -> u64, out: &mut Outbox<'_>) {
-        let Some(entry) = self.book.get(holder) else { return };
-        let ClaimState::Reserved { deadline_unix_ms } = entry.claim.state else {
-            return;
-        };
-        let moved = to(deadline_unix_ms);
-        if moved != deadline_unix_ms {
-            let state = ClaimState::Reserved { deadline_unix_ms: moved };
-            let claim = Claim { state, ..(*entry.claim).clone() };
-            self.put(claim, out);
-        }
-    }
-
-    /// Writes a claim into the book and into the journal.
-    pub(super) fn put(&mut self, claim: Claim, out: &mut Outbox<'_>) {
-        if let ClaimState::Reserved { deadline_unix_ms } = claim.state {
-            self.timer.next_due = self.timer.next_due.min(deadline_unix_ms);
-        }
-        if !matches!(claim.state, ClaimState::Foreign { .. }) {
-            out.persist(Record::Put(claim.clone()));
-        }
-        self.book.put(Arc::new(claim), self.now());
-        out.change();
     }
 
     pub(super) fn lapse_reservations(&mut self, out: &mut Outbox<'_>) {
@@ -97,7 +75,12 @@ impl Ledger {
             .map(|(holder, _)| holder.clone())
             .collect();
         for holder in &lapsed {
-            self.remove(holder, removal::LAPSED, "the kubelet did not confirm the reservation in time", out);
+            self.remove(
+                holder,
+                removal::LAPSED,
+                "the kubelet did not confirm the reservation in time",
+                out,
+            );
         }
         self.sync_devices(out);
     }
@@ -117,7 +100,10 @@ impl Ledger {
                 ClaimState::Reserved { deadline_unix_ms } => Some(deadline_unix_ms),
                 _ => None,
             };
-            let lost = entry.notes.unusable_since.map(|since| since.saturating_add(self.config.drift_grace_ms));
+            let lost = entry
+                .notes
+                .unusable_since
+                .map(|since| since.saturating_add(self.config.drift_grace_ms));
             [deadline, lost].into_iter().flatten()
         });
         of_claims.min().unwrap_or(u64::MAX).min(of_drift)

@@ -17,13 +17,13 @@ pub(crate) struct Level {
     pub(crate) exclusive: bool,
     /// Nobody has any part of it.
     pub(crate) whole: bool,
-    pub(crate) count: u8,
     /// What is free, in thousandths.
     pub(crate) milli: u16,
     /// The smaller of the free thousandths and the free memory in thousandths: what policies reckon with.
     pub(crate) effective: u16,
     /// Free bytes.
     pub(crate) memory: u64,
+    pub(crate) count: u8,
 }
 
 /// Free MIG instances of one profile on devices of one kind.

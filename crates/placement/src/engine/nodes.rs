@@ -136,6 +136,19 @@ impl Nodes {
         }
     }
 
+    /// After the scorer changed: what each cell was worth at a position of the log.
+    pub(crate) fn install(&mut self, worth: Vec<f64>, position: u64, scorer: &Scorer) {
+        let Self { log, cells, .. } = self;
+        let Some(changed) = log.since(position).filter(|_| worth.len() <= cells.len()) else {
+            self.revalue(scorer);
+            return;
+        };
+        self.worth[..worth.len()].copy_from_slice(&worth);
+        for slot in changed {
+            self.worth[slot as usize] = scorer.worth(&cells[slot as usize]);
+        }
+    }
+
     pub(crate) fn slot(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
     }

@@ -1,6 +1,6 @@
 //! The shapes that were asked for, each with its scores on all nodes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     catalog::{Ask, Catalog, small},
@@ -10,17 +10,25 @@ use crate::Shape;
 
 pub(crate) type ShapeId = u32;
 
+/// A place and who has it: places are given to other shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EntryId {
+    place: ShapeId,
+    born: u64,
+}
+
 /// One shape at hand.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) shape: Shape,
-    pub(crate) ask: Ask,
+    pub(crate) ask: Arc<Ask>,
     pub(crate) index: Index,
     /// Changes before this position are in the index.
     pub(crate) synced: u64,
     /// The tables that the scores were reckoned with; 0: none yet.
     pub(crate) version: u64,
     used: u64,
+    born: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -40,8 +48,24 @@ impl Shapes {
         &self.entries
     }
 
-    pub(crate) fn entries_mut(&mut self) -> &mut [Entry] {
-        &mut self.entries
+    pub(crate) fn asks(&self) -> Vec<(EntryId, Arc<Ask>)> {
+        let ask = |(place, entry): (u32, &Entry)| {
+            let id = EntryId {
+                place,
+                born: entry.born,
+            };
+            (id, entry.ask.clone())
+        };
+        (0..).zip(&self.entries).map(ask).collect()
+    }
+
+    /// Scores that were reckoned elsewhere, if the shape is still at hand and its needs are what they were.
+    pub(crate) fn install(&mut self, id: EntryId, index: Index, position: u64, version: u64) {
+        if let Some(entry) = self.entries.get_mut(id.place as usize).filter(|entry| entry.born == id.born) {
+            entry.index = index;
+            entry.synced = position;
+            entry.version = version;
+        }
     }
 
     /// The shape's place; of at most `limit` shapes the one unused for longest makes room.
@@ -53,11 +77,12 @@ impl Shapes {
         }
         let entry = Entry {
             shape: shape.clone(),
-            ask: catalog.ask(shape),
+            ask: Arc::new(catalog.ask(shape)),
             index: Index::default(),
             synced: 0,
             version: 0,
             used: self.clock,
+            born: self.clock,
         };
         let id = if self.entries.len() < limit.max(1) {
             self.entries.push(entry);
@@ -75,7 +100,7 @@ impl Shapes {
     /// Tells every shape of kinds that it does not know yet.
     pub(crate) fn learn(&mut self, catalog: &Catalog) {
         for entry in &mut self.entries {
-            entry.ask.learn(&entry.shape, catalog.kinds());
+            Arc::make_mut(&mut entry.ask).learn(&entry.shape, catalog.kinds());
         }
     }
 

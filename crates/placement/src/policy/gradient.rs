@@ -6,11 +6,11 @@
 //! `fragmentation` (completion-value gradient): worth = Σ v·fit(c,v)^liquidity + completion(c, Σ holds(v)) + blocks(c,f):
 //! what the node can still become. Both take off a small best-fit term, and `fragmentation` the price of the class.
 
-use super::{Scorer, Score, Terms, choices};
+use super::{Score, Scorer, Terms};
 use crate::{
     PolicyName,
     engine::{
-        catalog::{Ask, Form, UNKNOWN_CPU},
+        catalog::{Ask, Form, KindId, UNKNOWN_CPU},
         cell::{Cell, Level, Offer},
     },
     tables::{SLOTS, View},
@@ -37,10 +37,11 @@ impl Worth {
 #[derive(Debug, Clone, Copy)]
 struct Rest<'a> {
     scorer: &'a Scorer,
+    /// Of the first level's kind: what a node is completed with, and its blocks. Nodes of several kinds are rare.
     view: View<'a>,
+    kind: KindId,
     cpu: u32,
     rank: usize,
-    row: &'a [f32],
     liquid: f64,
     holds: f64,
     wholes: u32,
@@ -59,25 +60,31 @@ fn holds(view: View<'_>, slot: usize, whole: bool) -> f64 {
 impl<'a> Rest<'a> {
     /// `None` where nothing is left, or the tables do not know the devices.
     fn new(scorer: &'a Scorer, cell: &Cell, cpu: u32) -> Option<Self> {
-        let first = scorer.values.view(cell.levels.first()?.kind)?;
-        let rank = scorer.values.rank(cpu);
+        let kind = cell.levels.first()?.kind;
         let mut rest = Self {
             scorer,
-            view: first,
+            view: scorer.values.view(kind)?,
+            kind,
             cpu,
-            rank,
-            row: first.liquid(rank),
+            rank: scorer.values.rank(cpu),
             liquid: 0.0,
             holds: 0.0,
             wholes: 0,
         };
         for level in &cell.levels {
-            let count = f64::from(level.count);
-            rest.liquid += count * f64::from(rest.row[slot(level)]);
-            rest.holds += count * holds(first, slot(level), level.whole);
+            let (view, count) = (rest.view_of(level), f64::from(level.count));
+            rest.liquid += count * f64::from(view.liquid(rest.rank)[slot(level)]);
+            rest.holds += count * holds(view, slot(level), level.whole);
             rest.wholes += if level.whole { u32::from(level.count) } else { 0 };
         }
         Some(rest)
+    }
+
+    fn view_of(&self, level: &Level) -> View<'a> {
+        if level.kind == self.kind {
+            return self.view;
+        }
+        self.scorer.values.view(level.kind).unwrap_or(self.view)
     }
 
     fn worth(&self) -> Worth {
@@ -96,19 +103,22 @@ impl<'a> Rest<'a> {
     }
 
     /// With a share of one device of a level gone.
-    fn less_share(mut self, level: &Level, milli: u32) -> Self {
-        let (before, after) = (slot(level), usize::from(level.effective).saturating_sub(milli as usize) / 10);
-        self.liquid += f64::from(self.row[after]) - f64::from(self.row[before]);
-        self.holds += holds(self.view, after, false) - holds(self.view, before, level.whole);
+    fn less_share(mut self, level: &Level, ask: &Ask) -> Self {
+        let view = self.view_of(level);
+        let left = usize::from(level.effective).saturating_sub(ask.need(level.kind).effective as usize);
+        let (before, after) = (slot(level), left / 10);
+        let row = view.liquid(self.rank);
+        self.liquid += f64::from(row[after]) - f64::from(row[before]);
+        self.holds += holds(view, after, false) - holds(view, before, level.whole);
         self.wholes -= u32::from(level.whole);
         self
     }
 
-    /// With this many whole devices gone.
-    fn less_wholes(mut self, count: u32) -> Self {
-        let gone = f64::from(count.min(self.wholes));
-        self.liquid -= gone * f64::from(self.row[SLOTS - 1]);
-        self.holds -= gone * self.view.holds(SLOTS - 1);
+    /// With whole devices of a level gone.
+    fn less_wholes(mut self, level: &Level, count: u32) -> Self {
+        let (view, gone) = (self.view_of(level), f64::from(count));
+        self.liquid -= gone * f64::from(view.liquid(self.rank)[slot(level)]);
+        self.holds -= gone * view.holds(SLOTS - 1);
         self.wholes = self.wholes.saturating_sub(count);
         self
     }
@@ -119,9 +129,86 @@ pub(super) fn worth(scorer: &Scorer, cell: &Cell) -> f64 {
 }
 
 pub(super) fn score(scorer: &Scorer, cell: &Cell, worth: f64, ask: &Ask, offer: Offer) -> Score {
-    let (after, level) = after(scorer, cell, ask, offer);
+    let (after, level) = best_after(scorer, cell, ask, offer);
     Score {
-        total: after.total() - worth + gpus(cell, ask, offer) * scale_of(scorer) - pack(scorer, cell, ask) - class(scorer, cell, ask, offer),
+        total: after.total() - worth - pack(scorer, cell, ask) - class(scorer, cell, ask),
         level,
     }
+}
+
+/// The parts of [`score`], for people.
+pub(super) fn terms(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> Terms {
+    let before = Rest::new(scorer, cell, cell.cpu).map_or(Worth::default(), |rest| rest.worth());
+    let (after, _) = best_after(scorer, cell, ask, offer);
+    let mut terms = vec![
+        ("liquidity", after.liquid - before.liquid),
+        ("blocks", after.blocks - before.blocks),
+        ("pack", -pack(scorer, cell, ask)),
+    ];
+    if scorer.policy == PolicyName::Fragmentation {
+        terms.push(("completion", after.completion - before.completion));
+        terms.push(("class", -class(scorer, cell, ask)));
+    }
+    terms
+}
+
+/// The node with the shape on it: at its best, where the policy may choose the device.
+fn best_after(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> (Worth, Option<Level>) {
+    let cpu = if cell.cpu == UNKNOWN_CPU { UNKNOWN_CPU } else { cell.cpu - ask.cpu };
+    let Some(rest) = Rest::new(scorer, cell, cpu) else {
+        return (Worth::default(), None);
+    };
+    match ask.form {
+        Form::None | Form::Mig(_) => (rest.worth(), None),
+        Form::Share if ask.count == 1 => {
+            let mut best: Option<(f64, Worth, Level)> = None;
+            for level in cell.levels.iter() {
+                if level.suspect != (offer.suspects > 0) || !level.takes(ask) {
+                    continue;
+                }
+                let worth = rest.less_share(level, ask).worth();
+                if best.is_none_or(|(most, ..)| worth.total() > most) {
+                    best = Some((worth.total(), worth, *level));
+                }
+            }
+            best.map_or((rest.worth(), None), |(_, worth, level)| (worth, Some(level)))
+        }
+        Form::Whole | Form::Share => (several(rest, cell, ask).worth(), None),
+    }
+}
+
+/// Several devices, as the node itself would choose: healthy ones first, the fullest first.
+fn several<'a>(mut rest: Rest<'a>, cell: &Cell, ask: &Ask) -> Rest<'a> {
+    let mut missing = ask.count;
+    for suspect in [false, true] {
+        for level in cell.levels.iter().filter(|level| level.suspect == suspect && level.takes(ask)) {
+            let count = missing.min(u32::from(level.count));
+            missing -= count;
+            if ask.form == Form::Whole {
+                rest = rest.less_wholes(level, count);
+            } else {
+                for _ in 0..count {
+                    rest = rest.less_share(level, ask);
+                }
+            }
+        }
+    }
+    rest
+}
+
+/// Small, and only to tell equals apart: the fuller node.
+fn pack(scorer: &Scorer, cell: &Cell, ask: &Ask) -> f64 {
+    let cpu = if cell.cpu == UNKNOWN_CPU { 0.0 } else { f64::from(cell.cpu - ask.cpu) };
+    scorer.weights.pack * (0.5 * cpu / scorer.scale.cpu + 0.5 * f64::from(cell.free()) / scorer.scale.gpu)
+}
+
+/// What it costs that others need this class more.
+fn class(scorer: &Scorer, cell: &Cell, ask: &Ask) -> f64 {
+    if scorer.policy == PolicyName::Fgd {
+        return 0.0;
+    }
+    let kind = cell.levels.first().map(|level| level.kind);
+    let milli = kind.map_or(0, |kind| ask.need(kind).effective.min(1000));
+    let gpus = f64::from(milli * ask.count) / 1000.0;
+    scorer.prices.class(cell.class) * (gpus + 0.5 * f64::from(ask.cpu) / CPU_PER_GPU)
 }

@@ -39,7 +39,14 @@ fn start(more: Router) -> Running {
     let url = format!("http://{}", admin.bound_addr());
     let stop = CancellationToken::new();
     admin.serve(state, more, &stop);
-    Running { url, stop, tasks, journal, readiness, _subscriber: subscriber }
+    Running {
+        url,
+        stop,
+        tasks,
+        journal,
+        readiness,
+        _subscriber: subscriber,
+    }
 }
 
 impl Running {
@@ -49,7 +56,9 @@ impl Running {
     }
 
     async fn put(&self, path: &str, body: &str) -> (u16, String) {
-        let answer = http::request("PUT", &format!("{}{path}", self.url), body).await.unwrap();
+        let answer = http::request("PUT", &format!("{}{path}", self.url), body)
+            .await
+            .unwrap();
         (answer.status, answer.body)
     }
 }
@@ -59,8 +68,16 @@ async fn metrics_are_openmetrics_text() {
     let admin = start(Router::new());
     let answer = http::get(&format!("{}/metrics", admin.url)).await.unwrap();
     assert_eq!(answer.status, 200);
-    assert!(answer.head.contains("application/openmetrics-text; version=1.0.0"), "{}", answer.head);
-    assert!(answer.body.contains("berth_build_info{") && answer.body.ends_with("# EOF\n"), "{}", answer.body);
+    assert!(
+        answer.head.contains("application/openmetrics-text; version=1.0.0"),
+        "{}",
+        answer.head
+    );
+    assert!(
+        answer.body.contains("berth_build_info{") && answer.body.ends_with("# EOF\n"),
+        "{}",
+        answer.body
+    );
 }
 
 #[tokio::test]
@@ -84,7 +101,10 @@ async fn the_log_level_is_shown_changed_and_a_mistake_refused() {
     assert_eq!(admin.get("/log-level").await, (200, "info\n".to_owned()));
     assert_eq!(admin.put("/log-level", "warn,berth_ledger=trace\n").await.0, 204);
     let (_, filter) = admin.get("/log-level").await;
-    assert!(filter.contains("berth_ledger=trace") && filter.contains("warn"), "{filter}");
+    assert!(
+        filter.contains("berth_ledger=trace") && filter.contains("warn"),
+        "{filter}"
+    );
     let (status, body) = admin.put("/log-level", "verbose").await;
     assert_eq!(status, 400);
     assert!(body.contains("`verbose` is no log filter"), "{body}");
@@ -95,8 +115,14 @@ async fn the_log_level_is_shown_changed_and_a_mistake_refused() {
 #[tokio::test]
 async fn debug_pages_show_the_configuration_and_the_tasks() {
     let admin = start(Router::new());
-    assert_eq!(admin.get("/debug/config").await, (200, r#"{"node_name":"a"}"#.to_owned()));
-    assert_eq!(admin.get("/debug/tasks").await, (200, r#"["accept-tcp","admin"]"#.to_owned()));
+    assert_eq!(
+        admin.get("/debug/config").await,
+        (200, r#"{"node_name":"a"}"#.to_owned())
+    );
+    assert_eq!(
+        admin.get("/debug/tasks").await,
+        (200, r#"["accept-tcp","admin"]"#.to_owned())
+    );
     assert_eq!(admin.get("/nowhere").await.0, 404);
 }
 
@@ -132,6 +158,7 @@ async fn the_network_reads_metrics_and_health_and_nothing_else() {
         assert_eq!(ask(method.clone(), path, far).await, expected, "{method} {path}");
     }
     assert_eq!(ask(Method::PUT, "/log-level", "127.0.0.1:4000").await, 204);
+    assert_eq!(ask(Method::PUT, "/log-level", "[::ffff:127.0.0.1]:4000").await, 204);
     assert_eq!(ask(Method::GET, "/debug/ledger", "[::1]:4000").await, 200);
 }
 

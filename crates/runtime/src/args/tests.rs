@@ -52,7 +52,11 @@ fn every_long_flag_has_a_variable_and_help_shows_it() {
     assert_eq!(variable(&command, "odd"), "ODD_NAME", "a name of its own is kept");
     assert_eq!(variable(command.find_subcommand("run").unwrap(), "gpus"), "BERTHD_GPUS");
     let help = command.render_long_help().to_string();
-    for shown in ["[env: BERTHD_ADMIN=]", "[env: BERTHD_ALLOW=]", "[default: 127.0.0.1:9441]"] {
+    for shown in [
+        "[env: BERTHD_ADMIN=]",
+        "[env: BERTHD_ALLOW=]",
+        "[default: 127.0.0.1:9441]",
+    ] {
         assert!(help.contains(shown), "{shown} is not in {help}");
     }
 }
@@ -94,7 +98,11 @@ fn allow_can_be_repeated_or_listed_and_adds_to_the_defaults() {
 #[test]
 fn tls_files_are_complete_or_absent() {
     let args = parse(&["--tls-cert", "a.crt", "--tls-key", "a.key"]).unwrap();
-    let files = ServerTlsFiles { cert: "a.crt".into(), key: "a.key".into(), client_ca: None };
+    let files = ServerTlsFiles {
+        cert: "a.crt".into(),
+        key: "a.key".into(),
+        client_ca: None,
+    };
     assert_eq!(args.tls.files(), Some(files));
 }
 

@@ -6,7 +6,10 @@ fn unix(uid: u32, gid: u32) -> ClientIdentity {
 
 fn tls(common_name: Option<&str>, sans: &[&str]) -> ClientIdentity {
     let sans = sans.iter().map(|san| (*san).to_owned()).collect();
-    ClientIdentity::Tls { common_name: common_name.map(str::to_owned), sans }
+    ClientIdentity::Tls {
+        common_name: common_name.map(str::to_owned),
+        sans,
+    }
 }
 
 fn rules(texts: &[&str]) -> IdentityRules {
@@ -26,12 +29,18 @@ fn every_kind_of_rule_lets_in_its_own_kind_only() {
     ];
     let allowed = |rule: &str| {
         let rules = rules(&[rule]);
-        clients.iter().map(|client| rules.allows(client).is_ok()).collect::<Vec<_>>()
+        clients
+            .iter()
+            .map(|client| rules.allows(client).is_ok())
+            .collect::<Vec<_>>()
     };
     assert_eq!(allowed("uid:1000"), [true, false, false, false, false, false]);
     assert_eq!(allowed("gid:1000"), [false, true, false, false, false, false]);
     assert_eq!(allowed("cn:berth-scheduler"), [false, false, true, false, false, false]);
-    assert_eq!(allowed(&format!("san:{spiffe}")), [false, false, false, true, false, false]);
+    assert_eq!(
+        allowed(&format!("san:{spiffe}")),
+        [false, false, false, true, false, false]
+    );
     assert_eq!(allowed("loopback"), [false, false, false, false, true, false]);
     assert_eq!(allowed("cn:berth"), [false; 6], "no match on a part of a name");
 }
@@ -71,7 +80,18 @@ fn rules_round_trip_and_mistakes_are_refused() {
     for text in ["uid:0", "gid:44", "cn:a b", "san:spiffe://x/y:z", "loopback"] {
         assert_eq!(text.parse::<IdentityRule>().unwrap().to_string(), text);
     }
-    for text in ["", "uid", "uid:", "uid:root", "uid:-1", "cn:", "san:", "loopback:", "everybody", "UID:0"] {
+    for text in [
+        "",
+        "uid",
+        "uid:",
+        "uid:root",
+        "uid:-1",
+        "cn:",
+        "san:",
+        "loopback:",
+        "everybody",
+        "UID:0",
+    ] {
         let error = text.parse::<IdentityRule>().unwrap_err().to_string();
         assert!(error.contains("uid:NUMBER"), "{error}");
     }

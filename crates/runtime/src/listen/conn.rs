@@ -7,15 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::extract::connect_info;
-use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{Incoming, plain_identity};
+use super::{is_loopback, plain_identity};
 use crate::identity::ClientIdentity;
 
 /// Who is at the other end of a connection. Cheap to clone.
@@ -63,7 +61,7 @@ impl PeerInfo {
 
     /// On this machine: over the unix socket, or from a loopback address.
     pub fn is_local(&self) -> bool {
-        self.remote().is_none_or(|remote| remote.ip().is_loopback())
+        self.remote().is_none_or(is_loopback)
     }
 }
 
@@ -73,19 +71,17 @@ impl fmt::Debug for PeerInfo {
     }
 }
 
-impl connect_info::Connected<IncomingStream<'_, Incoming>> for PeerInfo {
-    fn connect_info(stream: IncomingStream<'_, Incoming>) -> Self {
-        stream.remote_addr().clone()
-    }
-}
-
 // === impl Conn ===
 
 impl Conn {
     pub(super) fn plain(stream: TcpStream, remote: SocketAddr, slot: OwnedSemaphorePermit) -> Self {
         // Answers are small and somebody waits for them; without it they are only slower.
         drop(stream.set_nodelay(true));
-        Self { io: Io::Tcp(stream), peer: PeerInfo::new(plain_identity(remote), Some(remote)), _slot: slot }
+        Self {
+            io: Io::Tcp(stream),
+            peer: PeerInfo::new(plain_identity(remote), Some(remote)),
+            _slot: slot,
+        }
     }
 
     pub(super) fn tls(
@@ -95,13 +91,25 @@ impl Conn {
         slot: OwnedSemaphorePermit,
     ) -> Self {
         drop(stream.get_ref().0.set_nodelay(true));
-        Self { io: Io::Tls(Box::new(stream)), peer: PeerInfo::new(identity, Some(remote)), _slot: slot }
+        Self {
+            io: Io::Tls(Box::new(stream)),
+            peer: PeerInfo::new(identity, Some(remote)),
+            _slot: slot,
+        }
     }
 
     pub(super) fn unix(stream: UnixStream, slot: OwnedSemaphorePermit) -> io::Result<Self> {
         let cred = stream.peer_cred()?;
-        let identity = ClientIdentity::Unix { uid: cred.uid(), gid: cred.gid(), pid: cred.pid() };
-        Ok(Self { io: Io::Unix(stream), peer: PeerInfo::new(identity, None), _slot: slot })
+        let identity = ClientIdentity::Unix {
+            uid: cred.uid(),
+            gid: cred.gid(),
+            pid: cred.pid(),
+        };
+        Ok(Self {
+            io: Io::Unix(stream),
+            peer: PeerInfo::new(identity, None),
+            _slot: slot,
+        })
     }
 
     pub fn peer(&self) -> &PeerInfo {

@@ -18,7 +18,11 @@ fn start(listen: Listen) -> (Incoming, CancellationToken, Tasks) {
 }
 
 async fn next(incoming: &mut Incoming) -> Conn {
-    tokio::time::timeout(Duration::from_secs(10), incoming.next()).await.unwrap().unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(10), incoming.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -37,7 +41,9 @@ async fn tcp_and_unix_clients_arrive_in_one_stream_with_their_identities() {
 
     let mut unix = UnixStream::connect(&socket).await.unwrap();
     let mut conn = next(&mut incoming).await;
-    let ClientIdentity::Unix { pid, .. } = *conn.peer().identity() else { panic!("{:?}", conn.peer()) };
+    let ClientIdentity::Unix { pid, .. } = *conn.peer().identity() else {
+        panic!("{:?}", conn.peer())
+    };
     assert_eq!(pid, i32::try_from(std::process::id()).ok());
     assert!(conn.peer().is_local() && conn.peer().remote().is_none());
 
@@ -58,7 +64,11 @@ async fn plain_tcp_is_refused_off_loopback_and_the_error_says_what_to_do() {
         let error = listen.tcp(addr.parse().unwrap(), None).unwrap_err().to_string();
         assert!(error.contains("--tls-cert") && error.contains("127.0.0.1"), "{error}");
     }
-    let no_files = ServerTlsFiles { cert: "a".into(), key: "b".into(), client_ca: None };
+    let no_files = ServerTlsFiles {
+        cert: "a".into(),
+        key: "b".into(),
+        client_ca: None,
+    };
     let tls = ServerTls::new(no_files, ManualClock::at_unix_ms(0).shared());
     listen.tcp("0.0.0.0:0".parse().unwrap(), Some(tls)).unwrap();
 }
@@ -89,7 +99,11 @@ async fn a_stale_socket_is_replaced_and_gets_its_mode_and_directory() {
     fs::remove_dir_all(dir.path().join("run")).unwrap();
     Listen::new().unix(&socket).unwrap();
     let made = fs::metadata(socket.parent().unwrap()).unwrap();
-    assert_eq!(made.permissions().mode() & 0o022, 0, "nobody else may put a socket there");
+    assert_eq!(
+        made.permissions().mode() & 0o022,
+        0,
+        "nobody else may put a socket there"
+    );
 }
 
 #[tokio::test]
@@ -135,10 +149,59 @@ async fn stopping_closes_the_endpoints_and_ends_the_stream() {
     listen.unix(&socket).unwrap();
     let (mut incoming, stop, tasks) = start(listen);
     stop.cancel();
-    assert!(tokio::time::timeout(Duration::from_secs(10), incoming.next()).await.unwrap().is_none());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(10), incoming.next())
+            .await
+            .unwrap()
+            .is_none()
+    );
     tasks.join().await;
     TcpStream::connect(addr).await.unwrap_err();
     assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn http_knows_its_client_and_answers_what_is_in_progress_when_it_stops() {
+    use axum::Router;
+    use axum::extract::ConnectInfo;
+    use axum::routing::get;
+    use tokio::sync::Notify;
+
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("a.sock");
+    let mut listen = Listen::new();
+    listen.unix(&socket).unwrap();
+    let (incoming, stop, tasks) = start(listen);
+    let (in_progress, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let page = {
+        let (in_progress, go_on) = (Arc::clone(&in_progress), Arc::clone(&go_on));
+        async move |ConnectInfo(peer): ConnectInfo<PeerInfo>| {
+            in_progress.notify_one();
+            go_on.notified().await;
+            peer.identity().to_string()
+        }
+    };
+    drop(tasks.spawn(
+        "http",
+        serve_http(incoming, Router::new().route("/", get(page)), stop.clone()),
+    ));
+
+    let mut client = UnixStream::connect(&socket).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let idle = UnixStream::connect(&socket).await.unwrap();
+    in_progress.notified().await;
+    stop.cancel();
+    go_on.notify_one();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("uid "),
+        "{answer}"
+    );
+    tokio::time::timeout(Duration::from_secs(10), tasks.join())
+        .await
+        .expect("an idle client holds nothing up");
+    drop(idle);
 }
 
 #[tokio::test]
@@ -155,20 +218,29 @@ async fn too_many_connections_wait_until_one_closes() {
         served.push(next(&mut incoming).await);
     }
     clients.push(UnixStream::connect(&socket).await.unwrap());
-    tokio::time::timeout(Duration::from_millis(50), incoming.next()).await.expect_err("it has to wait");
+    tokio::time::timeout(Duration::from_millis(50), incoming.next())
+        .await
+        .expect_err("it has to wait");
     served.pop();
     next(&mut incoming).await;
 }
 
 #[tokio::test]
 async fn without_a_certificate_tls_connections_are_refused_and_the_server_lives() {
-    let no_files = ServerTlsFiles { cert: "/nonexistent/a".into(), key: "/nonexistent/b".into(), client_ca: None };
+    let no_files = ServerTlsFiles {
+        cert: "/nonexistent/a".into(),
+        key: "/nonexistent/b".into(),
+        client_ca: None,
+    };
     let tls = ServerTls::new(no_files, SystemClock::shared());
     let status = tls.status().borrow().clone();
     assert_eq!(status.serving_until_unix_ms, None);
     let problem = status.problem.unwrap();
     assert_eq!(problem.reason, "CertificateUnreadable");
-    assert!(problem.message.contains("/nonexistent/a") && problem.message.contains("No such file"), "{problem:?}");
+    assert!(
+        problem.message.contains("/nonexistent/a") && problem.message.contains("No such file"),
+        "{problem:?}"
+    );
 
     let mut listen = Listen::new();
     let addr = listen.tcp("127.0.0.1:0".parse().unwrap(), Some(tls)).unwrap();

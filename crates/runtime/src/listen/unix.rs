@@ -24,15 +24,26 @@ pub(super) struct UnixEndpoint {
 
 impl UnixEndpoint {
     pub(super) fn bind(path: &Path) -> Result<Self, ListenError> {
-        let failed = |source| ListenError::Unix { path: path.to_owned(), source };
+        let failed = |source| ListenError::Unix {
+            path: path.to_owned(),
+            source,
+        };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(DIRECTORY_MODE)
+                .create(directory)
+                .map_err(failed)?;
         }
         remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
         let ours = inode(&fs::symlink_metadata(path).map_err(failed)?);
-        Ok(Self { listener, path: path.to_owned(), ours })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            ours,
+        })
     }
 
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
@@ -51,7 +62,10 @@ impl Drop for UnixEndpoint {
 
 /// Removes a socket that a killed process left behind.
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let failed = |source| ListenError::Unix { path: path.to_owned(), source };
+    let failed = |source| ListenError::Unix {
+        path: path.to_owned(),
+        source,
+    };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),

@@ -36,7 +36,11 @@ fn a_part_may_lose_its_readiness_and_says_why_and_since_when() {
     clock.advance(Duration::from_secs(5));
     kubelet.not_ready("connection refused");
     clock.advance(Duration::from_secs(2));
-    let pending = Pending { name: "kubelet", reason: "connection refused".into(), since: Duration::from_secs(7) };
+    let pending = Pending {
+        name: "kubelet",
+        reason: "connection refused".into(),
+        since: Duration::from_secs(7),
+    };
     assert_eq!(readiness.pending(), [pending]);
     kubelet.ready();
     assert!(readiness.is_ready());
@@ -64,10 +68,15 @@ fn a_panic_does_not_pass_for_readiness() {
     let (readiness, _) = readiness();
     let part = readiness.register("replay");
     part.ready();
-    let panicked = thread::scope(|scope| scope.spawn(move || {
-        let _part = part;
-        panic!("scripted")
-    }).join().is_err());
+    let panicked = thread::scope(|scope| {
+        scope
+            .spawn(move || {
+                let _part = part;
+                panic!("scripted")
+            })
+            .join()
+            .is_err()
+    });
     assert!(panicked && !readiness.is_ready());
 }
 

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::SystemClock;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn drain(shutdown: &Shutdown, deadline: Duration) -> Drain {
     Drain::new(shutdown.clone(), SystemClock::shared(), deadline)
@@ -69,7 +69,10 @@ async fn the_deadline_is_for_all_phases_together() {
     }
     shutdown.trigger("test");
     let outcome = drain.run().await;
-    assert!((6..=9).contains(&outcome.unfinished.len()), "two or three of ten fit: {outcome:?}");
+    assert!(
+        (6..=9).contains(&outcome.unfinished.len()),
+        "two or three of ten fit: {outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -79,7 +82,7 @@ async fn force_abandons_a_waiting_phase() {
     let force = shutdown.clone();
     drain.phase("hangs", async move {
         force.force();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     });
     shutdown.trigger("test");
     assert_eq!(drain.run().await.unfinished, ["hangs"]);

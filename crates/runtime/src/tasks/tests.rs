@@ -49,9 +49,13 @@ async fn join_waits_for_tasks_and_threads_but_not_for_detached_ones() {
     assert_eq!(tasks.running(), ["task", "thread", "signals"]);
 
     let short = Duration::from_millis(20);
-    tokio::time::timeout(short, tasks.join()).await.expect_err("both still run");
+    tokio::time::timeout(short, tasks.join())
+        .await
+        .expect_err("both still run");
     shutdown.trigger("test");
-    tokio::time::timeout(short, tasks.join()).await.expect_err("the thread still runs");
+    tokio::time::timeout(short, tasks.join())
+        .await
+        .expect_err("the thread still runs");
     assert_eq!(tasks.running(), ["thread", "signals"]);
     release_thread.send(()).unwrap();
     tasks.join().await;

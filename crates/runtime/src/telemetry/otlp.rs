@@ -40,8 +40,13 @@ struct EdgeLogged<E> {
 
 impl Traces {
     pub(super) fn start(endpoint: &str, build: BuildInfo) -> Result<Self, TelemetryError> {
-        let bad = |source| TelemetryError::BadEndpoint { endpoint: endpoint.to_owned(), source };
-        let is_url = endpoint.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http"));
+        let bad = |source| TelemetryError::BadEndpoint {
+            endpoint: endpoint.to_owned(),
+            source,
+        };
+        let is_url = endpoint
+            .parse::<http::Uri>()
+            .is_ok_and(|uri| uri.scheme_str() == Some("http"));
         if !is_url || Handle::try_current().is_err() {
             return Err(bad(None));
         }
@@ -56,7 +61,10 @@ impl Traces {
             .with_attribute(opentelemetry::KeyValue::new("service.version", build.version))
             .build();
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(EdgeLogged { exporter, failing: AtomicBool::new(false) })
+            .with_batch_exporter(EdgeLogged {
+                exporter,
+                failing: AtomicBool::new(false),
+            })
             .with_resource(resource)
             .build();
         global::set_text_map_propagator(TraceContextPropagator::new());
@@ -67,7 +75,9 @@ impl Traces {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        tracing_opentelemetry::layer().with_tracer(self.provider.tracer("berth")).with_filter(filter_fn(is_traced))
+        tracing_opentelemetry::layer()
+            .with_tracer(self.provider.tracer("berth"))
+            .with_filter(filter_fn(is_traced))
     }
 
     pub(super) async fn flush(self, deadline: Duration) {
@@ -95,7 +105,10 @@ impl<E: SpanExporter> SpanExporter for EdgeLogged<E> {
         let was_failing = self.failing.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(error) if !was_failing => {
-                warn!(error = error as &dyn std::error::Error, "the trace collector is out of reach; traces are dropped");
+                warn!(
+                    error = error as &dyn std::error::Error,
+                    "the trace collector is out of reach; traces are dropped"
+                );
             }
             Ok(()) if was_failing => info!("the trace collector is back"),
             _ => {}
@@ -113,5 +126,35 @@ impl<E: SpanExporter> SpanExporter for EdgeLogged<E> {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::future::{Ready, ready};
+
+    use opentelemetry_sdk::error::OTelSdkError;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Scripted(Mutex<Vec<bool>>);
+
+    impl SpanExporter for Scripted {
+        fn export(&self, _: Vec<SpanData>) -> Ready<OTelSdkResult> {
+            let works = self.0.lock().remove(0);
+            ready(if works { Ok(()) } else { Err(OTelSdkError::InternalFailure("scripted".to_owned())) })
+        }
+    }
+
+    /// One export per result.
+    pub(in crate::telemetry) fn export_with_results(works: &[bool]) {
+        let exporter = EdgeLogged { exporter: Scripted(Mutex::new(works.to_vec())), failing: AtomicBool::new(false) };
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in works {
+            let export = std::pin::pin!(exporter.export(Vec::new()));
+            assert!(export.poll(&mut context).is_ready(), "the scripted exporter never waits");
+        }
     }
 }

@@ -18,7 +18,6 @@ pub fn inject(headers: &mut HeaderMap) {
 }
 
 /// [`inject`] as a tonic interceptor: `Client::with_interceptor(channel, inject_grpc)`.
-#[expect(clippy::unnecessary_wraps, clippy::result_large_err, reason = "the signature of a tonic interceptor")]
 pub fn inject_grpc(mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
     inject(request.metadata_mut().as_mut());
     Ok(request)

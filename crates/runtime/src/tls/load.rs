@@ -36,7 +36,10 @@ pub(super) fn server(files: &ServerTlsFiles, now_unix_ms: u64) -> Result<Loaded,
     let certified = certified_key((cert, &cert_pem), (key, &key_pem))?;
     let not_after = not_after(cert, &certified)?;
     if u64::try_from(not_after).unwrap_or(0) < now_unix_ms / 1000 {
-        return Err(TlsError::Expired { path: cert.clone(), not_after });
+        return Err(TlsError::Expired {
+            path: cert.clone(),
+            not_after,
+        });
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -48,7 +51,10 @@ pub(super) fn server(files: &ServerTlsFiles, now_unix_ms: u64) -> Result<Loaded,
             let roots = Arc::new(roots(path, pem)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
                 .build()
-                .map_err(|source| TlsError::BadCertificate { path: path.to_owned(), source: source.into() })?;
+                .map_err(|source| TlsError::BadCertificate {
+                    path: path.to_owned(),
+                    source: source.into(),
+                })?;
             builder.with_client_cert_verifier(verifier)
         }
     };
@@ -62,16 +68,20 @@ pub(super) fn server(files: &ServerTlsFiles, now_unix_ms: u64) -> Result<Loaded,
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
+    fs::read(path).map_err(|source| TlsError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The certificates of `pem`, as authorities to trust.
 pub(super) fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path, pem)? {
-        roots
-            .add(certificate)
-            .map_err(|source| TlsError::BadCertificate { path: path.to_owned(), source: source.into() })?;
+        roots.add(certificate).map_err(|source| TlsError::BadCertificate {
+            path: path.to_owned(),
+            source: source.into(),
+        })?;
     }
     Ok(roots)
 }
@@ -82,29 +92,44 @@ pub(super) fn certified_key(cert: (&Path, &[u8]), key: (&Path, &[u8])) -> Result
     let (key_path, key_pem) = key;
     let chain = certificates(cert_path, cert_pem)?;
     // The parser's error may quote the file: it goes no further.
-    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| TlsError::NoKey { path: key_path.to_owned() })?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| TlsError::NoKey {
+        path: key_path.to_owned(),
+    })?;
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-            TlsError::KeyMismatch { cert: cert_path.to_owned(), key: key_path.to_owned() }
-        }
-        rustls::Error::InvalidCertificate(_) => {
-            TlsError::BadCertificate { path: cert_path.to_owned(), source: error.into() }
-        }
-        _ => TlsError::BadKey { path: key_path.to_owned() },
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::KeyMismatch {
+            cert: cert_path.to_owned(),
+            key: key_path.to_owned(),
+        },
+        rustls::Error::InvalidCertificate(_) => TlsError::BadCertificate {
+            path: cert_path.to_owned(),
+            source: error.into(),
+        },
+        _ => TlsError::BadKey {
+            path: key_path.to_owned(),
+        },
     })
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::BadCertificate { path: path.to_owned(), source: source.into() })?;
-    if chain.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(chain) }
+        .map_err(|source| TlsError::BadCertificate {
+            path: path.to_owned(),
+            source: source.into(),
+        })?;
+    if chain.is_empty() {
+        Err(TlsError::NoCertificate { path: path.to_owned() })
+    } else {
+        Ok(chain)
+    }
 }
 
 /// Expiry of the chain's first certificate, unix seconds.
 fn not_after(path: &Path, certified: &CertifiedKey) -> Result<i64, TlsError> {
     let leaf = certified.cert.first().map_or(&[][..], |leaf| leaf);
-    let (_, leaf) = X509Certificate::from_der(leaf)
-        .map_err(|source| TlsError::BadCertificate { path: path.to_owned(), source: source.into() })?;
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|source| TlsError::BadCertificate {
+        path: path.to_owned(),
+        source: source.into(),
+    })?;
     Ok(leaf.validity().not_after.timestamp())
 }

@@ -1,12 +1,12 @@
 //! `berth-rig`: a rig that outlives the command that started it. `cargo xtask rig …` calls it with the tools built.
 //!
 //! `up` starts `serve` in namespaces of its own and waits; `down` ends `serve`'s namespace and with it every part.
-#![allow(clippy::print_stdout, reason = "a terminal program")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a terminal program")]
 
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitCode, Stdio},
     time::Duration,
 };
 
@@ -20,7 +20,10 @@ use nix::{
 use serde_json::{Value, json};
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask rig", about = "A real Kubernetes control plane with GPU nodes, on this machine alone")]
+#[command(
+    name = "cargo xtask rig",
+    about = "A real Kubernetes control plane with GPU nodes, on this machine alone"
+)]
 struct Args {
     /// Folder of the rig's data, logs and state.
     #[arg(long, global = true, env = "BERTH_RIG_DIR", default_value = ".cache/rigs/default")]
@@ -62,8 +65,17 @@ struct Up {
     keep: bool,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
     let dir = std::path::absolute(&args.dir)?;
     match args.command {
         Command::Up(up) => start(&dir, &up),
@@ -77,7 +89,10 @@ fn main() -> anyhow::Result<()> {
 
 fn start(dir: &Path, up: &Up) -> anyhow::Result<()> {
     if let Some(running) = running(dir) {
-        bail!("a rig runs already in {} (process {running}): `rig down` ends it", dir.display());
+        bail!(
+            "a rig runs already in {} (process {running}): `rig down` ends it",
+            dir.display()
+        );
     }
     if dir.exists() && !up.keep {
         fs::remove_dir_all(dir).with_context(|| format!("cannot clear {}", dir.display()))?;
@@ -95,12 +110,19 @@ fn start(dir: &Path, up: &Up) -> anyhow::Result<()> {
     }
     // A process group of its own: Ctrl-C in the shell that started it does not end it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()?;
     fs::write(dir.join("pid"), child.id().to_string())?;
     loop {
         if let Some(status) = child.try_wait()? {
             let _none = fs::remove_file(dir.join("pid"));
-            bail!("the rig did not start ({status}):\n{}", fs::read_to_string(&log).unwrap_or_default().trim_end());
+            bail!(
+                "the rig did not start ({status}):\n{}",
+                fs::read_to_string(&log).unwrap_or_default().trim_end()
+            );
         }
         if dir.join("state.json").exists() {
             break;
@@ -147,7 +169,9 @@ fn inner(outer: i32) -> Option<i32> {
 }
 
 fn status(dir: &Path) -> anyhow::Result<()> {
-    let Some(pid) = running(dir) else { bail!("no rig runs in {}", dir.display()) };
+    let Some(pid) = running(dir) else {
+        bail!("no rig runs in {}", dir.display())
+    };
     let state: Value = serde_json::from_slice(&fs::read(dir.join("state.json")).context("it is still starting")?)?;
     println!("rig in {} (process {pid})", dir.display());
     for (name, part) in state["parts"].as_object().into_iter().flatten() {
@@ -157,13 +181,19 @@ fn status(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn env(dir: &Path) -> anyhow::Result<()> {
-    let inner = running(dir).and_then(inner).with_context(|| format!("no rig runs in {}", dir.display()))?;
+    let inner = running(dir)
+        .and_then(inner)
+        .with_context(|| format!("no rig runs in {}", dir.display()))?;
     let state: Value = serde_json::from_slice(&fs::read(dir.join("state.json")).context("it is still starting")?)?;
     let tools = state["tools"].as_str().unwrap_or_default();
     println!("export KUBECONFIG={}", dir.join("kubeconfig").display());
     println!("export PATH={tools}:$PATH");
     println!("# runs a command inside the rig's network: rig kubectl get nodes");
-    let user = if nix::unistd::Uid::effective().is_root() { "" } else { "--user --preserve-credentials " };
+    let user = if nix::unistd::Uid::effective().is_root() {
+        ""
+    } else {
+        "--user --preserve-credentials "
+    };
     println!("rig() {{ nsenter --target {inner} {user}--net -- \"$@\"; }}");
     Ok(())
 }
@@ -172,7 +202,12 @@ fn logs(dir: &Path, part: &str) -> anyhow::Result<()> {
     let path = dir.join("logs").join(format!("{part}.log"));
     let Ok(text) = fs::read_to_string(&path) else {
         let mut names: Vec<String> = fs::read_dir(dir.join("logs"))
-            .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                    .collect()
+            })
             .unwrap_or_default();
         names.sort();
         bail!("no log of {part}; there are {}", names.join(", ").replace(".log", ""));

@@ -22,7 +22,12 @@ const NATS: u16 = 4222;
 
 /// A part dies of a busy port with a message of its own; ours says which rig-wide mistake it is.
 fn free(part: &str, port: u16) -> Result<(), RigError> {
-    TcpListener::bind(("127.0.0.1", port)).map(drop).map_err(|_| RigError::PortInUse { part: part.to_owned(), port })
+    TcpListener::bind(("127.0.0.1", port))
+        .map(drop)
+        .map_err(|_| RigError::PortInUse {
+            part: part.to_owned(),
+            port,
+        })
 }
 
 fn flag(name: &str, dir: &Path, file: &str) -> String {
@@ -31,7 +36,12 @@ fn flag(name: &str, dir: &Path, file: &str) -> String {
 
 /// Fails where a port is taken, before anything is started.
 pub(super) fn require_free_ports() -> Result<(), RigError> {
-    for (part, port) in [("etcd", ETCD), ("etcd", ETCD_PEER), ("kube-apiserver", API), ("nats-server", NATS)] {
+    for (part, port) in [
+        ("etcd", ETCD),
+        ("etcd", ETCD_PEER),
+        ("kube-apiserver", API),
+        ("nats-server", NATS),
+    ] {
         free(part, port)?;
     }
     Ok(())
@@ -103,13 +113,26 @@ pub(super) fn scheduler(dir: &Path, extra: Option<&Value>) -> Result<Vec<String>
     }
     let path = dir.join("scheduler.json");
     fs::write(&path, config.to_string()).map_err(|error| RigError::io(&path, error))?;
-    Ok(vec![format!("--config={}", path.display()), "--secure-port=0".to_owned()])
+    Ok(vec![
+        format!("--config={}", path.display()),
+        "--secure-port=0".to_owned(),
+    ])
 }
 
 pub(super) fn nats(dir: &Path) -> Vec<String> {
     let store = dir.join("nats").display().to_string();
     let port = NATS.to_string();
-    ["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir", &store].map(str::to_owned).to_vec()
+    [
+        "--addr",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--jetstream",
+        "--store_dir",
+        &store,
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 pub(super) fn kubeconfig(dir: &Path) -> PathBuf {
@@ -136,7 +159,9 @@ pub(super) async fn client(dir: &Path) -> Result<Client, RigError> {
     let path = kubeconfig(dir);
     let broken = |error: kube::config::KubeconfigError| RigError::Namespace(format!("our own kubeconfig: {error}"));
     let file = kube::config::Kubeconfig::read_from(&path).map_err(broken)?;
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(broken)?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .map_err(broken)?;
     Client::try_from(config).map_err(|error| RigError::api("no client", error))
 }
 
@@ -146,13 +171,19 @@ pub(super) async fn wait_ready(
     parts: &mut BTreeMap<&'static str, Part>,
     longest: Duration,
 ) -> Result<(), RigError> {
-    until(parts, "kube-apiserver", "the API server is not ready", longest, async || {
-        let request = http::Request::get("/readyz").body(Vec::new());
-        match request {
-            Ok(request) => client.request_text(request).await.is_ok(),
-            Err(_) => false,
-        }
-    })
+    until(
+        parts,
+        "kube-apiserver",
+        "the API server is not ready",
+        longest,
+        async || {
+            let request = http::Request::get("/readyz").body(Vec::new());
+            match request {
+                Ok(request) => client.request_text(request).await.is_ok(),
+                Err(_) => false,
+            }
+        },
+    )
     .await
 }
 
@@ -163,9 +194,13 @@ pub(super) async fn wait_accepts_pods(
     longest: Duration,
 ) -> Result<(), RigError> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-    until(parts, "kube-controller-manager", "no service account `default`", longest, async || {
-        accounts.get_opt("default").await.ok().flatten().is_some()
-    })
+    until(
+        parts,
+        "kube-controller-manager",
+        "no service account `default`",
+        longest,
+        async || accounts.get_opt("default").await.ok().flatten().is_some(),
+    )
     .await
 }
 
@@ -184,12 +219,20 @@ pub(super) async fn until(
             running.check()?;
         }
         // A paused server accepts and never answers.
-        if tokio::time::timeout(Duration::from_secs(5), ask()).await.unwrap_or(false) {
+        if tokio::time::timeout(Duration::from_secs(5), ask())
+            .await
+            .unwrap_or(false)
+        {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
             let log = parts.get(part).map(|part| part.log_tail(12)).unwrap_or_default();
-            return Err(RigError::Late { what: what.to_owned(), part: part.to_owned(), seconds: longest.as_secs(), log });
+            return Err(RigError::Late {
+                what: what.to_owned(),
+                part: part.to_owned(),
+                seconds: longest.as_secs(),
+                log,
+            });
         }
         tokio::time::sleep(tick).await;
     }

@@ -14,7 +14,9 @@ pub enum RigError {
         #[source]
         source: io::Error,
     },
-    #[error("a rig runs only in a network namespace without a route out; start it through `inside` or `cargo xtask rig up`")]
+    #[error(
+        "a rig runs only in a network namespace without a route out; start it through `inside` or `cargo xtask rig up`"
+    )]
     NotIsolated,
     #[error("cannot make a namespace: {0}")]
     Namespace(String),
@@ -32,7 +34,12 @@ pub enum RigError {
     #[error("{part} ended ({status}); its last lines:\n{log}")]
     Died { part: String, status: String, log: String },
     #[error("{what} within {seconds} s; the last lines of {part}:\n{log}")]
-    Late { what: String, part: String, seconds: u64, log: String },
+    Late {
+        what: String,
+        part: String,
+        seconds: u64,
+        log: String,
+    },
     #[error("no part is called {name}; there are {known:?}")]
     UnknownPart { name: String, known: Vec<&'static str> },
     #[error("the API server refused: {what}")]
@@ -47,15 +54,26 @@ pub enum RigError {
 
 impl RigError {
     pub(super) fn io(what: impl AsRef<Path>, source: io::Error) -> Self {
-        Self::Io { what: what.as_ref().display().to_string(), hint: hint(&source), source }
+        Self::Io {
+            what: what.as_ref().display().to_string(),
+            hint: hint(&source),
+            source,
+        }
     }
 
     pub(super) fn start(part: &str, source: io::Error) -> Self {
-        Self::Start { part: part.to_owned(), hint: hint(&source), source }
+        Self::Start {
+            part: part.to_owned(),
+            hint: hint(&source),
+            source,
+        }
     }
 
     pub(super) fn api(what: impl Into<String>, source: kube::Error) -> Self {
-        Self::Api { what: what.into(), source: Box::new(source) }
+        Self::Api {
+            what: what.into(),
+            source: Box::new(source),
+        }
     }
 }
 

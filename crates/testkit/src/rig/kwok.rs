@@ -187,9 +187,9 @@ pub(super) fn args(dir: &Path) -> Result<Vec<String>, RigError> {
 pub(super) async fn create_nodes(client: &Client, count: usize, profile: &NodeProfile) -> Result<(), RigError> {
     let api: Api<Node> = Api::all(client.clone());
     let nodes = (0..count).map(|index| serde_json::from_value::<Node>(profile.node(index)));
-    let nodes: Vec<Node> = nodes.collect::<Result<_, _>>().map_err(|error| {
-        RigError::api("a node of ours is malformed", kube::Error::SerdeError(error))
-    })?;
+    let nodes: Vec<Node> = nodes
+        .collect::<Result<_, _>>()
+        .map_err(|error| RigError::api("a node of ours is malformed", kube::Error::SerdeError(error)))?;
     stream::iter(nodes)
         .map(|node| {
             let api = api.clone();
@@ -210,14 +210,29 @@ pub(super) async fn wait_ready(
 ) -> Result<(), RigError> {
     let api: Api<Node> = Api::all(client.clone());
     control_plane::until(parts, "kwok", "the nodes are not Ready", longest, async || {
-        let Ok(nodes) = api.list(&ListParams::default()).await else { return false };
+        let Ok(nodes) = api.list(&ListParams::default()).await else {
+            return false;
+        };
         nodes.items.iter().filter(|node| is_ready(node)).count() >= count
     })
     .await
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
-    let untainted = node.spec.iter().filter_map(|spec| spec.taints.as_ref()).flatten().next().is_none();
-    untainted && conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = node
+        .status
+        .iter()
+        .filter_map(|status| status.conditions.as_ref())
+        .flatten();
+    let untainted = node
+        .spec
+        .iter()
+        .filter_map(|spec| spec.taints.as_ref())
+        .flatten()
+        .next()
+        .is_none();
+    untainted
+        && conditions
+            .into_iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

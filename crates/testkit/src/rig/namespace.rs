@@ -46,7 +46,9 @@ pub fn enter(program: &str) -> Command {
     if !Uid::effective().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]).arg(program);
+    command
+        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
+        .arg(program);
     command
 }
 
@@ -68,7 +70,9 @@ pub fn loopback_up() -> Result<(), RigError> {
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(RigError::Namespace(format!("`ip link set lo up` failed ({status})"))),
-        Err(error) => Err(RigError::Namespace(format!("`ip` (package iproute2) cannot be run: {error}"))),
+        Err(error) => Err(RigError::Namespace(format!(
+            "`ip` (package iproute2) cannot be run: {error}"
+        ))),
     }
 }
 
@@ -80,6 +84,10 @@ pub(super) fn require_isolation() -> Result<(), RigError> {
         return Err(RigError::NotIsolated);
     }
     let devices = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-    let others = devices.lines().skip(2).filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() != "lo");
+    let others = devices
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'))
+        .any(|(name, _)| name.trim() != "lo");
     if others { Err(RigError::NotIsolated) } else { Ok(()) }
 }

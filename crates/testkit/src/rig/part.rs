@@ -43,7 +43,15 @@ impl Part {
     pub fn start(name: &'static str, program: &Path, args: Vec<String>, dir: &Path) -> Result<Self, RigError> {
         let log = dir.join("logs").join(format!("{name}.log"));
         let envs = Vec::new();
-        let mut part = Self { name, program: program.to_owned(), args, envs, log, child: None, paused: false };
+        let mut part = Self {
+            name,
+            program: program.to_owned(),
+            args,
+            envs,
+            log,
+            child: None,
+            paused: false,
+        };
         part.restart()?;
         Ok(part)
     }
@@ -132,13 +140,19 @@ impl Part {
 
     /// An error, with its last lines, if it ended by itself.
     pub fn check(&mut self) -> Result<(), RigError> {
-        let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) else { return Ok(()) };
+        let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) else {
+            return Ok(());
+        };
         self.child = None;
         let status = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit code {code}"),
             (None, signal) => format!("signal {}", signal.unwrap_or_default()),
         };
-        Err(RigError::Died { part: self.name.to_owned(), status, log: self.log_tail(12) })
+        Err(RigError::Died {
+            part: self.name.to_owned(),
+            status,
+            log: self.log_tail(12),
+        })
     }
 
     /// Its last lines.

@@ -12,7 +12,8 @@ pub(super) const ADMIN_TOKEN: &str = "rig-admin";
 
 /// Writes `ca.crt`, `ca.key`, `apiserver.{crt,key}`, `sa.{key,pub}` and `tokens.csv`.
 pub(super) fn write(dir: &Path) -> Result<(), RigError> {
-    let put = |name: &str, text: &str| fs::write(dir.join(name), text).map_err(|error| RigError::io(dir.join(name), error));
+    let put =
+        |name: &str, text: &str| fs::write(dir.join(name), text).map_err(|error| RigError::io(dir.join(name), error));
     let ca = Ca::new("rig");
     put("ca.crt", &ca.cert_pem())?;
     put("ca.key", &ca.key_pem())?;

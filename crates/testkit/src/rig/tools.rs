@@ -25,7 +25,10 @@ pub fn folder() -> Result<PathBuf, RigError> {
         .map_err(|error| RigError::start("cargo xtask rig tools", error))?;
     let folder = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if !output.status.success() || folder.is_empty() {
-        return Err(RigError::Tools(format!("`cargo xtask rig tools` failed ({})", output.status)));
+        return Err(RigError::Tools(format!(
+            "`cargo xtask rig tools` failed ({})",
+            output.status
+        )));
     }
     Ok(folder.into())
 }

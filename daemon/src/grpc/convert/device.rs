@@ -1,10 +1,11 @@
 //! Devices as the wire tells them: the driver's report joined with the book.
 
 use berth_gpu::{DeviceFacts, DeviceReport, DriverState, HealthReport, Inventory, MigReport, Process, Sample};
-use berth_placement::{ComputeMode, DeviceState, Health, MigSlot, Room};
+use berth_placement::{ComputeMode, DeviceState, Health, MemoryBytes, MigSlot, Room};
 use berth_proto::node::v1 as wire;
 
 use super::room;
+use crate::book::obtainable;
 
 /// `booked`: the device as the ledger has it; `None` in the moment before it has seen it: then nothing is free.
 pub(in crate::grpc) fn device(
@@ -52,16 +53,6 @@ pub(in crate::grpc) fn missing_device(booked: &DeviceState) -> wire::Device {
     }
 }
 
-/// What a new request can get: nothing where the device must be avoided.
-fn obtainable(device: &DeviceState) -> Room {
-    let usable = matches!(device.health, Health::Healthy | Health::Suspect)
-        && device.schedulable
-        && !device.out_of_band
-        && device.compute_mode != ComputeMode::Prohibited
-        && device.mig.is_none();
-    if usable { device.free } else { Room::default() }
-}
-
 const fn compute_mode(mode: ComputeMode) -> wire::ComputeMode {
     match mode {
         ComputeMode::Default => wire::ComputeMode::Default,
@@ -92,7 +83,7 @@ fn mig(report: &MigReport, slots: &[MigSlot]) -> wire::MigStatus {
     }
 }
 
-fn health(report: &HealthReport) -> wire::Health {
+pub(in crate::grpc) fn health(report: &HealthReport) -> wire::Health {
     let state = match report.state {
         Health::Healthy => wire::HealthState::Healthy,
         Health::Suspect => wire::HealthState::Suspect,
@@ -116,7 +107,7 @@ fn status(sample: &Sample) -> wire::DeviceStatus {
         power_limit_milliwatt: sample.power_limit_milliwatt,
         gpu_utilization_percent: sample.gpu_utilization_percent,
         memory_utilization_percent: sample.memory_utilization_percent,
-        memory_used_bytes: sample.memory_used.map(berth_placement::MemoryBytes::get),
+        memory_used_bytes: sample.memory_used.map(MemoryBytes::get),
         throttle_reasons: sample.throttle.iter().map(|reason| reason.as_str().to_owned()).collect(),
         ecc_corrected_total: sample.ecc_corrected_total,
         ecc_uncorrected_total: sample.ecc_uncorrected_total,
@@ -133,7 +124,7 @@ fn status(sample: &Sample) -> wire::DeviceStatus {
 fn process(process: &Process) -> wire::Process {
     wire::Process {
         pid: process.pid,
-        used_memory_bytes: process.used_memory.map(berth_placement::MemoryBytes::get),
+        used_memory_bytes: process.used_memory.map(MemoryBytes::get),
         gpu_instance_id: process.gpu_instance,
         compute_instance_id: process.compute_instance,
     }

@@ -1,5 +1,6 @@
 //! The node as a whole, as the wire tells it.
 
+use berth_placement::DeviceUuid;
 use berth_proto::node::v1 as wire;
 
 use super::{device, drift};
@@ -47,6 +48,11 @@ fn condition(condition: &Condition) -> wire::Condition {
         message: condition.message.to_string(),
         last_transition_unix_ms: condition.last_transition_unix_ms,
     }
+}
+
+/// One device; `None` where it is not known here.
+pub(in crate::grpc) fn device(view: &NodeView, uuid: &DeviceUuid) -> Option<wire::Device> {
+    devices(view).into_iter().find(|device| device.uuid == uuid.as_str())
 }
 
 /// Everything in the book.

@@ -1,0 +1,190 @@
+//! What must hold after every event, computed anew from the claims. Compiled always; called in debug builds and tests.
+
+use berth_placement::{DeviceState, DeviceUuid, Grant, GrantSize, Room};
+use thiserror::Error;
+
+use super::{Ledger, journal::check_persisted};
+use crate::{Claim, ClaimState, Holder, book::Entry, tally::Tally};
+
+/// A promise of the ledger's that does not hold: a bug.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("BUG: {rule}: {what}")]
+pub struct Violation {
+    /// The promise.
+    pub rule: &'static str,
+    /// Where it is broken.
+    pub what: String,
+}
+
+fn holds(true_that: bool, rule: &'static str, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if true_that {
+        Ok(())
+    } else {
+        Err(Violation { rule, what: what() })
+    }
+}
+
+impl Ledger {
+    /// Checks every promise that can be seen from one state of the book. Costs a walk over all claims and devices.
+    pub fn check_invariants(&self) -> Result<(), Violation> {
+        let mut sums = Tally::default();
+        for (holder, entry) in self.book.iter() {
+            self.check_claim(holder, entry)?;
+            for grant in &entry.claim.grants {
+                sums.add(grant, entry.claim.is_stranger());
+            }
+        }
+        holds(
+            sums == *self.book.tally(),
+            "the sums per device are those of the claims",
+            || format!("{:?} instead of {sums:?}", self.book.tally()),
+        )?;
+        for device in &self.node.devices {
+            holds(
+                *device == self.view(device.clone()),
+                "a device shows what is free of it",
+                || format!("{device:?}"),
+            )?;
+            if self.is_reconciled() {
+                self.check_capacity(device)?;
+            }
+        }
+        for uuid in self.missing.keys() {
+            let held = self.book.tally().get(uuid).is_some();
+            holds(
+                held && self.node.device(uuid).is_none(),
+                "what is missing is held and absent",
+                || uuid.to_string(),
+            )?;
+        }
+        let generation = self.node.generation;
+        holds(
+            generation <= self.generation_limit
+                && (generation < self.generation_limit || self.timer.now.is_none() || generation == 0),
+            "generations are told only below the limit on disk",
+            || format!("{generation} of {}", self.generation_limit),
+        )?;
+        holds(
+            self.timer.next_due <= self.earliest_due(),
+            "nothing falls due unnoticed",
+            || format!("{} is later than {}", self.timer.next_due, self.earliest_due()),
+        )
+    }
+
+    fn check_claim(&self, holder: &Holder, entry: &Entry) -> Result<(), Violation> {
+        let claim = &entry.claim;
+        holds(claim.holder == *holder, "a claim is filed under its holder", || {
+            holder.to_string()
+        })?;
+        match claim.state {
+            ClaimState::Foreign { .. } => {
+                let foreign = matches!(holder, Holder::Foreign(_)) && !claim.grants.is_empty();
+                holds(foreign, "a foreign claim is a foreign pod's", || holder.to_string())?;
+            }
+            _ => check_persisted(claim).or_else(|rule| holds(false, rule, || holder.to_string()))?,
+        }
+        let Some(now) = self.timer.now else { return Ok(()) };
+        if let ClaimState::Reserved { deadline_unix_ms } = claim.state {
+            let latest = now.saturating_add(self.config.max_ttl_ms);
+            holds(
+                deadline_unix_ms <= latest,
+                "no reservation outlives the longest life",
+                || holder.to_string(),
+            )?;
+            holds(
+                !self.is_reconciled() || deadline_unix_ms > now,
+                "what is due has lapsed",
+                || holder.to_string(),
+            )?;
+        } else {
+            holds(
+                entry.notes.unusable_since.is_none(),
+                "only reservations wait for room",
+                || holder.to_string(),
+            )?;
+        }
+        let notes = [
+            Some(entry.notes.made),
+            entry.notes.absent_since,
+            entry.notes.unusable_since,
+        ];
+        holds(
+            notes.into_iter().flatten().all(|since| since <= now),
+            "nothing began in the future",
+            || holder.to_string(),
+        )
+    }
+
+    /// Per device the sum of claims is within its capacity. Only what the kubelet gave and what runs may exceed it: then
+    /// no reservation is planned there. What is free and what is held together are never more than the device.
+    ///
+    /// The sums are computed the long way, apart from the tally's own arithmetic.
+    fn check_capacity(&self, device: &DeviceState) -> Result<(), Violation> {
+        let claims = self.book.iter().map(|(_, entry)| &*entry.claim);
+        let parts = claims.flat_map(|claim| claim.grants.iter().map(move |grant| (claim, &grant.size, grant)));
+        let here: Vec<Part<'_>> = parts.filter(|(.., grant)| grant.device == device.uuid).collect();
+        let reserved = here
+            .iter()
+            .find(|(claim, ..)| matches!(claim.state, ClaimState::Reserved { .. }));
+        holds(
+            reserved.is_none() || fits(device, &here),
+            "no reservation is planned on more than there is",
+            || {
+                format!(
+                    "{} on {}",
+                    reserved.map(|(claim, ..)| claim.holder.to_string()).unwrap_or_default(),
+                    device.uuid
+                )
+            },
+        )?;
+        let rest = match &device.mig {
+            Some(slots) => slots.iter().filter(|slot| slot.free).all(|slot| {
+                here.iter()
+                    .all(|(_, size, _)| matches!(size, GrantSize::Mig { instance, .. } if *instance != slot.uuid))
+            }),
+            None => {
+                device.free == Room::default()
+                    || sum(device, &here, device.free)
+                        .is_some_and(|sum| sum.0 <= 1000 && sum.1 <= u128::from(device.memory.get()))
+            }
+        };
+        holds(rest, "what is held is not free", || device.uuid.to_string())
+    }
+}
+
+/// A part of a device: who has it, how much.
+type Part<'a> = (&'a Claim, &'a GrantSize, &'a Grant);
+
+/// Thousandths and bytes of all parts and this one; `None` where a stranger has an unknown part.
+fn sum(device: &DeviceState, parts: &[Part<'_>], and: Room) -> Option<(u64, u128)> {
+    let known = parts.iter().all(|(claim, ..)| !claim.is_stranger());
+    let rooms = || parts.iter().map(|(.., grant)| grant.room(device.memory)).chain([and]);
+    let milli = rooms().map(|room| u64::from(room.milli.get())).sum();
+    let memory = rooms().map(|room| u128::from(room.memory.get())).sum();
+    known.then_some((milli, memory))
+}
+
+fn fits(device: &DeviceState, parts: &[Part<'_>]) -> bool {
+    let mut instances: Vec<_> = parts
+        .iter()
+        .filter_map(|(claim, size, _)| instance(size).map(|uuid| (uuid, claim)))
+        .collect();
+    if instances.is_empty() {
+        let known = |(milli, memory): (u64, u128)| milli <= 1000 && memory <= u128::from(device.memory.get());
+        let strangers = || parts.iter().all(|(claim, ..)| claim.is_stranger());
+        return sum(device, parts, Room::default()).map_or_else(strangers, known);
+    }
+    instances.sort_by_key(|(uuid, _)| *uuid);
+    instances.len() == parts.len()
+        && instances.windows(2).all(|two| match two {
+            [(a, holder), (b, other)] => a != b || (holder.is_stranger() && other.is_stranger()),
+            _ => true,
+        })
+}
+
+fn instance(size: &GrantSize) -> Option<&DeviceUuid> {
+    match size {
+        GrantSize::Mig { instance, .. } => Some(instance),
+        GrantSize::Whole | GrantSize::Share(_) => None,
+    }
+}

@@ -1,0 +1,208 @@
+//! Asks the kubelet what it assigned, again and again: its PodResources endpoint can only be polled.
+//!
+//! Often while a reservation waits to be confirmed, seldom otherwise, with growing pauses while it does not answer. It
+//! has a call limit that it shares among all its clients, so one call at a time. What the kubelet told last stays in the
+//! book while it is down.
+//!
+//! Whether there is a kubelet at all: see [`KubeletChoice`]. Where that is left open, the directory of its socket decides,
+//! and is looked at now and then: a kubelet that is installed later is found.
+
+mod convert;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use berth_ledger::ClaimState;
+use berth_proto::podresources::v1::{ListPodResourcesRequest, pod_resources_lister_client::PodResourcesListerClient};
+use berth_runtime::dial::{self, DialError, Target};
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status, transport::Channel};
+use tracing::{debug, info, warn};
+
+use crate::{
+    book::Book,
+    conditions::{ConditionType, Finding},
+    config::KubeletChoice,
+    metrics::Metrics,
+};
+
+/// Poll this often while reservations wait to be confirmed.
+const BUSY: Duration = Duration::from_secs(2);
+/// And this often otherwise: what goes (a pod that ended) is seen this late.
+const IDLE: Duration = Duration::from_secs(10);
+/// First pause after a failure; doubles up to [`IDLE`].
+const RETRY: Duration = Duration::from_millis(500);
+/// For one call. The kubelet answers from memory in milliseconds.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How often to look for a kubelet where there was none.
+const LOOK: Duration = Duration::from_secs(30);
+/// A node has a few hundred pods; each costs a few hundred bytes.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Why the kubelet was not heard.
+#[derive(Debug, Error)]
+enum PollError {
+    #[error("it did not answer within {} s", DEADLINE.as_secs())]
+    Timeout,
+    #[error("it cannot be reached at {}", socket.display())]
+    Unreachable {
+        socket: PathBuf,
+        #[source]
+        source: Box<Status>,
+    },
+    #[error("it refuses calls because it gets too many")]
+    RateLimited(#[source] Box<Status>),
+    #[error("it answers with an error")]
+    Failed(#[source] Box<Status>),
+}
+
+struct Kubelet {
+    socket: PathBuf,
+    client: PodResourcesListerClient<Channel>,
+    /// Told already, so that each is logged once.
+    unknown: BTreeSet<String>,
+}
+
+/// Follows the kubelet until `stop`.
+pub(crate) async fn follow(
+    choice: KubeletChoice,
+    book: Book,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), DialError> {
+    let socket = match choice {
+        KubeletChoice::None => {
+            book.observe_no_kubelet(none("NoKubelet", "there is no kubelet here, as --kubelet-socket says")).await;
+            return Ok(());
+        }
+        KubeletChoice::At(socket) => socket,
+        KubeletChoice::IfPresent(socket) => {
+            if stop.run_until_cancelled(wait_for_kubelet(&socket, &book)).await.is_none() {
+                return Ok(());
+            }
+            socket
+        }
+    };
+    let client = PodResourcesListerClient::new(dial::channel(&Target::Unix(socket.clone()), None)?)
+        .max_decoding_message_size(MAX_ANSWER);
+    let kubelet = Kubelet { socket, client, unknown: BTreeSet::new() };
+    stop.run_until_cancelled(poll(kubelet, &book, &metrics)).await;
+    Ok(())
+}
+
+/// Returns at once where there is one. Else the book is told that there is none, until there is.
+async fn wait_for_kubelet(socket: &Path, book: &Book) {
+    let is_there = || socket.parent().is_some_and(Path::is_dir);
+    if is_there() {
+        return;
+    }
+    info!(socket = %socket.display(), "no kubelet on this machine: nobody confirms reservations");
+    book.observe_no_kubelet(none("NoKubelet", "this machine has no kubelet; reservations live by their deadlines")).await;
+    while !is_there() {
+        sleep(LOOK).await;
+    }
+    info!(socket = %socket.display(), "a kubelet has come");
+}
+
+fn none(reason: &'static str, message: &'static str) -> Finding {
+    ConditionType::KubeletReachable.holds(reason, message)
+}
+
+async fn poll(mut kubelet: Kubelet, book: &Book, metrics: &Metrics) {
+    let mut retry = RETRY;
+    loop {
+        match kubelet.ask(book).await {
+            Ok(()) => {
+                metrics.polled("Answered");
+                retry = RETRY;
+                pause(book).await;
+            }
+            Err(error) => {
+                metrics.polled(error.reason());
+                debug!(error = &error as &dyn std::error::Error, "the kubelet was not heard");
+                book.note(error.finding()).await;
+                sleep(retry).await;
+                retry = (retry * 2).min(IDLE);
+            }
+        }
+    }
+}
+
+/// Until the next poll is due. Reservations made meanwhile are noticed in time.
+async fn pause(book: &Book) {
+    let mut waited = Duration::ZERO;
+    while waited < IDLE {
+        sleep(BUSY).await;
+        waited += BUSY;
+        let view = book.views().current();
+        if view.book.claims.iter().any(|claim| matches!(claim.state, ClaimState::Reserved { .. })) {
+            return;
+        }
+    }
+}
+
+impl Kubelet {
+    async fn ask(&mut self, book: &Book) -> Result<(), PollError> {
+        let call = self.client.list(Request::new(ListPodResourcesRequest {}));
+        let response = match timeout(DEADLINE, call).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Err(PollError::of(status, &self.socket)),
+            Err(_) => return Err(PollError::Timeout),
+        };
+        let view = book.views().current();
+        let devices = &view.book.node.devices;
+        let found = convert::assigned(response, |index| {
+            devices.iter().find(|device| device.index == index).map(|device| device.uuid.clone())
+        });
+        for unknown in found.unknown.difference(&self.unknown) {
+            warn!(assigned = unknown, "the kubelet assigned something that names no GPU: it is not counted");
+        }
+        self.unknown = found.unknown;
+        let answering = ConditionType::KubeletReachable.holds("Answering", "the kubelet tells what it assigned");
+        book.observe_kubelet(found.pods, answering).await;
+        Ok(())
+    }
+}
+
+impl PollError {
+    fn of(status: Status, socket: &Path) -> Self {
+        // A status that came over the wire has no source; one that tonic made of a broken connection has.
+        let made_here = std::error::Error::source(&status).is_some();
+        let source = Box::new(status);
+        match source.code() {
+            Code::DeadlineExceeded => Self::Timeout,
+            Code::ResourceExhausted => Self::RateLimited(source),
+            Code::Unavailable | Code::Unknown if made_here => {
+                Self::Unreachable { socket: socket.to_owned(), source }
+            }
+            _ => Self::Failed(source),
+        }
+    }
+
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout => "KubeletTimeout",
+            Self::Unreachable { .. } => "KubeletUnreachable",
+            Self::RateLimited(_) => "KubeletRateLimited",
+            Self::Failed(_) => "KubeletFailed",
+        }
+    }
+
+    fn finding(&self) -> Finding {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        let advice = match self {
+            Self::Unreachable { .. } => {
+                "; it may be starting; else see that the socket's directory is mounted and that this is root"
+            }
+            Self::Timeout | Self::RateLimited(_) | Self::Failed(_) => "",
+        };
+        let message = format!("{}{advice}; what it told last is kept", causes.join(": "));
+        ConditionType::KubeletReachable.fails(self.reason(), message)
+    }
+}

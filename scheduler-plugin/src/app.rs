@@ -1,0 +1,226 @@
+//! Composition: what is built from what, and in which order it ends.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use berth_placement::engine::EngineConfig;
+use berth_runtime::{
+    BuildInfo, Drain, Outcome, Readiness, SharedClock, Shutdown, Tasks,
+    admin::{Admin, AdminState, config_page},
+    announce::Addresses,
+    dial::DialError,
+    listen::{Listen, ListenError, serve_http},
+    metrics,
+    telemetry::LogLevel,
+    tls::{ClientTls, ServerTls},
+};
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    binder::{Binder, ReserveOnly},
+    cluster::{Cluster, MemberId},
+    config::Config,
+    daemons::Daemons,
+    debug,
+    decisions::Decisions,
+    extender::{self, Extender},
+    follow::Follow,
+    metrics::Metrics,
+    pods::{self, Pods},
+    random::{Backoff, Ids},
+    reserve::Reserver,
+};
+
+/// All phases of the end together. A bind in flight takes a few seconds at most.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
+/// How exact graces and deadlines are.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// What the program takes from outside.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub build: BuildInfo,
+    pub clock: SharedClock,
+    pub shutdown: Shutdown,
+    pub tasks: Tasks,
+    pub log_level: LogLevel,
+    /// Of decision ids, ties and jitter: different for each process.
+    pub seed: u64,
+}
+
+/// It cannot start.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    #[error("an address cannot be served")]
+    Listen(#[from] ListenError),
+    #[error("there is no way to a node")]
+    Dial(#[from] DialError),
+}
+
+/// Everything is bound, nothing is served yet.
+#[derive(Debug)]
+pub struct Bound {
+    context: Context,
+    config: serde_json::Value,
+    listen: Listen,
+    extender_addr: SocketAddr,
+    admin: Admin,
+    tls: Option<ServerTls>,
+    extender: Arc<Extender>,
+    follows: Vec<Follow>,
+    readiness: Readiness,
+    registry: Registry,
+}
+
+/// Binds every address and puts the parts together. Call it inside the tokio runtime.
+///
+/// # Errors
+/// An address cannot be bound, or a target cannot be dialled.
+pub fn build(config: Config, context: Context) -> Result<Bound, BuildError> {
+    build_with(config, context, Arc::new(ReserveOnly))
+}
+
+/// As [`build`], with another binder.
+pub fn build_with(config: Config, context: Context, binder: Arc<dyn Binder>) -> Result<Bound, BuildError> {
+    let shown = config_page(&config);
+    let clock = context.clock.clone();
+    let admin = Admin::bind(config.admin)?;
+    let tls = config.tls.map(|files| ServerTls::new(files, clock.clone()));
+    let mut listen = Listen::new();
+    let extender_addr = listen.tcp(config.listen, tls.clone())?;
+
+    let mut registry = metrics::registry(context.build);
+    if let Some(tls) = &tls {
+        tls.register_metrics(&mut registry);
+    }
+    let readiness = Readiness::new(clock.clone());
+    let engine = EngineConfig {
+        policy: config.policy,
+        seed: context.seed,
+        ..EngineConfig::default()
+    };
+    let grace = config.unreachable_after.0;
+    let cluster = Arc::new(Cluster::new(engine, config.nodes.iter().cloned(), grace, clock.clone()));
+    let daemons = Daemons::new(&config.nodes, config.node_tls.map(ClientTls::new).as_ref())?;
+    let metrics = Metrics::register(&mut registry, Arc::clone(&cluster));
+    let pods = Arc::new(Pods::new(clock.clone(), pods::CAPACITY));
+    let decisions = Arc::<Decisions>::default();
+    let reserver = Reserver {
+        cluster: Arc::clone(&cluster),
+        daemons: daemons.clone(),
+        pods: Arc::clone(&pods),
+        decisions: Arc::clone(&decisions),
+        metrics: metrics.clone(),
+        binder,
+        clock: clock.clone(),
+        tasks: context.tasks.clone(),
+        refuse: CancellationToken::new(),
+        deadline: config.bind_timeout.0,
+    };
+    let follows = config.nodes.into_iter().enumerate().filter_map(|(at, target)| {
+        let id = MemberId(at);
+        Some(Follow {
+            id,
+            target,
+            client: daemons.client(id)?,
+            cluster: Arc::clone(&cluster),
+            backoff: Backoff::new(context.seed.wrapping_add(at as u64)),
+            block: readiness.register("daemon"),
+        })
+    });
+    Ok(Bound {
+        config: shown,
+        listen,
+        extender_addr,
+        admin,
+        tls,
+        follows: follows.collect(),
+        extender: Arc::new(Extender {
+            cluster,
+            pods,
+            decisions,
+            reserver,
+            ids: Ids::new(clock.clone(), context.seed),
+            metrics,
+            clock,
+            limits: config.limits,
+        }),
+        readiness,
+        registry,
+        context,
+    })
+}
+
+impl Bound {
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            extender: Some(self.extender_addr.to_string()),
+            admin: Some(self.admin.bound_addr().to_string()),
+            ..Addresses::default()
+        }
+    }
+
+    /// The extender's routes, without a socket.
+    pub fn router(&self) -> Router {
+        extender::router(Arc::clone(&self.extender))
+    }
+
+    /// Follows [`Readiness`].
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Serves until the shutdown, and to its end.
+    pub async fn run(self) -> Outcome {
+        let router = self.router();
+        let Context {
+            clock,
+            shutdown,
+            tasks,
+            log_level,
+            ..
+        } = self.context;
+
+        let mut drain = Drain::new(shutdown, clock, DRAIN_DEADLINE);
+        let readiness = self.readiness.clone();
+        drain.phase("readiness off", async move { readiness.shut_down() });
+        let refuse = self.extender.reserver.refuse.clone();
+        drain.phase("refuse binds", async move { refuse.cancel() });
+        let close = drain.token("close extender");
+        let incoming = self.listen.start(&tasks, &close);
+        let served = tasks.spawn("extender", serve_http(incoming, router, close));
+        drain.phase("answer what was asked", async move { drop(served.await) });
+        let stop = drain.token("stop following");
+        for follow in self.follows {
+            drop(tasks.spawn("follow", follow.run(stop.clone())));
+        }
+        let sweep = sweep(Arc::clone(&self.extender.cluster));
+        drop(tasks.spawn("sweep", stop.clone().run_until_cancelled_owned(sweep)));
+        if let Some(tls) = self.tls {
+            drop(tasks.spawn("follow-tls", tls.follow(stop.clone())));
+        }
+        let admin_off = drain.token("admin off");
+        let state = AdminState {
+            registry: Arc::new(self.registry),
+            readiness: self.readiness,
+            tasks: tasks.clone(),
+            log_level,
+            config: self.config,
+        };
+        let pages = debug::router(Arc::clone(&self.extender.decisions), Arc::clone(&self.extender.cluster));
+        self.admin.serve(state, pages, &admin_off);
+        drain.phase("tasks", async move { tasks.join().await });
+        drain.run().await
+    }
+}
+
+async fn sweep(cluster: Arc<Cluster>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        cluster.sweep();
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line of berth-scheduler. Every flag is also a `BERTH_SCHEDULER_…` variable.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use berth_kube_api::Quantity;
+use berth_placement::engine::PolicyName;
+use berth_runtime::{
+    args::{AdminArgs, HumanDuration, TelemetryArgs, TlsArgs},
+    dial::Target,
+};
+use clap::Parser;
+
+/// What every flag's variable starts with.
+pub const ENV_PREFIX: &str = "BERTH_SCHEDULER";
+
+/// Turns the nodes' books into placements, as an extender of kube-scheduler.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "berth-scheduler", version, mut_arg("admin", |arg| arg.default_value("127.0.0.1:9452")))]
+pub struct Args {
+    /// Place on the nodes of these daemons: http://HOST:PORT, https://HOST:PORT or unix:///PATH, separated by commas
+    #[arg(long, value_name = "TARGET,…", value_delimiter = ',', required = true)]
+    pub nodes: Vec<Target>,
+
+    /// Serve kube-scheduler here; anything but loopback needs --tls-cert, --tls-key and --tls-client-ca
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9450")]
+    pub listen: SocketAddr,
+
+    #[command(flatten)]
+    pub admin: AdminArgs,
+
+    /// How to rank nodes: fragmentation, fgd, binpack, spread or random
+    #[arg(long, value_name = "NAME", default_value = "binpack")]
+    pub policy: PolicyName,
+
+    /// A node takes no more pods when its daemon could not be reached for this long
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub unreachable_after: HumanDuration,
+
+    /// Give up a bind after this long; less than httpTimeout in kube-scheduler's configuration (5s if not set)
+    #[arg(long, value_name = "TIME", default_value = "4s")]
+    pub bind_timeout: HumanDuration,
+
+    /// The largest body of a request
+    #[arg(long, value_name = "SIZE", default_value = "64Mi")]
+    pub max_body: Quantity,
+
+    /// Requests served at a time; more are refused
+    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
+    pub max_requests: u16,
+
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    #[command(flatten)]
+    pub node_tls: NodeTlsArgs,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// The certificates for talking to daemons. All files are re-read when a connection is made.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "TLS towards the nodes")]
+pub struct NodeTlsArgs {
+    /// Trust daemons signed by one of these authorities, PEM (needed for https)
+    #[arg(long, value_name = "FILE")]
+    pub node_ca: Option<PathBuf>,
+
+    /// Certificate chain to show to daemons, PEM
+    #[arg(long, value_name = "FILE", requires = "node_key", requires = "node_ca")]
+    pub node_cert: Option<PathBuf>,
+
+    /// Private key of --node-cert, PEM
+    #[arg(long, value_name = "FILE", requires = "node_cert")]
+    pub node_key: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_runtime::args::parse_args_from;
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Args, String> {
+        let args = std::iter::once("berth-scheduler")
+            .chain(args.iter().copied())
+            .map(Into::into);
+        parse_args_from(ENV_PREFIX, args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_fixed_names_of_the_design() {
+        let args = parse(&["--nodes", "http://a:9440,unix:///run/berth/berthd.sock"]).unwrap();
+        assert_eq!(args.listen.to_string(), "127.0.0.1:9450");
+        assert_eq!(args.admin.admin.to_string(), "127.0.0.1:9452");
+        assert_eq!(args.policy, PolicyName::Binpack);
+        assert_eq!(args.nodes.len(), 2);
+    }
+
+    #[test]
+    fn garbage_is_refused_with_what_would_do() {
+        for (args, tells) in [
+            (&[][..], "--nodes"),
+            (&["--nodes", "a:9440"], "http://HOST:PORT"),
+            (&["--nodes", "http://a", "--listen", "everywhere"], "--listen"),
+            (&["--nodes", "http://a", "--policy", "best"], "fragmentation, fgd"),
+            (&["--nodes", "http://a", "--max-body", "much"], "starts with a number"),
+            (&["--nodes", "http://a", "--bind-timeout", "soon"], "e.g. 500ms"),
+            (&["--nodes", "http://a", "--node-cert", "c"], "--node-key"),
+            (&["--nodes", "http://a", "--nonsense"], "--nonsense"),
+        ] {
+            let error = parse(args).unwrap_err();
+            assert!(error.contains(tells), "{args:?}: {error}");
+        }
+    }
+}

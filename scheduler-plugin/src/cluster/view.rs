@@ -1,0 +1,114 @@
+//! The cluster for people: `/debug/cluster` and the metrics.
+
+use berth_placement::NodeState;
+use berth_runtime::dial::Target;
+use serde::Serialize;
+
+use super::{Cluster, Contact, Member, Problem};
+use crate::{convert::NodeFacts, decisions::device_names};
+
+/// Everything that is known.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClusterView {
+    policy: &'static str,
+    nodes: Vec<MemberView>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberView {
+    target: Target,
+    /// `Starting`, `Up` or `Down`.
+    contact: &'static str,
+    /// Since when it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    down_for_ms: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported: Option<Reported>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reported {
+    age_ms: u128,
+    instance: String,
+    #[serde(flatten)]
+    facts: NodeFacts,
+    /// As placement sees it: assumptions are taken out of what is free.
+    state: NodeState,
+    assumed: Vec<AssumedView>,
+}
+
+#[derive(Debug, Serialize)]
+struct AssumedView {
+    pod_uid: String,
+    devices: Vec<String>,
+    /// The daemon has granted it, and its next report will have it.
+    granted: bool,
+}
+
+impl Contact {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "Starting",
+            Self::Up => "Up",
+            Self::Down { .. } => "Down",
+        }
+    }
+}
+
+impl Cluster {
+    pub(crate) fn view(&self) -> ClusterView {
+        let now = self.clock.monotonic();
+        let inner = self.inner.lock();
+        let reported = |member: &Member| {
+            let report = member.report.as_deref()?;
+            let name = &report.state.name;
+            let assumed = inner.assumed.iter().filter(|(_, it)| it.node == *name);
+            Some(Reported {
+                age_ms: now.saturating_sub(member.reported_at).as_millis(),
+                instance: report.instance.clone(),
+                facts: report.facts.clone(),
+                state: inner.engine.node(name)?.clone(),
+                assumed: assumed
+                    .map(|(uid, it)| AssumedView {
+                        pod_uid: uid.to_string(),
+                        devices: device_names(&it.plan),
+                        granted: it.reported_from.is_some(),
+                    })
+                    .collect(),
+            })
+        };
+        let member = |member: &Member| {
+            let down = match &member.contact {
+                Contact::Starting | Contact::Up => None,
+                Contact::Down { since, problem } => Some((now.saturating_sub(*since).as_millis(), problem.clone())),
+            };
+            let (down_for_ms, problem) = down.unzip();
+            MemberView {
+                target: member.target.clone(),
+                contact: member.contact.name(),
+                down_for_ms,
+                problem,
+                reported: reported(member),
+            }
+        };
+        ClusterView {
+            policy: self.policy.as_str(),
+            nodes: inner.members.iter().map(member).collect(),
+        }
+    }
+
+    /// How many daemons are in which contact.
+    pub(crate) fn contacts(&self) -> [(&'static str, usize); 3] {
+        let inner = self.inner.lock();
+        ["Starting", "Up", "Down"].map(|name| {
+            let count = inner
+                .members
+                .iter()
+                .filter(|member| member.contact.name() == name)
+                .count();
+            (name, count)
+        })
+    }
+}

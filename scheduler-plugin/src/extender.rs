@@ -1,0 +1,174 @@
+//! kube-scheduler's extender protocol over HTTP: `/filter`, `/prioritize`, `/bind`.
+//!
+//! Owns what comes over the wire: limits, deadlines, the form of answers. Filter and prioritize are pure towards the
+//! cluster: no network call, nothing reserved. Facts about the protocol: `k8s.io/kube-scheduler/extender/v1`.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest as _, Request, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use berth_kube_api::extender::ExtenderBindingResult;
+use berth_runtime::{SharedClock, telemetry::trace_context::request_span};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{sync::Semaphore, time::timeout};
+use tower_http::trace::TraceLayer;
+use tracing::warn;
+
+mod bind;
+mod error;
+mod filter;
+mod prioritize;
+#[cfg(test)]
+mod tests;
+
+use error::ExtenderError;
+
+use crate::{cluster::Cluster, decisions::Decisions, metrics::Metrics, pods::Pods, random::Ids, reserve::Reserver};
+
+const HELP: &str = "berth-scheduler, extender for kube-scheduler\n\n\
+    POST /filter      ExtenderArgs         -> ExtenderFilterResult\n\
+    POST /prioritize  ExtenderArgs         -> HostPriorityList\n\
+    POST /bind        ExtenderBindingArgs  -> ExtenderBindingResult\n\n\
+    Decisions and nodes: /debug/decisions and /debug/cluster on the admin endpoint.\n";
+
+/// What requests are held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Bytes of one body. With `nodeCacheCapable: false` kube-scheduler sends whole nodes, some 10 to 30 KiB each.
+    pub max_body_bytes: usize,
+    /// Requests served at a time. kube-scheduler filters one pod at a time and binds some in parallel.
+    pub max_requests: usize,
+    /// From the head of a request to the end of its body.
+    #[serde(skip)]
+    pub body_deadline: Duration,
+}
+
+/// What the verbs work on.
+#[derive(Debug)]
+pub(crate) struct Extender {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) pods: Arc<Pods>,
+    pub(crate) decisions: Arc<Decisions>,
+    pub(crate) reserver: Reserver,
+    pub(crate) ids: Ids,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: SharedClock,
+    pub(crate) limits: Limits,
+}
+
+/// An answer, and the metric's label for it.
+struct Answer {
+    response: Response,
+    outcome: &'static str,
+}
+
+pub(crate) fn router(extender: Arc<Extender>) -> Router {
+    let slots = Arc::new(Semaphore::new(extender.limits.max_requests));
+    let max_body = extender.limits.max_body_bytes;
+    let verbs = Verbs { extender, slots };
+    Router::new()
+        .route("/", get(async || HELP))
+        .route("/filter", post(filter))
+        .route("/prioritize", post(prioritize))
+        .route("/bind", post(bind))
+        .layer(DefaultBodyLimit::max(max_body))
+        .layer(TraceLayer::new_for_http().make_span_with(request_span))
+        .with_state(verbs)
+}
+
+#[derive(Debug, Clone)]
+struct Verbs {
+    extender: Arc<Extender>,
+    slots: Arc<Semaphore>,
+}
+
+async fn filter(State(verbs): State<Verbs>, request: Request) -> Response {
+    verbs
+        .serve("filter", request, async |extender, body| {
+            extender.filter(parse("ExtenderArgs", &body)?)
+        })
+        .await
+}
+
+async fn prioritize(State(verbs): State<Verbs>, request: Request) -> Response {
+    verbs
+        .serve("prioritize", request, async |extender, body| {
+            extender.prioritize(parse("ExtenderArgs", &body)?)
+        })
+        .await
+}
+
+async fn bind(State(verbs): State<Verbs>, request: Request) -> Response {
+    verbs
+        .serve("bind", request, async |extender, body| {
+            extender.bind(parse("ExtenderBindingArgs", &body)?).await
+        })
+        .await
+}
+
+impl Verbs {
+    /// Everything around a verb: a slot, the body, the clock, the answer to what went wrong.
+    async fn serve(
+        &self,
+        verb: &'static str,
+        request: Request,
+        work: impl AsyncFnOnce(&Extender, Bytes) -> Result<Answer, ExtenderError>,
+    ) -> Response {
+        let extender = &*self.extender;
+        let start = extender.clock.monotonic();
+        let result = async {
+            let _slot = self
+                .slots
+                .try_acquire()
+                .map_err(|_| ExtenderError::Overloaded(extender.limits.max_requests))?;
+            let body = read_body(request, extender.limits).await?;
+            work(extender, body).await
+        };
+        let answer = result.await.unwrap_or_else(|error| {
+            warn!(
+                verb,
+                reason = error.reason(),
+                error = &error as &dyn std::error::Error,
+                "request refused"
+            );
+            error.answer()
+        });
+        let took = extender.clock.monotonic().saturating_sub(start);
+        extender.metrics.request(verb, answer.outcome, took);
+        answer.response
+    }
+}
+
+async fn read_body(request: Request, limits: Limits) -> Result<Bytes, ExtenderError> {
+    let body = timeout(limits.body_deadline, Bytes::from_request(request, &())).await;
+    body.map_err(|_| ExtenderError::BodyLate(limits.body_deadline))?
+        .map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                ExtenderError::TooLarge(limits.max_body_bytes)
+            } else {
+                ExtenderError::BodyBroken(rejection.body_text())
+            }
+        })
+}
+
+fn parse<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, ExtenderError> {
+    serde_json::from_slice(body).map_err(|source| ExtenderError::Malformed { what, source })
+}
+
+fn answer(outcome: &'static str, body: impl Serialize) -> Answer {
+    Answer {
+        response: Json(body).into_response(),
+        outcome,
+    }
+}
+
+/// `Error` is all that an answer to bind has, and every other answer may have it too.
+fn error_body(message: String) -> ExtenderBindingResult {
+    ExtenderBindingResult { error: message }
+}

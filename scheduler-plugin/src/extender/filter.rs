@@ -1,0 +1,218 @@
+//! `/filter`: which of the offered nodes take the pod.
+
+use std::collections::BTreeMap;
+
+use berth_kube_api::{
+    Pod,
+    extender::{ExtenderArgs, ExtenderFilterResult, NodeList},
+    pod_shape,
+};
+use berth_placement::{GpuShape, PodRef, Shape};
+use tracing::info;
+use uuid::Uuid;
+
+use super::{Answer, Extender, ExtenderError, answer};
+use crate::{
+    cluster::Ranking,
+    decisions::{Decision, NAMED, Outcome, device_names},
+    pods::Ask,
+};
+
+/// The nodes of a request, in the form in which the answer must be.
+#[derive(Debug)]
+pub(super) enum Offer {
+    Names(Vec<String>),
+    Nodes(NodeList),
+}
+
+/// A request that says something, though not what the protocol asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Senseless {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// What filter and prioritize are asked, understood.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) pod: Pod,
+    pub(super) shape: Shape,
+    pub(super) offer: Offer,
+}
+
+impl Offer {
+    pub(super) fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Names(names) => names.iter().map(String::as_str).collect(),
+            Self::Nodes(nodes) => nodes.items.iter().map(|node| node.name()).collect(),
+        }
+    }
+
+    /// Those for which `keep` says so, by position.
+    fn keep(self, keep: &[bool]) -> (Option<NodeList>, Option<Vec<String>>) {
+        let mut keep = keep.iter().copied();
+        let mut kept = || keep.next().unwrap_or(false);
+        match self {
+            Self::Names(mut names) => {
+                names.retain(|_| kept());
+                (None, Some(names))
+            }
+            Self::Nodes(mut nodes) => {
+                nodes.items.retain(|_| kept());
+                (Some(nodes), None)
+            }
+        }
+    }
+}
+
+impl Asked {
+    pub(super) fn of(args: ExtenderArgs) -> Result<Self, Senseless> {
+        let senseless = |reason, message: &str| Senseless {
+            reason,
+            message: message.to_owned(),
+        };
+        let pod = args.pod.ok_or_else(|| senseless("NoPod", "the request has no Pod"))?;
+        // Both should not be; NodeNames is the newer form and the cheaper answer.
+        let offer = match (args.node_names, args.nodes) {
+            (Some(names), _) => Offer::Names(names),
+            (None, Some(nodes)) => Offer::Nodes(nodes),
+            (None, None) => return Err(senseless("NoNodes", "the request has neither NodeNames nor Nodes")),
+        };
+        let shape = pod_shape(&pod).map_err(|error| Senseless {
+            reason: error.reason(),
+            message: error.to_string(),
+        })?;
+        Ok(Self { pod, shape, offer })
+    }
+
+    pub(super) fn pod_ref(&self) -> Result<PodRef, Senseless> {
+        let meta = &self.pod.metadata;
+        let uid = meta.uid.parse();
+        uid.and_then(|uid| PodRef::new(&meta.namespace, &meta.name, uid))
+            .map_err(|error| Senseless {
+                reason: "InvalidPod",
+                message: error.to_string(),
+            })
+    }
+}
+
+impl Extender {
+    pub(super) fn filter(&self, args: ExtenderArgs) -> Result<Answer, ExtenderError> {
+        let result = Asked::of(args).and_then(|asked| self.filter_asked(asked));
+        Ok(result.unwrap_or_else(|Senseless { reason, message }| {
+            let result = ExtenderFilterResult {
+                error: format!("{reason}: {message}"),
+                ..ExtenderFilterResult::default()
+            };
+            answer("refused", result)
+        }))
+    }
+
+    fn filter_asked(&self, asked: Asked) -> Result<Answer, Senseless> {
+        if asked.shape.gpu == GpuShape::None {
+            return Ok(self.pass_everything(asked));
+        }
+        let pod = asked.pod_ref()?;
+        let Asked { shape, offer, .. } = asked;
+        let names = offer.names();
+        let ranking = self.cluster.rank(&shape, &names, self.pods.held(&pod.uid).as_ref());
+        let decision = self.decide(&pod, &shape, &names, &ranking);
+        self.pods.remember(pod, Ask { shape, decision });
+
+        let mut failed = BTreeMap::new();
+        let mut unresolvable = BTreeMap::new();
+        let mut keep = vec![true; names.len()];
+        for it in ranking.refused {
+            keep[it.at] = false;
+            let map = if it.eviction_helps {
+                &mut failed
+            } else {
+                &mut unresolvable
+            };
+            map.insert(names[it.at].to_owned(), it.refusal.to_string());
+        }
+        let (nodes, node_names) = offer.keep(&keep);
+        let outcome = if keep.contains(&true) { "ok" } else { "nofit" };
+        let result = ExtenderFilterResult {
+            nodes,
+            node_names,
+            failed_nodes: Some(failed),
+            failed_and_unresolvable_nodes: Some(unresolvable),
+            error: String::new(),
+        };
+        Ok(answer(outcome, result))
+    }
+
+    /// A pod without GPUs is nobody's business here, but where bind is configured it comes back for that.
+    fn pass_everything(&self, asked: Asked) -> Answer {
+        if let Ok(pod) = asked.pod_ref() {
+            let ask = Ask {
+                shape: asked.shape,
+                decision: Uuid::nil(),
+            };
+            self.pods.remember(pod, ask);
+        }
+        let (nodes, node_names) = match asked.offer {
+            Offer::Names(names) => (None, Some(names)),
+            Offer::Nodes(nodes) => (Some(nodes), None),
+        };
+        let result = ExtenderFilterResult {
+            nodes,
+            node_names,
+            ..ExtenderFilterResult::default()
+        };
+        answer("no_gpu", result)
+    }
+
+    /// Puts the decision on the trail.
+    fn decide(&self, pod: &PodRef, shape: &Shape, names: &[&str], ranking: &Ranking) -> Uuid {
+        let mut refused: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for it in &ranking.refused {
+            *refused.entry(it.refusal.reason.as_str()).or_default() += 1;
+        }
+        for (reason, nodes) in &refused {
+            self.metrics.node_refused(reason, *nodes);
+        }
+        let (node, devices) = match &ranking.best {
+            Some((node, plan)) => (Some(node), device_names(plan)),
+            None => (None, Vec::new()),
+        };
+        let outcome = if node.is_some() {
+            Outcome::Proposed
+        } else {
+            Outcome::NoFit
+        };
+        let policy = self.cluster.policy();
+        self.metrics.decided(policy.as_str(), outcome.label());
+        let id = self.ids.next();
+        let fitting = ranking.fits.len();
+        info!(%pod, %shape, %policy, decision = %id, candidates = names.len(), fitting, best = node.map(|node| node.as_str()), ?refused, "decided");
+        let examples = ranking.refused.iter().take(NAMED);
+        self.decisions.push(Decision {
+            id,
+            at_unix_ms: self.clock.now_unix_ms(),
+            pod: pod.clone(),
+            asks: shape.to_string(),
+            shape: shape.clone(),
+            policy,
+            candidates: names.len(),
+            fitting,
+            ranked: named(names, ranking),
+            devices,
+            refused,
+            examples: examples.map(|it| format!("{}: {}", names[it.at], it.refusal)).collect(),
+            outcome,
+        });
+        id
+    }
+}
+
+/// The best nodes by name.
+pub(super) fn named(names: &[&str], ranking: &Ranking) -> Vec<String> {
+    ranking
+        .fits
+        .iter()
+        .take(NAMED)
+        .map(|at| names[*at].to_owned())
+        .collect()
+}

@@ -1,0 +1,279 @@
+//! Bind: from a pod and a node to a grant by the node's daemon, and a binding.
+//!
+//! Every step can fail, be late, or be repeated; the pod's lock makes them one after another. What this scheduler knows
+//! that the pod holds is in [`SeenPod`]; what it only fears (an answer that got lost) is released before the next attempt.
+
+use std::{sync::Arc, time::Duration};
+
+use berth_placement::{NodeName, ParseIdError, PodUid, Refusal};
+use berth_runtime::{SharedClock, Tasks};
+use thiserror::Error;
+use tokio::{
+    sync::{OwnedMutexGuard, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info, warn};
+
+use crate::{
+    binder::{BindFailed, Binder, Binding},
+    cluster::{Cluster, MemberId},
+    convert::{CallError, Granted},
+    daemons::Daemons,
+    decisions::{Decisions, Outcome, device_names},
+    metrics::Metrics,
+    pods::{Ask, Held, Pods, SeenPod},
+};
+
+/// For one Reserve or Release. A daemon answers within milliseconds.
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+/// For the binder.
+const BIND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Reserves and binds.
+#[derive(Debug, Clone)]
+pub(crate) struct Reserver {
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) daemons: Daemons,
+    pub(crate) pods: Arc<Pods>,
+    pub(crate) decisions: Arc<Decisions>,
+    pub(crate) metrics: Metrics,
+    pub(crate) binder: Arc<dyn Binder>,
+    pub(crate) clock: SharedClock,
+    pub(crate) tasks: Tasks,
+    /// Cancelled when no new work is taken.
+    pub(crate) refuse: CancellationToken,
+    /// For a whole bind. Shorter than kube-scheduler's own, so that it hears why.
+    pub(crate) deadline: Duration,
+}
+
+/// What bind asks for, as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BindRequest {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) node: String,
+}
+
+/// The pod was not bound.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum BindError {
+    #[error(transparent)]
+    Id(#[from] ParseIdError),
+    #[error(
+        "no filter request was seen for this pod lately, so nobody knows what it asks for: configure filterVerb, prioritizeVerb \
+         and bindVerb on the same extender"
+    )]
+    UnknownPod,
+    #[error("filter saw this UID as {seen}")]
+    OtherPod { seen: String },
+    #[error("another bind of this pod has not ended after {0:?}")]
+    InProgress(Duration),
+    #[error("{message}", message = .0.message)]
+    NoRoom(Refusal),
+    #[error("{0}")]
+    Daemon(CallError),
+    #[error(transparent)]
+    Binder(#[from] BindFailed),
+    #[error("the binding was not posted within {0:?}")]
+    BinderLate(Duration),
+    #[error("not done after {0:?}; it goes on, and the next attempt finds what came of it")]
+    Late(Duration),
+    #[error("the scheduler is shutting down")]
+    Draining,
+    #[error("the bind ended without an answer; see the scheduler's log")]
+    Lost,
+}
+
+impl BindError {
+    /// Stable CamelCase name; the daemon's own where it refused.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::Id(_) => "InvalidName",
+            Self::UnknownPod => "UnknownPod",
+            Self::OtherPod { .. } => "OtherPod",
+            Self::InProgress(_) => "BindInProgress",
+            Self::NoRoom(refusal) => refusal.reason.as_str(),
+            Self::Daemon(error) => &error.reason,
+            Self::Binder(failed) => &failed.reason,
+            Self::BinderLate(_) => "BinderTimeout",
+            Self::Late(_) => "BindTimeout",
+            Self::Draining => "Draining",
+            Self::Lost => "BindLost",
+        }
+    }
+}
+
+impl Reserver {
+    /// Binds the pod to the node. Goes on where the asker hangs up: half a bind helps nobody.
+    pub(crate) async fn bind(&self, request: BindRequest) -> Result<(), BindError> {
+        let (seen, node) = self.understand(&request)?;
+        let ask = seen.ask();
+        let result = self.bind_seen(seen, node, ask.clone()).await;
+        if let Err(error) = &result {
+            self.metrics.bind_refused(error.reason());
+            let outcome = Outcome::Refused {
+                at_unix_ms: self.clock.now_unix_ms(),
+                node: request.node,
+                reason: error.reason().to_owned(),
+                message: error.to_string(),
+            };
+            self.conclude(&ask, outcome);
+        }
+        result
+    }
+
+    fn understand(&self, request: &BindRequest) -> Result<(Arc<SeenPod>, NodeName), BindError> {
+        if self.refuse.is_cancelled() {
+            return Err(BindError::Draining);
+        }
+        let uid: PodUid = request.uid.parse()?;
+        let node: NodeName = request.node.parse()?;
+        let seen = self.pods.get(&uid).ok_or(BindError::UnknownPod)?;
+        if (seen.pod.namespace.as_str(), seen.pod.name.as_str()) != (request.namespace.as_str(), request.name.as_str())
+        {
+            return Err(BindError::OtherPod {
+                seen: seen.pod.to_string(),
+            });
+        }
+        Ok((seen, node))
+    }
+
+    async fn bind_seen(&self, seen: Arc<SeenPod>, node: NodeName, ask: Ask) -> Result<(), BindError> {
+        let (answer, answered) = oneshot::channel();
+        let this = self.clone();
+        let work = async move {
+            let lock = timeout(this.deadline, Arc::clone(&seen.binding).lock_owned()).await;
+            let Ok(lock) = lock else {
+                drop(answer.send(Err(BindError::InProgress(this.deadline))));
+                return;
+            };
+            let (result, to_release) = this.bind_locked(&seen, &node, &ask).await;
+            // An error means that nobody waits any more.
+            drop(answer.send(result));
+            if let Some(member) = to_release {
+                this.release(&seen, member, lock).await;
+            }
+        };
+        drop(self.tasks.spawn("bind", work.instrument(Span::current())));
+        match timeout(self.deadline, answered).await {
+            Ok(answer) => answer.unwrap_or(Err(BindError::Lost)),
+            Err(_) => Err(BindError::Late(self.deadline)),
+        }
+    }
+
+    /// The answer, and the daemon on which the pod may now hold what it must not.
+    async fn bind_locked(
+        &self,
+        seen: &SeenPod,
+        node: &NodeName,
+        ask: &Ask,
+    ) -> (Result<(), BindError>, Option<MemberId>) {
+        let uid = &seen.pod.uid;
+        if ask.shape.gpu == berth_placement::GpuShape::None {
+            return (self.post(seen, node).await, None);
+        }
+        let held = seen.held();
+        let same = held
+            .as_ref()
+            .filter(|held| held.node == *node && held.shape == ask.shape);
+        let (member, plan) = match (same, self.cluster.member_of(node)) {
+            (Some(held), Some(member)) => (member, held.plan.clone()),
+            _ => {
+                self.leave(seen, held.as_ref()).await;
+                match self.cluster.assume(uid, node, &ask.shape) {
+                    Ok(assumed) => (assumed.member, assumed.plan),
+                    Err(refusal) => return (Err(BindError::NoRoom(refusal)), None),
+                }
+            }
+        };
+        let wanted = (&seen.pod, &ask.shape, &plan);
+        match self.daemons.reserve(member, wanted, ask.decision, CALL_DEADLINE).await {
+            Ok(granted) => self.granted(seen, node, ask, member, granted).await,
+            Err(error) => {
+                seen.set_held(None);
+                let fear = error.outcome_unknown.then_some(member);
+                if fear.is_none() {
+                    self.cluster.forget(uid);
+                }
+                (Err(BindError::Daemon(error)), fear)
+            }
+        }
+    }
+
+    async fn granted(
+        &self,
+        seen: &SeenPod,
+        node: &NodeName,
+        ask: &Ask,
+        member: MemberId,
+        granted: Granted,
+    ) -> (Result<(), BindError>, Option<MemberId>) {
+        self.cluster.settle(&seen.pod.uid, &granted);
+        seen.set_held(Some(Held {
+            node: node.clone(),
+            shape: ask.shape.clone(),
+            plan: granted.plan.clone(),
+        }));
+        if let Err(error) = self.post(seen, node).await {
+            return (Err(error), Some(member));
+        }
+        let devices = device_names(&granted.plan);
+        let (pod, decision) = (&seen.pod, ask.decision);
+        info!(%pod, %node, ?devices, %decision, existing = granted.existing, "reserved");
+        let outcome = Outcome::Reserved {
+            at_unix_ms: self.clock.now_unix_ms(),
+            node: node.clone(),
+            devices,
+            existing: granted.existing,
+            deadline_unix_ms: granted.deadline_unix_ms,
+        };
+        self.conclude(ask, outcome);
+        (Ok(()), None)
+    }
+
+    async fn post(&self, seen: &SeenPod, node: &NodeName) -> Result<(), BindError> {
+        let binding = Binding {
+            pod: seen.pod.clone(),
+            node: node.clone(),
+        };
+        let bound = timeout(BIND_DEADLINE, self.binder.bind(&binding)).await;
+        bound
+            .map_err(|_| BindError::BinderLate(BIND_DEADLINE))?
+            .map_err(BindError::from)
+    }
+
+    /// Gives up what the pod holds elsewhere, or in another shape. Where that daemon cannot be reached its reservation
+    /// lapses by itself: the pod does not run there.
+    async fn leave(&self, seen: &SeenPod, held: Option<&Held>) {
+        let Some(held) = held else { return };
+        self.cluster.forget(&seen.pod.uid);
+        seen.set_held(None);
+        let Some(member) = self.cluster.member_of(&held.node) else {
+            return;
+        };
+        if let Err(error) = self.daemons.release(member, &seen.pod, CALL_DEADLINE).await {
+            let (pod, node) = (&seen.pod, &held.node);
+            warn!(%pod, %node, reason = error.reason, "the pod moves on; its old reservation is left to lapse");
+        }
+    }
+
+    /// After a failure. The lock is held until it is over, so that it cannot undo the next attempt.
+    async fn release(&self, seen: &SeenPod, member: MemberId, lock: OwnedMutexGuard<()>) {
+        let released = self.daemons.release(member, &seen.pod, CALL_DEADLINE).await;
+        seen.set_held(None);
+        self.cluster.forget(&seen.pod.uid);
+        match released {
+            Ok(released) => info!(pod = %seen.pod, released, "released after a failed bind"),
+            Err(error) => warn!(pod = %seen.pod, reason = error.reason, "not released; it lapses at its deadline"),
+        }
+        drop(lock);
+    }
+
+    fn conclude(&self, ask: &Ask, outcome: Outcome) {
+        self.metrics.decided(self.cluster.policy().as_str(), outcome.label());
+        self.decisions
+            .update(ask.decision, |decision| decision.outcome = outcome);
+    }
+}
