@@ -88,10 +88,10 @@ impl FromStr for DeviceSelector {
             return text.parse().map(Self::Index).map_err(|_| SelectorError::Syntax);
         }
         let prefix = bare(text);
-        if prefix.is_empty() || prefix.len() > 96 || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(SelectorError::Syntax);
-        }
-        Ok(Self::UuidPrefix(prefix))
+        let is_start = prefix.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && prefix.len() <= 96
+            && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if is_start { Ok(Self::UuidPrefix(prefix)) } else { Err(SelectorError::Syntax) }
     }
 }
 

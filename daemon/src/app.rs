@@ -215,10 +215,10 @@ fn start_monitor(config: &Config, clock: &SharedClock, store: &HealthStore) -> i
                 warn!(%profile, "--simulate is given on a machine with an NVIDIA driver: its GPUs are ignored");
             }
             warn!(%profile, "the GPUs are simulated");
-            let mut backend = SimBackend::new(profile, &config.node);
-            if let Some(file) = control {
-                backend = backend.with_control_file(file.clone());
-            }
+            let backend = match control {
+                Some(file) => SimBackend::with_control_file(profile, &config.node, file.clone()),
+                None => SimBackend::new(profile, &config.node),
+            };
             Monitor::spawn(monitor, clock, store.load(), move || Box::new(backend.clone()) as Box<dyn GpuBackend>)
         }
         DeviceSource::Nvml { library } => {

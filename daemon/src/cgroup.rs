@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use berth_placement::PodUid;
 
 /// Of a process in the host's pid namespace. `None`: no pod's process, or gone, or not ours to see.
-pub fn pod_of_process(proc_dir: &Path, pid: u32) -> Option<PodUid> {
+pub(crate) fn pod_of_process(proc_dir: &Path, pid: u32) -> Option<PodUid> {
     let text = fs::read_to_string(proc_dir.join(pid.to_string()).join("cgroup")).ok()?;
     pod_of_cgroups(&text)
 }

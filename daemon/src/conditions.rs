@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// The conditions. The names are a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum ConditionType {
+pub(crate) enum ConditionType {
     /// The driver answers.
     DriverReady,
     /// The book knows the devices and what the kubelet assigned: grants are possible.
@@ -21,35 +21,35 @@ pub enum ConditionType {
 
 /// What somebody found out about one condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub kind: ConditionType,
-    pub status: bool,
+pub(crate) struct Finding {
+    pub(crate) kind: ConditionType,
+    pub(crate) status: bool,
     /// Stable CamelCase, also where the status is true.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// For a person: what is wrong and what to do.
-    pub message: Cow<'static, str>,
+    pub(crate) message: Cow<'static, str>,
 }
 
 /// One condition as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Condition {
-    pub kind: ConditionType,
-    pub status: bool,
-    pub reason: &'static str,
-    pub message: Cow<'static, str>,
-    pub last_transition_unix_ms: u64,
+pub(crate) struct Condition {
+    pub(crate) kind: ConditionType,
+    pub(crate) status: bool,
+    pub(crate) reason: &'static str,
+    pub(crate) message: Cow<'static, str>,
+    pub(crate) last_transition_unix_ms: u64,
 }
 
 /// All conditions, in the order of [`ConditionType::ALL`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Conditions(Vec<Condition>);
+pub(crate) struct Conditions(Vec<Condition>);
 
 impl ConditionType {
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::DriverReady, Self::LedgerReconciled, Self::KubeletReachable, Self::JournalHealthy, Self::TlsReady];
 
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::DriverReady => "DriverReady",
             Self::LedgerReconciled => "LedgerReconciled",
@@ -60,19 +60,19 @@ impl ConditionType {
     }
 
     /// It holds.
-    pub fn holds(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
+    pub(crate) fn holds(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
         Finding { kind: self, status: true, reason, message: message.into() }
     }
 
     /// It does not hold.
-    pub fn fails(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
+    pub(crate) fn fails(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
         Finding { kind: self, status: false, reason, message: message.into() }
     }
 }
 
 impl Conditions {
     /// Nothing is known yet.
-    pub fn starting(now_unix_ms: u64) -> Self {
+    pub(crate) fn starting(now_unix_ms: u64) -> Self {
         let starting = |kind| Condition {
             kind,
             status: false,
@@ -84,7 +84,7 @@ impl Conditions {
     }
 
     /// Takes over what was found. `true` where that is news. The time of the last transition moves with the status only.
-    pub fn note(&mut self, now_unix_ms: u64, finding: Finding) -> bool {
+    pub(crate) fn note(&mut self, now_unix_ms: u64, finding: Finding) -> bool {
         let Finding { kind, status, reason, message } = finding;
         let Some(condition) = self.0.iter_mut().find(|condition| condition.kind == kind) else {
             return false;
@@ -101,11 +101,12 @@ impl Conditions {
         true
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Condition> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Condition> {
         self.0.iter()
     }
 
-    pub fn get(&self, kind: ConditionType) -> Option<&Condition> {
+    #[cfg(test)]
+    pub(crate) fn get(&self, kind: ConditionType) -> Option<&Condition> {
         self.0.iter().find(|condition| condition.kind == kind)
     }
 }

@@ -127,6 +127,7 @@ pub fn build_with(config: Config, context: Context, binder: Arc<dyn Binder>) -> 
             client: daemons.client(id)?,
             cluster: Arc::clone(&cluster),
             backoff: Backoff::new(context.seed.wrapping_add(at as u64)),
+            patience: grace,
             block: readiness.register("daemon"),
         })
     });

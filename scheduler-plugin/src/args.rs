@@ -32,7 +32,8 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "binpack")]
     pub policy: PolicyName,
 
-    /// A node takes no more pods when its daemon could not be reached for this long
+    /// A node takes no more pods when its daemon could not be reached for this long. A daemon that says nothing for as long
+    /// is asked whether it is still there
     #[arg(long, value_name = "TIME", default_value = "2s")]
     pub unreachable_after: HumanDuration,
 

@@ -113,11 +113,11 @@ mod tests {
     use super::*;
     use crate::args::ENV_PREFIX;
 
-    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+    fn flags(args: &[&str]) -> Args {
         let args = std::iter::once("berth-scheduler")
             .chain(args.iter().copied())
             .map(Into::into);
-        Config::from_args(parse_args_from(ENV_PREFIX, args).unwrap())
+        parse_args_from(ENV_PREFIX, args).unwrap()
     }
 
     #[test]
@@ -133,14 +133,14 @@ mod tests {
                 "NoClientAuthority",
             ),
         ] {
-            let error = config(args).unwrap_err();
+            let error = Config::from_args(flags(args)).unwrap_err();
             assert_eq!(error.reason(), reason, "{error}");
         }
     }
 
     #[test]
     fn what_is_shown_holds_the_flags() {
-        let config = config(&["--nodes", "http://a:1", "--bind-timeout", "1500ms"]).unwrap();
+        let config = Config::from_args(flags(&["--nodes", "http://a:1", "--bind-timeout", "1500ms"])).unwrap();
         let shown = serde_json::to_value(&config).unwrap();
         assert_eq!(shown["nodes"][0], "http://a:1");
         assert_eq!(shown["bind_timeout"], "1.5s");

@@ -80,7 +80,7 @@ pub(crate) fn report(node: Option<wire::Node>) -> Result<NodeReport, WireError> 
     let mut facts = NodeFacts {
         version: node.version,
         simulated: node.simulated,
-        driver: node.driver.map(driver).unwrap_or_default(),
+        driver: node.driver.as_ref().map(driver).unwrap_or_default(),
         ..NodeFacts::default()
     };
     let mut reconciled = true;
@@ -106,7 +106,7 @@ pub(crate) fn report(node: Option<wire::Node>) -> Result<NodeReport, WireError> 
     })
 }
 
-fn driver(status: wire::DriverStatus) -> String {
+fn driver(status: &wire::DriverStatus) -> String {
     format!("{} {}", status.backend, status.driver_version)
         .trim_end()
         .to_owned()
@@ -178,7 +178,7 @@ fn slots(mig: wire::MigStatus, facts: &mut NodeFacts) -> Vec<MigSlot> {
 
 pub(crate) fn granted(response: wire::ReserveResponse) -> Result<Granted, WireError> {
     let allocation = response.allocation.ok_or(WireError::Missing("allocation"))?;
-    let grants = allocation.grants.into_iter().map(grant).collect::<Result<_, _>>()?;
+    let grants = allocation.grants.iter().map(grant).collect::<Result<_, _>>()?;
     Ok(Granted {
         plan: Plan { grants },
         existing: response.existing,
@@ -187,7 +187,7 @@ pub(crate) fn granted(response: wire::ReserveResponse) -> Result<Granted, WireEr
     })
 }
 
-fn grant(grant: wire::Grant) -> Result<Grant, ParseIdError> {
+fn grant(grant: &wire::Grant) -> Result<Grant, ParseIdError> {
     let room = Room {
         milli: MilliGpu::new(grant.milli),
         memory: MemoryBytes::new(grant.memory_bytes),

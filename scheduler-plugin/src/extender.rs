@@ -91,7 +91,7 @@ struct Verbs {
 async fn filter(State(verbs): State<Verbs>, request: Request) -> Response {
     verbs
         .serve("filter", request, async |extender, body| {
-            extender.filter(parse("ExtenderArgs", &body)?)
+            Ok(extender.filter(parse("ExtenderArgs", &body)?))
         })
         .await
 }
@@ -107,7 +107,7 @@ async fn prioritize(State(verbs): State<Verbs>, request: Request) -> Response {
 async fn bind(State(verbs): State<Verbs>, request: Request) -> Response {
     verbs
         .serve("bind", request, async |extender, body| {
-            extender.bind(parse("ExtenderBindingArgs", &body)?).await
+            Ok(extender.bind(parse("ExtenderBindingArgs", &body)?).await)
         })
         .await
 }

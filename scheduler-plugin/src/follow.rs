@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_proto::node::v1::{GetNodeRequest, Node, WatchNodeRequest};
+use berth_proto::node::v1::{GetNodeRequest, Node, WatchNodeRequest, WatchNodeResponse};
 use berth_runtime::{Block, dial::Target};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::{
@@ -16,11 +16,6 @@ use crate::{
     random::Backoff,
 };
 
-/// For one call: the start of a watch, or a look whether a silent daemon is still there.
-const CALL_DEADLINE: Duration = Duration::from_secs(3);
-/// A stream says something only when something changes. After this long it is asked whether it still could.
-const QUIET: Duration = Duration::from_secs(5);
-
 /// A daemon, and what its task needs.
 #[derive(Debug)]
 pub(crate) struct Follow {
@@ -29,6 +24,9 @@ pub(crate) struct Follow {
     pub(crate) client: Client,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) backoff: Backoff,
+    /// A stream says something only when something changes: after this long the daemon is asked whether it still could,
+    /// and has as long again to answer.
+    pub(crate) patience: Duration,
     /// Ready once the daemon was seen, or it is known why not.
     pub(crate) block: Block,
 }
@@ -69,7 +67,7 @@ impl Follow {
 
     async fn follow_stream(&mut self) -> Result<(), Problem> {
         let start = self.client.watch_node(WatchNodeRequest { after_generation: 0 });
-        let mut stream = call(start).await?;
+        let mut stream = call(self.patience, start).await?;
         let mut seen = false;
         while let Some(node) = self.next_state(&mut stream).await? {
             self.take(node)?;
@@ -84,15 +82,14 @@ impl Follow {
     }
 
     /// The next state, by the stream or by asking; `None` at the stream's end.
-    async fn next_state(
-        &mut self,
-        stream: &mut Streaming<berth_proto::node::v1::WatchNodeResponse>,
-    ) -> Result<Option<Option<Node>>, Problem> {
-        match timeout(QUIET, stream.message()).await {
+    async fn next_state(&mut self, stream: &mut Streaming<WatchNodeResponse>) -> Result<Option<Option<Node>>, Problem> {
+        match timeout(self.patience, stream.message()).await {
             Ok(Ok(Some(response))) => Ok(Some(response.node)),
             Ok(Ok(None)) => Ok(None),
             Ok(Err(status)) => Err(convert::call_error(&status).into()),
-            Err(_) => Ok(Some(call(self.client.get_node(GetNodeRequest {})).await?.node)),
+            Err(_) => Ok(Some(
+                call(self.patience, self.client.get_node(GetNodeRequest {})).await?.node,
+            )),
         }
     }
 
@@ -108,12 +105,12 @@ impl Follow {
     }
 }
 
-async fn call<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, Problem> {
-    match timeout(CALL_DEADLINE, call).await {
+async fn call<T>(deadline: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Problem> {
+    match timeout(deadline, call).await {
         Ok(answer) => Ok(answer.map_err(|status| convert::call_error(&status))?.into_inner()),
         Err(_) => Err(Problem {
             reason: "DaemonTimeout".to_owned(),
-            message: format!("the daemon did not answer within {CALL_DEADLINE:?}"),
+            message: format!("the daemon did not answer within {deadline:?}"),
         }),
     }
 }

@@ -178,14 +178,13 @@ impl Reserver {
         let same = held
             .as_ref()
             .filter(|held| held.node == *node && held.shape == ask.shape);
-        let (member, plan) = match (same, self.cluster.member_of(node)) {
-            (Some(held), Some(member)) => (member, held.plan.clone()),
-            _ => {
-                self.leave(seen, held.as_ref()).await;
-                match self.cluster.assume(uid, node, &ask.shape) {
-                    Ok(assumed) => (assumed.member, assumed.plan),
-                    Err(refusal) => return (Err(BindError::NoRoom(refusal)), None),
-                }
+        let (member, plan) = if let Some((member, held)) = self.cluster.member_of(node).zip(same) {
+            (member, held.plan.clone())
+        } else {
+            self.leave(seen, held.as_ref()).await;
+            match self.cluster.assume(uid, node, &ask.shape) {
+                Ok(assumed) => (assumed.member, assumed.plan),
+                Err(refusal) => return (Err(BindError::NoRoom(refusal)), None),
             }
         };
         let wanted = (&seen.pod, &ask.shape, &plan);

@@ -1,6 +1,6 @@
 //! `berthctl allocations`.
 
-use berth_placement::{MemoryBytes, MilliGpu};
+use berth_placement::MemoryBytes;
 use serde::Serialize;
 
 use super::{Cell, Flow, Page, Report, Table, Tone};
@@ -35,10 +35,10 @@ fn held(book: &Book, page: &Page) -> Table {
     let mut table = Table::new([
         ("HOLDER", Flow::Wrap(24)),
         ("STATE", Flow::Fixed),
-        ("GPUS", Flow::Wrap(8)),
+        ("GPUS", Flow::Wrap(12)),
         ("SINCE", Flow::Fixed),
         ("LAPSES", Flow::Fixed),
-        ("CLIENT", Flow::Wrap(16)),
+        ("CLIENT", Flow::Wrap(20)),
     ]);
     for allocation in &book.allocations {
         let holder = match &allocation.holder {
@@ -51,7 +51,7 @@ fn held(book: &Book, page: &Page) -> Table {
             AllocationState::Allocated | AllocationState::Leased => Tone::Good,
             AllocationState::Foreign | AllocationState::Unknown => Tone::Plain,
         };
-        let grants: Vec<_> = allocation.grants.iter().map(grant).collect();
+        let grants: Vec<_> = allocation.grants.iter().map(Grant::to_string).collect();
         table.row([
             Cell::from(holder),
             Cell::toned(allocation.state.as_str(), tone),
@@ -62,18 +62,6 @@ fn held(book: &Book, page: &Page) -> Table {
         ]);
     }
     table
-}
-
-/// `3`, `3 (0.25, 20 GiB)`, `3 (1g.10gb)`: the index, and how much of it where that is not all.
-fn grant(grant: &Grant) -> String {
-    let Grant { index, milli, memory_bytes, mig_profile, .. } = grant;
-    if !mig_profile.is_empty() {
-        format!("{index} ({mig_profile})")
-    } else if *milli == MilliGpu::WHOLE.get() {
-        index.to_string()
-    } else {
-        format!("{index} ({}, {})", MilliGpu::new(*milli), MemoryBytes::new(*memory_bytes))
-    }
 }
 
 fn out_of_band(book: &Book, node: &Node, page: &Page) -> Table {

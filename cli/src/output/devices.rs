@@ -3,7 +3,7 @@
 use berth_placement::MilliGpu;
 use serde::Serialize;
 
-use super::{Cell, Flow, Page, Report, Table, Tone, short_uuid, text::part_of};
+use super::{Cell, Flow, Page, Report, Table, Tone, short_uuid, text::gib_of};
 use crate::view::{Allocation, Book, Device, Health, HealthState, Holder, Node};
 
 /// All devices of a node, each with those who hold it.
@@ -67,7 +67,7 @@ impl Report for DeviceList {
             ("GPU", Flow::Fixed),
             ("UUID", Flow::Fixed),
             ("MODEL", Flow::Wrap(6)),
-            ("FREE", Flow::Fixed),
+            ("FREE GiB", Flow::Fixed),
             ("SHARE", Flow::Fixed),
             ("MIG", Flow::Fixed),
             ("NUMA", Flow::Fixed),
@@ -81,7 +81,7 @@ impl Report for DeviceList {
                 Cell::from(device.index.to_string()),
                 short_uuid(&device.uuid, &all).into(),
                 Cell::from(&device.model),
-                part_of(device.free.memory_bytes, device.memory_bytes).into(),
+                gib_of(device.free.memory_bytes, device.memory_bytes).into(),
                 if device.mig.enabled { Cell::from("-") } else { MilliGpu::new(device.free.milli).to_string().into() },
                 mig(device).into(),
                 number(device.numa_node).into(),

@@ -62,7 +62,7 @@ fn health(devices: &[Device]) -> String {
         (in_state(HealthState::Unhealthy), "unhealthy"),
         (in_state(HealthState::Unknown), "unknown"),
         (count(&|device| !device.schedulable), "cordoned"),
-        (count(&|device| device.out_of_band), "used by processes that nobody gave them to"),
+        (count(&|device| device.out_of_band), "in foreign use"),
         (count(&|device| device.missing), "missing"),
     ];
     joined(counts)
@@ -72,7 +72,7 @@ fn free(devices: &[Device]) -> String {
     let whole = devices.iter().filter(|device| !device.mig.enabled && device.free.milli == 1000).count();
     let shared = devices.iter().filter(|device| (1..1000).contains(&device.free.milli)).count();
     let instances = devices.iter().flat_map(|device| &device.mig.instances).filter(|instance| instance.free).count();
-    joined([(whole, "whole GPUs"), (shared, "GPUs in part"), (instances, "MIG instances")])
+    joined([(whole, "whole"), (shared, "in part"), (instances, "MIG instances")])
 }
 
 fn joined<const N: usize>(counts: [(usize, &str); N]) -> String {

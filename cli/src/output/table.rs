@@ -104,7 +104,7 @@ impl Table {
         }
     }
 
-    /// The width of each column: what its cells need, less what the widest columns that may wrap have to give.
+    /// The width of each column: what its cells need, less what those that may wrap have to give, the last one first.
     fn widths(&self, limit: usize) -> Vec<usize> {
         let needed = |(n, column): (usize, &Column)| {
             let cells = self.rows.iter().filter_map(|row| row.get(n)).map(|cell| length(&cell.text));
@@ -112,17 +112,12 @@ impl Table {
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(needed).collect();
         let gaps = GAP.len() * widths.len().saturating_sub(1);
-        while widths.iter().sum::<usize>() + gaps > limit {
-            let can_give = |(n, width): &(usize, usize)| {
-                self.columns.get(*n).is_some_and(|column| match column.flow {
-                    Flow::Fixed => false,
-                    Flow::Wrap(least) => *width > least.max(length(column.title)),
-                })
-            };
-            let widest = widths.iter().copied().enumerate().filter(can_give).max_by_key(|(_, width)| *width);
-            match widest.and_then(|(n, _)| widths.get_mut(n)) {
-                Some(width) => *width -= 1,
-                None => break,
+        let mut surplus = (widths.iter().sum::<usize>() + gaps).saturating_sub(limit);
+        for (column, width) in self.columns.iter().zip(&mut widths).rev() {
+            if let Flow::Wrap(least) = column.flow {
+                let given = surplus.min(width.saturating_sub(least.max(length(column.title))));
+                *width -= given;
+                surplus -= given;
             }
         }
         widths
@@ -195,15 +190,17 @@ mod tests {
     #[test]
     fn a_table_that_is_too_wide_goes_on_in_the_next_line() {
         let lines = "\
-A   HOLDER    WHY
-1   default/  two words
-    train-0   more than
-              fit
-22  -         bad
+A   HOLDER     WHY
+1   default/   two words
+    train-0    more than
+               fit
+22  -          bad
 ";
         let text = rendered(&sample(), 25, false);
         assert_eq!(text, lines);
         assert!(text.lines().all(|line| line.len() <= 25));
+        let wider = rendered(&sample(), 38, false);
+        assert!(wider.contains("1   default/train-0  two words more\n                     than fit\n"), "{wider}");
     }
 
     #[test]

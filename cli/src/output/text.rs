@@ -33,15 +33,13 @@ pub(super) fn time_of_day(unix_ms: u64) -> String {
     format!("{:02}:{:02}:{:02}Z", seconds / 3_600, seconds / 60 % 60, seconds % 60)
 }
 
-/// `59.6/79.6 GiB`.
-pub(super) fn part_of(part: u64, total: u64) -> String {
-    let (part, total) = (MemoryBytes::new(part).to_string(), MemoryBytes::new(total).to_string());
-    match (part.split_once(' '), total.split_once(' ')) {
-        (Some((number, unit)), Some((_, total_unit))) if unit == total_unit || number == "0" => {
-            format!("{number}/{total}")
-        }
-        _ => format!("{part}/{total}"),
-    }
+/// `39.6/79.6`, in GiB, rounded down.
+pub(super) fn gib_of(part: u64, total: u64) -> String {
+    let gib = |bytes: u64| {
+        let tenths = u128::from(bytes) * 10 >> 30;
+        if tenths % 10 == 0 { format!("{}", tenths / 10) } else { format!("{}.{}", tenths / 10, tenths % 10) }
+    };
+    format!("{}/{}", gib(part), gib(total))
 }
 
 /// Enough of the UUID to tell it from the others of its node, and to name the device on the command line.
@@ -94,10 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn a_part_shares_the_unit_of_its_total() {
-        assert_eq!(part_of(0, 80 << 30), "0/80 GiB");
-        assert_eq!(part_of(20 << 30, 80 << 30), "20/80 GiB");
-        assert_eq!(part_of(512 << 20, 80 << 30), "512 MiB/80 GiB");
+    fn a_part_of_a_memory_never_looks_larger_than_it_is() {
+        assert_eq!(gib_of(0, 80 << 30), "0/80");
+        assert_eq!(gib_of((20 << 30) - 1, 81_559 << 20), "19.9/79.6");
+        assert_eq!(gib_of(u64::MAX, u64::MAX), "17179869183.9/17179869183.9");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use args::{Command, Init, Instance, Mig, Proc};
 
 use crate::{
     abi, profiles,
-    scenario::{Driver, EditError, Effect, NewGpu, Presence, Process, Scenario, ScenarioFile},
+    scenario::{Driver, EditError, Effect, FileError, NewGpu, Presence, Process, Scenario, ScenarioFile},
 };
 
 /// Why a command did nothing.
@@ -24,6 +24,8 @@ pub enum CtlError {
     NoSuchFunction(String),
     #[error(transparent)]
     Edit(#[from] EditError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("cannot print")]
     Print(#[from] io::Error),
 }
@@ -35,6 +37,7 @@ impl CtlError {
             Self::Exists(_) => "StateFileExists",
             Self::NoSuchFunction(_) => "NoSuchFunction",
             Self::Edit(error) => error.reason(),
+            Self::File(error) => error.reason(),
             Self::Print(_) => "CannotPrint",
         }
     }
@@ -53,7 +56,7 @@ pub fn run(args: Args, out: &mut dyn io::Write) -> Result<(), CtlError> {
         Command::Init(init) => self::init(init, file, out)?,
         Command::Show { json } => {
             let file = file.ok_or(CtlError::NoFile)?;
-            let scenario = file.load().map_err(EditError::from)?;
+            let scenario = file.load()?;
             if json {
                 serde_json::to_writer_pretty(&mut *out, &scenario).map_err(io::Error::from)?;
                 writeln!(out)?;
@@ -87,7 +90,7 @@ fn init(init: Init, file: Option<ScenarioFile>, out: &mut dyn io::Write) -> Resu
     if let Some(version) = &init.driver {
         scenario.driver = Driver::at(version);
     }
-    file.save(&scenario).map_err(EditError::from)?;
+    file.save(&scenario)?;
     let (count, driver) = (scenario.gpus.len(), &scenario.driver.version);
     writeln!(out, "{}: {} with {count} GPUs, driver {driver}", file.path().display(), init.profile)?;
     Ok(())

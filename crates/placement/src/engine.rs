@@ -37,6 +37,8 @@ use self::{
     rebuild::Schedule,
     shapes::{ShapeId, Shapes},
 };
+use smallvec::SmallVec;
+
 use crate::{
     NodeName, NodeState, Plan, Reason, Refusal, Shape,
     fit,
@@ -166,8 +168,13 @@ impl Engine {
         match candidates {
             Candidates::All if top == 1 => self.decide_best(id, draw),
             Candidates::All => {
-                let fits = self.shapes.entries()[id as usize].index.fits();
-                let mut fits: Vec<Fit> = fits.map(|(slot, score)| Fit { at: 0, slot, score }).collect();
+                let fees = self.fees(id);
+                let fits = self.shapes.entries()[id as usize].index.fits().map(|(slot, score)| Fit {
+                    at: 0,
+                    slot,
+                    score: score - fees[self.nodes.cell(slot).0.class as usize],
+                });
+                let mut fits: Vec<Fit> = fits.collect();
                 self.order(&mut fits, draw);
                 Decision {
                     fitting: fits.len(),
@@ -232,6 +239,7 @@ impl Engine {
 
     /// The shape's place, with its scores up to date.
     fn synced(&mut self, shape: &Shape) -> ShapeId {
+        self.look_at_prices();
         let id = self.shapes.id(shape, self.nodes.catalog_mut(), self.config.cached_shapes);
         self.sync(id);
         id
@@ -259,14 +267,17 @@ impl Engine {
     fn decide_best(&mut self, id: ShapeId, draw: u64) -> Decision {
         let index = &self.shapes.entries()[id as usize].index;
         let fitting = index.fitting() as usize;
-        let Some((score, ties)) = index.best() else {
+        let fees = self.fees(id);
+        let by_block = || self.nodes.class_of_block().iter().map(|class| fees[*class as usize]);
+        let Some((score, ties)) = index.best(by_block()) else {
             return Decision::default();
         };
         let nth = u32::try_from(draw % u64::from(ties)).unwrap_or(0);
         let slot = match self.config.ties {
-            Ties::Random => index.nth_best(score, nth),
+            Ties::Random => index.nth_best(by_block(), score, nth),
             Ties::Name => {
-                let tied = index.fits().filter(|(_, other)| same(*other, score));
+                let net = |slot: u32, score: f64| score - fees[self.nodes.cell(slot).0.class as usize];
+                let tied = index.fits().filter(|(slot, other)| same(net(*slot, *other), score));
                 tied.map(|(slot, _)| slot).min_by_key(|slot| self.nodes.state(*slot).map(|state| &state.name))
             }
         };
@@ -278,10 +289,18 @@ impl Engine {
         }
     }
 
+    /// By class, what the shape pays for using it.
+    fn fees(&self, id: ShapeId) -> SmallVec<[f64; 32]> {
+        let ask = &self.shapes.entries()[id as usize].ask;
+        let classes = (0..).zip(self.nodes.classes());
+        classes.map(|(id, class)| self.scorer.fee(ask, id, class, self.nodes.totals())).collect()
+    }
+
     /// The named nodes: those that fit, and the others with the reason. By position in `names`.
     fn split(&self, id: ShapeId, names: &[NodeName]) -> (Vec<Fit>, Vec<(usize, Refusal)>) {
         let entry = &self.shapes.entries()[id as usize];
         let mut memo = fit::Refusals::new(&entry.shape);
+        let fees = self.fees(id);
         let (mut fits, mut refused) = (Vec::new(), Vec::new());
         for (at, name) in names.iter().enumerate() {
             let slot = self.nodes.slot(name.as_str());
@@ -291,6 +310,7 @@ impl Engine {
             };
             let score = entry.index.score(slot);
             if score > UNFIT {
+                let score = score - fees[self.nodes.cell(slot).0.class as usize];
                 fits.push(Fit { at, slot, score });
             } else if let Some(refusal) = memo.of(state) {
                 refused.push((at, refusal));

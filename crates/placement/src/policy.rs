@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::{
     NodeState, PolicyName,
     engine::{
-        Weights,
+        Class, Weights,
+        totals::Totals,
         catalog::{Ask, small},
         cell::{Cell, Level},
     },
@@ -83,6 +84,15 @@ impl Scorer {
         };
         score.total += SUSPECT * f64::from(offer.suspects);
         Some(score)
+    }
+
+    /// What it costs to use a node of a class that others need more: to be taken off the score. It changes with every
+    /// placement, and is the same for all nodes of the class.
+    pub(crate) fn fee(&self, ask: &Ask, id: u32, class: &Class, totals: &Totals) -> f64 {
+        if self.policy != PolicyName::Fragmentation {
+            return 0.0;
+        }
+        self.weights.class_pressure * self.prices.class(id, totals) * gradient::size(ask, class.kinds.first().copied())
     }
 
     /// What the score is made of; empty where the shape does not fit.

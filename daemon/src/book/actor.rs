@@ -275,7 +275,16 @@ impl Actor {
     }
 
     fn note(&mut self, now_ms: u64, finding: Finding) {
-        self.turn.touched |= self.conditions.note(now_ms, finding);
+        let Finding { kind, status, reason, message } = finding.clone();
+        if !self.conditions.note(now_ms, finding) {
+            return;
+        }
+        self.turn.touched = true;
+        if status {
+            info!(condition = kind.as_str(), reason, %message, "holds");
+        } else {
+            warn!(condition = kind.as_str(), reason, %message, "does not hold");
+        }
     }
 
     fn note_reconciled(&mut self, now_ms: u64) {
@@ -313,11 +322,13 @@ impl Actor {
         }
         self.keeper.compact(&self.ledger);
         let finding = self.keeper.finding(now_ms);
-        if self.conditions.note(now_ms, finding) {
-            // Told with the next number, whether that could be kept or not.
+        let touched_before = std::mem::take(&mut self.turn.touched);
+        self.note(now_ms, finding);
+        if self.turn.touched {
+            // Told with a number of its own, whether that could be kept or not.
             self.touch();
-            self.turn.touched = true;
         }
+        self.turn.touched |= touched_before;
         if self.turn.changed || self.turn.touched {
             self.publish();
         }

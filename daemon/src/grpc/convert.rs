@@ -8,7 +8,7 @@ pub(super) mod node;
 
 use berth_ledger::{Claim, ClaimState, Drift, Event, Holder, RequestRefused};
 use berth_placement::{
-    DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, LeaseId, MemoryBytes, MigProfile, MilliGpu, NodeVerdict,
+    DeviceState, GpuShape, Grant, GrantSize, MemoryBytes, MigProfile, MilliGpu, NodeVerdict,
     ParseIdError, PodRef, PodUid, Room, Shape, ShareSize, shape::MAX_COUNT,
 };
 use berth_proto::node::v1 as wire;

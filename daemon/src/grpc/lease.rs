@@ -19,7 +19,7 @@ use super::{
     stream::{Closed, Sink},
     watch::PacedViews,
 };
-use crate::book::{Acquired, Book, BookError, Lease, NodeView};
+use crate::book::{Acquired, Book, Lease, NodeView};
 
 /// What the client asked.
 #[derive(Debug)]

@@ -149,6 +149,7 @@ impl NodeApi {
                 AcknowledgeError::UnknownDevice(uuid) => {
                     ApiError::Book(BookError::Refused(RequestRefused::UnknownDevice(uuid)))
                 }
+                AcknowledgeError::Busy => ApiError::MonitorBusy,
                 AcknowledgeError::Stopped => ApiError::Draining,
             })?;
         // The view follows within a moment; the answer does not wait for it.

@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::book::BookError;
 
 /// The domain of every reason.
-pub const ERROR_DOMAIN: &str = "gpu.berth.dev";
+const ERROR_DOMAIN: &str = "gpu.berth.dev";
 
 /// Why a call did not do what it was asked.
 #[derive(Debug, Clone, Error)]

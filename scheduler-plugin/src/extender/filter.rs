@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use berth_kube_api::{
     Pod,
-    extender::{ExtenderArgs, ExtenderFilterResult, NodeList},
+    extender::{ExtenderArgs, ExtenderFilterResult, NodeList, RawNode},
     pod_shape,
 };
-use berth_placement::{GpuShape, PodRef, Shape};
+use berth_placement::{GpuShape, NodeName, PodRef, Shape};
 use tracing::info;
 use uuid::Uuid;
 
-use super::{Answer, Extender, ExtenderError, answer};
+use super::{Answer, Extender, answer};
 use crate::{
     cluster::Ranking,
     decisions::{Decision, NAMED, Outcome, device_names},
@@ -44,7 +44,7 @@ impl Offer {
     pub(super) fn names(&self) -> Vec<&str> {
         match self {
             Self::Names(names) => names.iter().map(String::as_str).collect(),
-            Self::Nodes(nodes) => nodes.items.iter().map(|node| node.name()).collect(),
+            Self::Nodes(nodes) => nodes.items.iter().map(RawNode::name).collect(),
         }
     }
 
@@ -97,15 +97,15 @@ impl Asked {
 }
 
 impl Extender {
-    pub(super) fn filter(&self, args: ExtenderArgs) -> Result<Answer, ExtenderError> {
+    pub(super) fn filter(&self, args: ExtenderArgs) -> Answer {
         let result = Asked::of(args).and_then(|asked| self.filter_asked(asked));
-        Ok(result.unwrap_or_else(|Senseless { reason, message }| {
+        result.unwrap_or_else(|Senseless { reason, message }| {
             let result = ExtenderFilterResult {
                 error: format!("{reason}: {message}"),
                 ..ExtenderFilterResult::default()
             };
             answer("refused", result)
-        }))
+        })
     }
 
     fn filter_asked(&self, asked: Asked) -> Result<Answer, Senseless> {
@@ -186,7 +186,7 @@ impl Extender {
         self.metrics.decided(policy.as_str(), outcome.label());
         let id = self.ids.next();
         let fitting = ranking.fits.len();
-        info!(%pod, %shape, %policy, decision = %id, candidates = names.len(), fitting, best = node.map(|node| node.as_str()), ?refused, "decided");
+        info!(%pod, %shape, %policy, decision = %id, candidates = names.len(), fitting, best = node.map(NodeName::as_str), ?refused, "decided");
         let examples = ranking.refused.iter().take(NAMED);
         self.decisions.push(Decision {
             id,

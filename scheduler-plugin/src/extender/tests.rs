@@ -244,7 +244,6 @@ async fn malformed_bodies_are_refused_with_the_position() {
         ("", "line 1 column 0"),
         ("{", "line 1 column 1"),
         ("nonsense", "line 1 column"),
-        ("[]", "invalid length"),
         ("{\"Pod\":\n 5}", "line 2 column"),
         (
             r#"{"Pod":{"spec":{"containers":[{"resources":{"requests":{"cpu":"a lot"}}}]}}}"#,
@@ -400,30 +399,29 @@ proptest! {
         let start = at.min(body.len());
         let end = (start + length).min(body.len());
         body.splice(start..end, put);
-        check(["/filter", "/prioritize", "/bind"][verb], body)?;
+        check(["/filter", "/prioritize", "/bind"][verb], body);
     }
 
     #[test]
     fn no_json_panics(value in json_value(), verb in 0_usize..3) {
         let keys = ["Pod", "Nodes", "NodeNames", "PodUID", "PodName", "Node"];
         let body: serde_json::Map<_, _> = keys.iter().map(|key| ((*key).to_owned(), value.clone())).collect();
-        check(["/filter", "/prioritize", "/bind"][verb], Value::from(body).to_string().into())?;
+        check(["/filter", "/prioritize", "/bind"][verb], Value::from(body).to_string().into());
     }
 }
 
 /// Answers with JSON, and says what is wrong where it is not 200.
-fn check(path: &str, body: Vec<u8>) -> Result<(), TestCaseError> {
+fn check(path: &str, body: Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let (status, answer) = runtime.block_on(async { post(&two_nodes(), path, body).await });
-    let answer: Value = serde_json::from_str(&answer).map_err(|error| TestCaseError::fail(error.to_string()))?;
-    prop_assert!(
-        status == StatusCode::OK || !answer["Error"].as_str().unwrap_or_default().is_empty(),
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert!(
+        status == StatusCode::OK || !answer["Error"].as_str().unwrap().is_empty(),
         "{status}"
     );
-    Ok(())
 }
 
 fn json_value() -> impl Strategy<Value = Value> {

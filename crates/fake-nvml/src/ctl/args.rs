@@ -233,7 +233,7 @@ pub(super) enum Mig {
         /// First memory slice.
         #[arg(long)]
         start: Option<u32>,
-        /// Slices of each compute instance, to share the GPU instance: `--compute 1,2`.
+        /// Slices of each compute instance, to share the GPU instance: `--compute 2,1`.
         #[arg(long, value_name = "SLICES", value_delimiter = ',')]
         compute: Vec<u32>,
     },

@@ -38,7 +38,7 @@ fn every_verb_leaves_its_mark() {
         "remove 3",
         "process add 0 4711 1024 --name train --kind graphics --sm 80",
         "mig enable 1",
-        "mig create 1 3g.40gb --compute 1,2",
+        "mig create 1 3g.40gb --compute 2,1",
         "mig create 1 1g.10gb",
         "process add 1 99 100 --instance 2:0",
         "set 0 temperature_c 91",

@@ -39,6 +39,13 @@ impl Engine {
             .map(|(slot, state)| {
                 let (cell, worth) = self.nodes.cell(slot);
                 let score = self.scorer.score(cell, worth, &ask);
+                let fee = self.nodes.classes().get(cell.class as usize).map_or(0.0, |class| {
+                    self.scorer.fee(&ask, cell.class, class, self.nodes.totals())
+                });
+                let mut terms = self.scorer.terms(cell, worth, &ask);
+                if score.is_some() && fee > 0.0 {
+                    terms.push(("class", -fee));
+                }
                 let preferred = score.and_then(|score| score.level);
                 let preferred = preferred.and_then(|level| self.nodes.device_of(slot, &level));
                 let mut verdict = fit::explain(state, shape);
@@ -48,8 +55,8 @@ impl Engine {
                 NodeExplanation {
                     node: state.name.clone(),
                     rank: None,
-                    score: score.map(|score| score.total),
-                    terms: self.scorer.terms(cell, worth, &ask),
+                    score: score.map(|score| score.total - fee),
+                    terms,
                     verdict,
                 }
             })

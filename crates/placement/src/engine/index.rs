@@ -5,7 +5,8 @@
 /// Score of a node on which the shape does not fit.
 pub(crate) const UNFIT: f64 = f64::NEG_INFINITY;
 
-const BLOCK: usize = 64;
+/// Slots that are looked at as one. All nodes of a block are of one class.
+pub(crate) const BLOCK: usize = 64;
 
 #[derive(Debug, Clone, Copy)]
 struct Best {
@@ -74,16 +75,17 @@ impl Index {
         }
     }
 
-    /// The best score and how many nodes share it; `None` where the shape fits nowhere.
-    pub(crate) fn best(&self) -> Option<(f64, u32)> {
-        let best = self.blocks.iter().fold(NONE, |best, block| best.join(*block));
+    /// The best score less its block's fee, and how many nodes share it; `None` where the shape fits nowhere.
+    pub(crate) fn best(&self, fees: impl Iterator<Item = f64>) -> Option<(f64, u32)> {
+        let net = self.blocks.iter().zip(fees).map(|(block, fee)| block.less(fee));
+        let best = net.fold(NONE, Best::join);
         (best.ties > 0).then_some((best.score, best.ties))
     }
 
     /// The slot of the `nth` node (from 0, in the order of slots) with this score, which must be the best one.
-    pub(crate) fn nth_best(&self, score: f64, mut nth: u32) -> Option<u32> {
-        for (at, block) in self.blocks.iter().enumerate() {
-            if !same(block.score, score) {
+    pub(crate) fn nth_best(&self, fees: impl Iterator<Item = f64>, score: f64, mut nth: u32) -> Option<u32> {
+        for (at, (block, fee)) in self.blocks.iter().zip(fees).enumerate() {
+            if !same(block.less(fee).score, score) {
                 continue;
             }
             if nth >= block.ties {
@@ -91,7 +93,7 @@ impl Index {
                 continue;
             }
             let slots = (at * BLOCK..).zip(self.scores.iter().skip(at * BLOCK).take(BLOCK));
-            let found = slots.filter(|(_, other)| same(**other, score)).nth(nth as usize);
+            let found = slots.filter(|(_, other)| same(**other, block.score)).nth(nth as usize);
             return found.and_then(|(slot, _)| u32::try_from(slot).ok());
         }
         None
@@ -109,6 +111,13 @@ impl Index {
 }
 
 impl Best {
+    fn less(self, fee: f64) -> Self {
+        Self {
+            score: self.score - fee,
+            ..self
+        }
+    }
+
     fn join(self, other: Self) -> Self {
         if other.score > self.score {
             other
@@ -148,6 +157,11 @@ mod tests {
 
     use super::*;
 
+    /// One fee per block.
+    fn fees() -> impl Iterator<Item = f64> {
+        [1.0, 0.0, 2.0, 1.0, 0.5].into_iter()
+    }
+
     proptest! {
         #[test]
         fn the_best_is_what_a_full_scan_finds(changes in prop::collection::vec((0_u32..300, 0_u8..5), 1..400)) {
@@ -157,11 +171,12 @@ mod tests {
                 let score = if level == 0 { UNFIT } else { f64::from(level) };
                 index.set(slot, score);
                 plain[slot as usize] = score;
+                let plain: Vec<f64> = (0..300).map(|at: usize| plain[at] - fees().nth(at / BLOCK).unwrap()).collect();
                 let top = plain.iter().copied().fold(UNFIT, f64::max);
                 let ties: Vec<u32> = (0..300).filter(|slot| top > UNFIT && same(plain[*slot as usize], top)).collect();
-                prop_assert_eq!(index.best().map_or(0, |(_, ties)| ties as usize), ties.len());
+                prop_assert_eq!(index.best(fees()).map_or(0, |(_, ties)| ties as usize), ties.len());
                 for (nth, slot) in (0..).zip(&ties) {
-                    prop_assert_eq!(index.nth_best(top, nth), Some(*slot));
+                    prop_assert_eq!(index.nth_best(fees(), top, nth), Some(*slot));
                 }
                 prop_assert_eq!(index.fitting() as usize, plain.iter().filter(|score| **score > UNFIT).count());
                 prop_assert_eq!(index.fits().count(), index.fitting() as usize);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::{
     catalog::{Catalog, KindId, small},
     cell::Cell,
+    index::BLOCK,
     log::ChangeLog,
     totals::Totals,
 };
@@ -20,7 +21,10 @@ pub(crate) struct Nodes {
     /// [`Scorer::worth`] of each cell.
     worth: Vec<f64>,
     by_name: HashMap<NodeName, u32>,
-    vacant: Vec<u32>,
+    /// By class: slots of its blocks that no node has.
+    vacant: Vec<Vec<u32>>,
+    /// By block of slots: the class that all its nodes are of.
+    class_of_block: Vec<u32>,
     classes: Classes,
     catalog: Catalog,
     log: ChangeLog,
@@ -45,6 +49,9 @@ pub(crate) struct Class {
     pub(crate) cpu: Option<u64>,
 }
 
+/// A class has blocks of slots of its own, so there must not be too many.
+const MOST_CLASSES: usize = 128;
+
 #[derive(Debug, Clone, Default)]
 struct Classes {
     all: Vec<Class>,
@@ -53,41 +60,53 @@ struct Classes {
 
 impl Nodes {
     pub(crate) fn upsert(&mut self, state: NodeState, scorer: &Scorer) {
-        let known = self.by_name.get(&state.name).copied();
-        let slot = known.unwrap_or_else(|| self.vacancy(&state.name));
-        let at = slot as usize;
-        if !self.slots[at].state.as_ref().is_some_and(|old| same_devices(old, &state)) {
-            self.leave(slot);
-            let kinds: Vec<KindId> = state.devices.iter().map(|device| self.catalog.kind(device)).collect();
-            self.slots[at].class = self.classes.id(&kinds, state.cpu_total);
-            self.totals.join(self.slots[at].class, kinds.len());
-            self.slots[at].kinds = kinds;
-            self.largest.widen(&state);
-        }
-        self.slots[at].state = Some(state);
+        let known = self.slot(state.name.as_str());
+        let same = known.filter(|slot| self.state(*slot).is_some_and(|old| same_devices(old, &state)));
+        let slot = same.unwrap_or_else(|| self.settle(&state, scorer));
+        self.slots[slot as usize].state = Some(state);
         self.refresh(slot, scorer);
     }
 
-    fn vacancy(&mut self, name: &NodeName) -> u32 {
-        let slot = self.vacant.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                state: None,
-                kinds: Vec::new(),
-                class: 0,
-            });
-            self.cells.push(Cell::default());
-            self.worth.push(0.0);
-            small(self.slots.len() - 1)
-        });
-        self.by_name.insert(name.clone(), slot);
+    /// Gives a node a slot in a block of its class; one that it had elsewhere it leaves.
+    fn settle(&mut self, state: &NodeState, scorer: &Scorer) -> u32 {
+        self.remove(&state.name, scorer);
+        let kinds: Vec<KindId> = state.devices.iter().map(|device| self.catalog.kind(device)).collect();
+        let class = self.classes.id(&kinds, state.cpu_total);
+        self.largest.widen(state);
+        self.totals.join(class, kinds.len());
+        let at = class as usize;
+        if self.vacant.len() <= at {
+            self.vacant.resize(at + 1, Vec::new());
+        }
+        let slot = self.vacant[at].pop().unwrap_or_else(|| self.open_block(class));
+        self.slots[slot as usize].kinds = kinds;
+        self.by_name.insert(state.name.clone(), slot);
         slot
+    }
+
+    fn open_block(&mut self, class: u32) -> u32 {
+        let first = small(self.slots.len());
+        let end = first + small(BLOCK);
+        self.class_of_block.push(class);
+        let vacant = Slot {
+            state: None,
+            kinds: Vec::new(),
+            class,
+        };
+        self.slots.resize(end as usize, vacant);
+        self.cells.resize(end as usize, Cell::default());
+        self.worth.resize(end as usize, 0.0);
+        // The first one is taken, the others follow in their order.
+        self.vacant[class as usize].extend((first + 1..end).rev());
+        first
     }
 
     pub(crate) fn remove(&mut self, name: &NodeName, scorer: &Scorer) {
         if let Some(slot) = self.by_name.remove(name) {
             self.leave(slot);
-            self.slots[slot as usize].state = None;
-            self.vacant.push(slot);
+            let Slot { state, class, .. } = &mut self.slots[slot as usize];
+            *state = None;
+            self.vacant[*class as usize].push(slot);
             self.refresh(slot, scorer);
         }
     }
@@ -133,6 +152,16 @@ impl Nodes {
     pub(crate) fn revalue(&mut self, scorer: &Scorer) {
         for (cell, worth) in self.cells.iter().zip(&mut self.worth) {
             *worth = scorer.worth(cell);
+        }
+    }
+
+    /// After prices of blocks changed: nodes that have one count as changed.
+    pub(crate) fn touch_blocks(&mut self, scorer: &Scorer) {
+        for (slot, (cell, worth)) in (0..).zip(self.cells.iter().zip(&mut self.worth)) {
+            if cell.wholes() > 1 {
+                *worth = scorer.worth(cell);
+                self.log.push(slot);
+            }
         }
     }
 
@@ -200,6 +229,11 @@ impl Nodes {
         &self.totals
     }
 
+    /// By block of slots.
+    pub(crate) fn class_of_block(&self) -> &[u32] {
+        &self.class_of_block
+    }
+
     pub(crate) fn classes(&self) -> &[Class] {
         &self.classes.all
     }
@@ -235,7 +269,11 @@ impl Classes {
         if let Some(id) = self.ids.get(&class) {
             return *id;
         }
+        // A cluster of many different nodes: those that come late count as one class.
         let id = small(self.all.len());
+        if self.all.len() >= MOST_CLASSES {
+            return id - 1;
+        }
         self.all.push(class.clone());
         self.ids.insert(class, id);
         id

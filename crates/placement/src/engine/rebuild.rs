@@ -13,6 +13,7 @@ use super::{
     totals::Totals,
 };
 use crate::{
+    PolicyName, Shape,
     mix::Demand,
     policy::Scorer,
     tables::{Extent, Prices, Supply, Values},
@@ -21,12 +22,9 @@ use crate::{
 /// Work to be done off the path of decisions. Pure: it may run on any thread.
 #[derive(Debug)]
 pub struct RebuildJob {
-    /// `None`: the workload is what it was, only prices moved.
-    demand: Option<Vec<Demand>>,
+    demand: Vec<Demand>,
     coverage: f64,
     scorer: Scorer,
-    supply: Arc<Supply>,
-    known: Arc<Vec<Demand>>,
     kinds: Vec<Kind>,
     classes: Vec<Class>,
     totals: Totals,
@@ -38,20 +36,16 @@ pub struct RebuildJob {
 /// What a [`RebuildJob`] made.
 #[derive(Debug)]
 pub struct Tables {
-    pub(super) scorer: Scorer,
-    pub(super) supply: Arc<Supply>,
-    pub(super) demand: Arc<Vec<Demand>>,
-    pub(super) worth: Vec<f64>,
-    pub(super) indexes: Vec<(EntryId, Index)>,
+    scorer: Scorer,
+    worth: Vec<f64>,
+    indexes: Vec<(EntryId, Index)>,
     /// Changes before this position are in the indexes.
-    pub(super) position: u64,
+    position: u64,
 }
 
-/// When to look again: what the engine keeps between jobs.
+/// When to look again.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Schedule {
-    supply: Arc<Supply>,
-    demand: Arc<Vec<Demand>>,
     /// On the clock of the mix.
     next_mix: f64,
     /// In decisions.
@@ -69,45 +63,39 @@ const OF_HALF_LIFE: f64 = 0.125;
 
 impl Engine {
     /// A pod asks for a place for the first time: the mix learns from it. Call it once per pod.
-    pub fn observe(&mut self, shape: &crate::Shape) {
+    pub fn observe(&mut self, shape: &Shape) {
         self.mix.arrived(shape);
     }
 
     /// A pod was placed, or is found running. Together with [`Engine::ended`] this tells how long shapes stay.
-    pub fn started(&mut self, shape: &crate::Shape) {
+    pub fn started(&mut self, shape: &Shape) {
         self.mix.started(shape);
     }
 
     /// A pod that [started](Engine::started) is gone.
-    pub fn ended(&mut self, shape: &crate::Shape) {
+    pub fn ended(&mut self, shape: &Shape) {
         self.mix.ended(shape);
     }
 
     /// New tables are due: run the job, on another thread if there is one, and [install](Engine::install) what it makes.
     /// `None` while one is out, and where nothing is due. Cheap enough to be asked after each decision.
     pub fn pending_rebuild(&mut self) -> Option<RebuildJob> {
-        if self.schedule.running || !self.scorer.policy.is_gradient() || self.nodes.kinds() == 0 {
+        let due = self.mix.clock() >= self.schedule.next_mix || self.schedule.kinds != self.nodes.kinds();
+        if !due || self.schedule.running || !self.config.policy.is_gradient() {
             return None;
         }
-        let mix_due = self.mix.clock() >= self.schedule.next_mix || self.schedule.kinds != self.nodes.kinds();
-        let mix_due = mix_due && !self.mix.is_empty();
-        if !mix_due && !self.prices_moved() {
+        if self.nodes.kinds() == 0 || self.mix.is_empty() {
             return None;
         }
-        if mix_due {
-            let clock = self.mix.clock();
-            let soon = (clock * (GROWTH - 1.0)).min(self.config.mix.half_life * OF_HALF_LIFE);
-            self.schedule.next_mix = clock + soon.max(1.0).floor();
-            self.schedule.kinds = self.nodes.kinds();
-        }
-        self.schedule.next_prices = self.decisions + LOOK;
+        let clock = self.mix.clock();
+        let soon = (clock * (GROWTH - 1.0)).min(self.config.mix.half_life * OF_HALF_LIFE);
+        self.schedule.next_mix = clock + soon.max(1.0).floor();
+        self.schedule.kinds = self.nodes.kinds();
         self.schedule.running = true;
         Some(RebuildJob {
-            demand: mix_due.then(|| self.mix.demand()),
+            demand: self.mix.demand(),
             coverage: self.config.mix.coverage,
             scorer: self.scorer.clone(),
-            supply: self.schedule.supply.clone(),
-            known: self.schedule.demand.clone(),
             kinds: self.nodes.catalog().kinds().to_vec(),
             classes: self.nodes.classes().to_vec(),
             totals: self.nodes.totals().clone(),
@@ -117,22 +105,11 @@ impl Engine {
         })
     }
 
-    fn prices_moved(&mut self) -> bool {
-        if self.scorer.policy != crate::PolicyName::Fragmentation || self.decisions < self.schedule.next_prices {
-            return false;
-        }
-        self.schedule.next_prices = self.decisions + LOOK;
-        let now = self.schedule.supply.scarcity(self.nodes.totals());
-        now.moved(self.scorer.prices.scarcity())
-    }
-
     /// Puts new tables in place.
     pub fn install(&mut self, tables: Tables) {
         self.version += 1;
         let scale = self.scorer.scale;
         self.scorer = tables.scorer;
-        self.schedule.supply = tables.supply;
-        self.schedule.demand = tables.demand;
         self.schedule.running = false;
         if self.scorer.scale != scale {
             // A larger node came meanwhile: what the job reckoned is in another measure.
@@ -144,6 +121,25 @@ impl Engine {
         for (id, index) in tables.indexes {
             self.shapes.install(id, index, tables.position, self.version);
         }
+        self.reprice();
+    }
+
+    /// Looks from time to time whether blocks of GPUs became scarcer or less scarce. That concerns few nodes: those that
+    /// have such blocks.
+    pub(super) fn look_at_prices(&mut self) {
+        if self.decisions >= self.schedule.next_prices && self.config.policy == PolicyName::Fragmentation {
+            self.schedule.next_prices = self.decisions + LOOK;
+            self.reprice();
+        }
+    }
+
+    fn reprice(&mut self) {
+        let Scorer { prices, values, weights, .. } = &self.scorer;
+        let renewed = prices.renewed(self.nodes.catalog().kinds(), values, self.nodes.totals(), weights);
+        if let Some(prices) = renewed {
+            self.scorer.prices = Arc::new(prices);
+            self.nodes.touch_blocks(&self.scorer);
+        }
     }
 }
 
@@ -151,49 +147,39 @@ impl RebuildJob {
     /// Milliseconds of work: not for the path of decisions.
     pub fn run(self) -> Tables {
         let mut scorer = self.scorer;
-        let mut supply = self.supply;
-        let known = match self.demand {
-            Some(demand) => {
-                let gradient = scorer.policy == crate::PolicyName::Fragmentation;
-                let extent = Extent {
-                    cpu: whole(scorer.scale.cpu),
-                    gpus: whole(scorer.scale.gpu / 1000.0) as usize,
-                    completion: gradient,
-                };
-                // FGD counts a remainder by the share of pods that fit it, as it is.
-                let liquidity = if gradient { scorer.weights.liquidity } else { 1.0 };
-                let weights = Weights {
-                    liquidity,
-                    ..scorer.weights.clone()
-                };
-                scorer.values = Arc::new(Values::new(&demand, self.coverage, &self.kinds, &weights, extent));
-                supply = Arc::new(Supply::new(&demand, &self.classes, &self.kinds, &self.totals));
-                Arc::new(demand)
-            }
-            None => self.known,
-        };
-        let scarcity = supply.scarcity(&self.totals);
-        scorer.prices = Arc::new(Prices::new(&known, &self.kinds, &scorer.values, scarcity, &scorer.weights));
+        scorer.values = Arc::new(values(&self.demand, self.coverage, &self.kinds, &scorer));
+        let supply = Arc::new(Supply::new(self.demand, &self.classes, &self.kinds, &self.totals));
+        let prices = Prices::new(supply, &self.kinds, &scorer.values, &self.totals, &scorer.weights);
+        scorer.prices = Arc::new(prices);
         let alike = Alike::new(&self.cells);
         let worth: Vec<f64> = alike.distinct.iter().map(|cell| scorer.worth(cell)).collect();
         let index = |ask: &Ask| {
-            let scores: Vec<f64> = alike
-                .distinct
-                .iter()
-                .zip(&worth)
-                .map(|(cell, worth)| total(scorer.score(cell, *worth, ask)))
-                .collect();
+            let cells = alike.distinct.iter().zip(&worth);
+            let scores: Vec<f64> = cells.map(|(cell, worth)| total(scorer.score(cell, *worth, ask))).collect();
             Index::of(alike.spread(&scores))
         };
         Tables {
             indexes: self.asks.iter().map(|(id, ask)| (*id, index(ask))).collect(),
             worth: alike.spread(&worth),
             scorer,
-            supply,
-            demand: known,
             position: self.position,
         }
     }
+}
+
+fn values(demand: &[Demand], coverage: f64, kinds: &[Kind], scorer: &Scorer) -> Values {
+    let gradient = scorer.policy == PolicyName::Fragmentation;
+    let extent = Extent {
+        cpu: whole(scorer.scale.cpu),
+        gpus: whole(scorer.scale.gpu / 1000.0) as usize,
+        completion: gradient,
+    };
+    // FGD counts a remainder by the share of pods that fit it, as it is.
+    let weights = Weights {
+        liquidity: if gradient { scorer.weights.liquidity } else { 1.0 },
+        ..scorer.weights.clone()
+    };
+    Values::new(demand, coverage, kinds, &weights, extent)
 }
 
 /// Nodes that are the same to a policy are reckoned once.

@@ -5,8 +5,9 @@ use super::cell::Cell;
 /// Sums over the nodes that are open.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// Free thousandths of GPUs, by class.
+    /// Free thousandths of GPUs, by class, and of all classes.
     free: Vec<u64>,
+    all: u64,
     /// GPUs of all nodes, by class.
     gpus: Vec<u64>,
     /// How many nodes have exactly this many whole free GPUs.
@@ -32,6 +33,7 @@ impl Totals {
             self.wholes.resize(wholes + 1, 0);
         }
         self.free[class] = step(self.free[class], u64::from(cell.free()));
+        self.all = step(self.all, u64::from(cell.free()));
         self.wholes[wholes] = step(self.wholes[wholes], 1);
     }
 
@@ -63,7 +65,7 @@ impl Totals {
 
     /// Free GPUs of all nodes, in GPUs.
     pub(crate) fn free(&self) -> f64 {
-        gpus(self.free.iter().sum())
+        gpus(self.all)
     }
 
     /// Whole free GPUs on nodes that have at least `least` of them.

@@ -131,7 +131,7 @@ pub(super) fn worth(scorer: &Scorer, cell: &Cell) -> f64 {
 pub(super) fn score(scorer: &Scorer, cell: &Cell, worth: f64, ask: &Ask, offer: Offer) -> Score {
     let (after, level) = best_after(scorer, cell, ask, offer);
     Score {
-        total: after.total() - worth - pack(scorer, cell, ask) - class(scorer, cell, ask),
+        total: after.total() - worth - pack(scorer, cell, ask),
         level,
     }
 }
@@ -147,7 +147,6 @@ pub(super) fn terms(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> Te
     ];
     if scorer.policy == PolicyName::Fragmentation {
         terms.push(("completion", after.completion - before.completion));
-        terms.push(("class", -class(scorer, cell, ask)));
     }
     terms
 }
@@ -202,13 +201,8 @@ fn pack(scorer: &Scorer, cell: &Cell, ask: &Ask) -> f64 {
     scorer.weights.pack * (0.5 * cpu / scorer.scale.cpu + 0.5 * f64::from(cell.free()) / scorer.scale.gpu)
 }
 
-/// What it costs that others need this class more.
-fn class(scorer: &Scorer, cell: &Cell, ask: &Ask) -> f64 {
-    if scorer.policy == PolicyName::Fgd {
-        return 0.0;
-    }
-    let kind = cell.levels.first().map(|level| level.kind);
+/// What the shape takes of a node of a kind, in GPUs: CPU counts half.
+pub(super) fn size(ask: &Ask, kind: Option<KindId>) -> f64 {
     let milli = kind.map_or(0, |kind| ask.need(kind).effective.min(1000));
-    let gpus = f64::from(milli * ask.count) / 1000.0;
-    scorer.prices.class(cell.class) * (gpus + 0.5 * f64::from(ask.cpu) / CPU_PER_GPU)
+    f64::from(milli * ask.count) / 1000.0 + 0.5 * f64::from(ask.cpu) / CPU_PER_GPU
 }

@@ -29,6 +29,22 @@ struct Move {
     popularity: f32,
 }
 
+/// A weighted mean in the making.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    weights: f32,
+    weighted: f32,
+}
+
+impl Sum {
+    fn add(&mut self, step: &Move, rest: f32, scale: f32) {
+        let value = step.gpus + rest;
+        let weight = step.popularity * exp(scale * value);
+        self.weights += weight;
+        self.weighted += weight * value;
+    }
+}
+
 impl Completion {
     pub(super) fn new(typical: &[Typical], temper: f64, extent: Extent) -> Self {
         if !extent.completion {
@@ -37,27 +53,28 @@ impl Completion {
         let step = extent.cpu.div_ceil((ROWS - 1) as u32).next_multiple_of(FINEST).max(FINEST);
         let rows = (extent.cpu / step) as usize + 1;
         let columns = extent.gpus * PER_GPU + 1;
-        let moves = moves(typical, step);
+        // Moves that cost no CPU look at the row that is being made: after the others, column by column.
+        let (paid, free): (Vec<Move>, Vec<Move>) = moves(typical, step).into_iter().partition(|step| step.rows > 0);
+        let scale: Vec<f32> = (0..columns).map(|column| temper as f32 * PER_GPU as f32 / column.max(1) as f32).collect();
         let mut values = vec![0.0_f32; rows * columns];
-        let mut buffer = vec![(0.0_f32, 0.0_f32); moves.len()];
+        let mut sums = vec![Sum::default(); columns];
         for row in 0..rows {
+            let (earlier, rest) = values.split_at_mut(row * columns);
+            sums.fill(Sum::default());
+            for step in paid.iter().filter(|step| step.rows <= row && step.columns < columns) {
+                let from = &earlier[(row - step.rows) * columns..][..columns - step.columns];
+                for ((sum, rest), scale) in sums[step.columns..].iter_mut().zip(from).zip(&scale[step.columns..]) {
+                    sum.add(step, *rest, *scale);
+                }
+            }
+            let current = &mut rest[..columns];
             for column in 1..columns {
-                let gpus = column as f32 / PER_GPU as f32;
-                let mut fitting = 0;
-                for step in moves.iter().filter(|step| step.rows <= row && step.columns <= column) {
-                    let rest = values[(row - step.rows) * columns + column - step.columns];
-                    buffer[fitting] = (step.popularity, step.gpus + rest);
-                    fitting += 1;
+                let mut sum = sums[column];
+                for step in free.iter().filter(|step| step.columns <= column) {
+                    sum.add(step, current[column - step.columns], scale[column]);
                 }
-                let scale = temper as f32 / gpus;
-                let (mut weights, mut sum) = (0.0_f32, 0.0_f32);
-                for (popularity, value) in &buffer[..fitting] {
-                    let weight = popularity * exp(scale * value);
-                    weights += weight;
-                    sum += weight * value;
-                }
-                if weights > 0.0 {
-                    values[row * columns + column] = (sum / weights).min(gpus);
+                if sum.weights > 0.0 {
+                    current[column] = (sum.weighted / sum.weights).min(column as f32 / PER_GPU as f32);
                 }
             }
         }

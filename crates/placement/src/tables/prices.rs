@@ -1,5 +1,7 @@
 //! Scarcity: what it costs to break up blocks of whole GPUs, and to use nodes that only few can use.
 
+use std::sync::Arc;
+
 use super::{MOST_GPUS, Values, block, cpu};
 use crate::{
     GpuShape, MemoryBytes, MilliGpu, Shape,
@@ -18,29 +20,25 @@ const MOST_CLASS: f64 = 5.0;
 /// A factor that moved by more than this is worth new tables.
 const MOVED: f64 = 0.15;
 
-/// What demand there is, and what there is to meet it.
+/// What demand there is, to be compared with what is free.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Supply {
     /// By number of GPUs: the share of the demand that needs at least so many on one node.
     needing: [f64; MOST_GPUS + 1],
     /// By class: the demand that depends on it.
     reserve: Vec<f64>,
+    demand: Vec<Demand>,
 }
 
-/// How scarce everything is at the moment.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Scarcity {
-    blocks: [f64; MOST_GPUS + 1],
-    classes: Vec<f64>,
-}
+/// By number of GPUs, how scarce blocks of so many are.
+type Scarcity = [f64; MOST_GPUS + 1];
 
 /// What the policy looks up.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Prices {
+    supply: Arc<Supply>,
     /// [group][rank of CPU][whole GPUs]: what so many whole GPUs on one node are worth more, in GPUs.
     blocks: Vec<Vec<f32>>,
-    /// By class.
-    classes: Vec<f64>,
     scarcity: Scarcity,
 }
 
@@ -68,14 +66,11 @@ fn parts(demand: &[Demand]) -> Vec<Part<'_>> {
 }
 
 impl Supply {
-    pub(crate) fn new(demand: &[Demand], classes: &[Class], kinds: &[Kind], totals: &Totals) -> Self {
-        let parts = parts(demand);
+    pub(crate) fn new(demand: Vec<Demand>, classes: &[Class], kinds: &[Kind], totals: &Totals) -> Self {
+        let parts = parts(&demand);
         let mut needing = [0.0; MOST_GPUS + 1];
         for part in &parts {
-            let count = match part.shape.gpu {
-                GpuShape::Whole { count } => count as usize,
-                _ => 1,
-            };
+            let count = block(part.shape).unwrap_or(1);
             for share in needing.iter_mut().take(count.min(MOST_GPUS) + 1) {
                 *share += part.share;
             }
@@ -85,7 +80,8 @@ impl Supply {
         let mut reserve = vec![0.0; classes.len()];
         for part in &parts {
             let takes: Vec<bool> = classes.iter().map(|class| fits_empty(part.shape, class, kinds)).collect();
-            let within: f64 = capacity.iter().zip(&takes).filter(|(_, takes)| **takes).map(|(gpus, _)| gpus).sum();
+            let taking = || capacity.iter().zip(&takes).filter(|(_, takes)| **takes).map(|(gpus, _)| gpus);
+            let within: f64 = taking().sum();
             if within <= 0.0 {
                 continue;
             }
@@ -94,45 +90,37 @@ impl Supply {
                 *reserve += part.share * rare * gpus / within;
             }
         }
-        Self { needing, reserve }
+        Self {
+            needing,
+            reserve,
+            demand,
+        }
     }
 
-    pub(crate) fn scarcity(&self, totals: &Totals) -> Scarcity {
-        let free = totals.free();
-        let ratio = |demand: f64, free_for_it: f64, most: f64| {
-            if demand <= 0.0 {
-                0.0
-            } else if free_for_it <= 0.0 {
-                most
-            } else {
-                (demand * free / free_for_it).min(most)
-            }
-        };
+    fn scarcity(&self, totals: &Totals) -> Scarcity {
         let mut blocks = [0.0; MOST_GPUS + 1];
         for (least, scarcity) in blocks.iter_mut().enumerate().skip(2) {
-            *scarcity = ratio(self.needing[least], totals.in_blocks_of(least), MOST_BLOCK);
+            *scarcity = ratio(self.needing[least], totals.free(), totals.in_blocks_of(least), MOST_BLOCK);
         }
-        let classes = (0..).zip(&self.reserve).map(|(id, reserve)| ratio(*reserve, totals.free_of(id), MOST_CLASS));
-        Scarcity {
-            blocks,
-            classes: classes.collect(),
-        }
+        blocks
     }
 }
 
-impl Scarcity {
-    /// Whether some factor is no longer what it was.
-    pub(crate) fn moved(&self, old: &Self) -> bool {
-        let far = |(new, old): (&f64, &f64)| (new - old).abs() > MOVED * old.abs().max(0.01);
-        self.classes.len() != old.classes.len()
-            || self.blocks.iter().zip(&old.blocks).any(far)
-            || self.classes.iter().zip(&old.classes).any(far)
+/// How many times over what is free for it a demand is, compared with all demand and all that is free.
+fn ratio(demand: f64, free: f64, free_for_it: f64, most: f64) -> f64 {
+    if demand <= 0.0 {
+        0.0
+    } else if free_for_it <= 0.0 {
+        most
+    } else {
+        (demand * free / free_for_it).min(most)
     }
 }
 
 impl Prices {
-    pub(crate) fn new(demand: &[Demand], kinds: &[Kind], values: &Values, scarcity: Scarcity, weights: &Weights) -> Self {
-        let parts = parts(demand);
+    pub(crate) fn new(supply: Arc<Supply>, kinds: &[Kind], values: &Values, totals: &Totals, weights: &Weights) -> Self {
+        let scarcity = supply.scarcity(totals);
+        let parts = parts(&supply.demand);
         let mut of_count = [0.0; MOST_GPUS + 1];
         for part in &parts {
             if let Some(count) = block(part.shape).filter(|count| *count <= MOST_GPUS) {
@@ -152,7 +140,7 @@ impl Prices {
                 };
                 let row = values.thresholds.partition_point(|threshold| *threshold < cpu(part.shape)) + 1;
                 if row <= values.thresholds.len() {
-                    let scarce = scarcity.blocks[count].powf(weights.block_exponent);
+                    let scarce = scarcity[count].powf(weights.block_exponent);
                     table[row * columns + count] += part.share / of_count[count] * weights.block_pressure * scarce;
                 }
             }
@@ -161,14 +149,20 @@ impl Prices {
             blocks.push(worth.collect());
         }
         Self {
+            supply,
             blocks,
-            classes: scarcity.classes.iter().map(|scarce| weights.class_pressure * scarce).collect(),
             scarcity,
         }
     }
 
-    pub(crate) fn scarcity(&self) -> &Scarcity {
-        &self.scarcity
+    /// New prices where some scarcity is no longer what these were made for.
+    pub(crate) fn renewed(&self, kinds: &[Kind], values: &Values, totals: &Totals, weights: &Weights) -> Option<Self> {
+        let now = self.supply.scarcity(totals);
+        let far = |(new, old): (&f64, &f64)| (new - old).abs() > MOVED * old.abs().max(0.01);
+        now.iter()
+            .zip(&self.scarcity)
+            .any(far)
+            .then(|| Self::new(self.supply.clone(), kinds, values, totals, weights))
     }
 
     /// What so many whole GPUs on one node are worth more together, in GPUs.
@@ -178,9 +172,10 @@ impl Prices {
         table.and_then(|table| table.get(at)).map_or(0.0, |worth| f64::from(*worth))
     }
 
-    /// What a GPU of this class costs above others, in GPUs.
-    pub(crate) fn class(&self, class: u32) -> f64 {
-        self.classes.get(class as usize).copied().unwrap_or(0.0)
+    /// How scarce a class is at the moment, compared with the demand that depends on it.
+    pub(crate) fn class(&self, class: u32, totals: &Totals) -> f64 {
+        let reserve = self.supply.reserve.get(class as usize).copied().unwrap_or(0.0);
+        ratio(reserve, totals.free(), totals.free_of(class), MOST_CLASS)
     }
 }
 

@@ -32,7 +32,11 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     // The pipe stays open for as long as we live: see `settle`.
     command.env(INSIDE, "1").stdin(Stdio::piped());
-    let status = command.spawn().and_then(|mut child| child.wait());
+    let status = command.spawn().and_then(|mut child| {
+        // `wait` would close it.
+        let _held_open = child.stdin.take();
+        child.wait()
+    });
     match status {
         Ok(status) if status.success() => {}
         Ok(status) => panic!("{test} failed inside its namespace ({status})"),

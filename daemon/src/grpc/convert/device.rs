@@ -1,6 +1,8 @@
 //! Devices as the wire tells them: the driver's report joined with the book.
 
-use berth_gpu::{DeviceFacts, DeviceReport, DriverState, HealthReport, Inventory, MigReport, Process, Sample};
+use berth_gpu::{
+    DeviceFacts, DeviceReport, DriverState, HealthReport, Inventory, Process, Sample, inventory::MigReport,
+};
 use berth_placement::{ComputeMode, DeviceState, Health, MemoryBytes, MigSlot, Room};
 use berth_proto::node::v1 as wire;
 

@@ -1,0 +1,62 @@
+//! Runs of the property test that failed once, or that show something worth keeping: every log in `tests/logs`, and the one
+//! that `BERTH_LEDGER_LOG` names.
+
+#[cfg(test)]
+#[path = "support/checks.rs"]
+mod checks;
+#[cfg(test)]
+#[path = "support/log.rs"]
+mod log;
+#[cfg(test)]
+#[path = "support/model.rs"]
+mod model;
+#[cfg(test)]
+#[path = "support/shell.rs"]
+mod shell;
+
+#[cfg(test)]
+mod replay {
+    use std::{
+        env, fs,
+        path::{Path, PathBuf},
+    };
+
+    use crate::{
+        log::{self, Step},
+        shell::Shell,
+    };
+
+    fn replay(path: &Path) {
+        let steps = log::read(path);
+        let Some((Step::Start(config), steps)) = steps.split_first() else {
+            panic!("{}: a log begins with Start", path.display());
+        };
+        let mut shell = Shell::new(*config);
+        for (number, step) in steps.iter().enumerate() {
+            let line = number + 2;
+            shell
+                .run(step)
+                .unwrap_or_else(|violation| panic!("{}:{line}: {violation}", path.display()));
+        }
+        println!("{}: {} steps", path.display(), steps.len());
+    }
+
+    #[test]
+    fn every_kept_log_keeps_the_promises() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/logs");
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut logs: Vec<PathBuf> = files
+            .filter(|path| path.extension().is_some_and(|ext| ext == "jsonl"))
+            .collect();
+        logs.sort();
+        assert!(!logs.is_empty(), "the logs are gone");
+        logs.iter().for_each(|path| replay(path));
+    }
+
+    #[test]
+    fn the_named_log_keeps_the_promises() {
+        if let Some(path) = env::var_os("BERTH_LEDGER_LOG") {
+            replay(Path::new(&path));
+        }
+    }
+}

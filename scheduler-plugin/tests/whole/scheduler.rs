@@ -1,0 +1,167 @@
+//! A scheduler in this process, and what kube-scheduler would say to it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+};
+use berth_runtime::{
+    BuildInfo, Outcome, Readiness, Shutdown, SystemClock, Tasks, announce::Addresses, args::parse_args_from,
+    telemetry::LogLevel,
+};
+use berth_scheduler::{
+    app::{self, Bound, Context},
+    args::ENV_PREFIX,
+    binder::{Binder, ReserveOnly},
+    config::Config,
+};
+use berth_testkit::eventually;
+use http::Request;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+
+/// Far longer than anything takes, on a machine that also compiles.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) struct Scheduler {
+    router: Router,
+    pub(crate) addresses: Addresses,
+    pub(crate) readiness: Readiness,
+    shutdown: Shutdown,
+    ended: JoinHandle<Outcome>,
+}
+
+impl Scheduler {
+    /// Runs with short graces, and waits for nothing.
+    pub(crate) fn start(targets: &[String], more: &[&str]) -> Self {
+        Self::start_with(targets, more, Arc::new(ReserveOnly))
+    }
+
+    pub(crate) fn start_with(targets: &[String], more: &[&str], binder: Arc<dyn Binder>) -> Self {
+        let (bound, shutdown) = build(targets, more, binder);
+        Self {
+            router: bound.router(),
+            addresses: bound.addresses(),
+            readiness: bound.readiness(),
+            shutdown,
+            ended: berth_testkit::spawn(bound.run()),
+        }
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        let request = Request::post(path).body(Body::from(body.to_string())).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// The nodes that take the pod.
+    pub(crate) async fn filter(&self, pod: &Pod, nodes: &[&str]) -> Vec<String> {
+        let answer = self.post("/filter", &pod.args(nodes)).await;
+        assert_eq!(answer["Error"], "", "{answer}");
+        serde_json::from_value(answer["NodeNames"].clone()).unwrap()
+    }
+
+    /// The node with the best score.
+    pub(crate) async fn best(&self, pod: &Pod, nodes: &[&str]) -> String {
+        let scores = self.post("/prioritize", &pod.args(nodes)).await;
+        let best = scores
+            .as_array()
+            .unwrap()
+            .iter()
+            .max_by_key(|it| it["Score"].as_i64())
+            .unwrap();
+        best["Host"].as_str().unwrap().to_owned()
+    }
+
+    /// The error, empty where it was bound.
+    pub(crate) async fn bind(&self, pod: &Pod, node: &str) -> String {
+        let answer = self.post("/bind", &pod.bind_args(node)).await;
+        answer["Error"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until these nodes, and no others of `nodes`, take the pod.
+    pub(crate) async fn until_fits(&self, pod: &Pod, nodes: &[&str], fitting: &[&str]) {
+        let wait = eventually(SOON, async || {
+            let fits = self.filter(pod, nodes).await;
+            anyhow::ensure!(fits == fitting, "{fits:?} fit");
+            Ok(())
+        });
+        wait.await.unwrap();
+    }
+
+    pub(crate) fn start_shutdown(&self) {
+        self.shutdown.trigger("the test is over");
+    }
+
+    /// Ends it as SIGTERM does.
+    pub(crate) async fn stop(self) -> Outcome {
+        self.start_shutdown();
+        self.ended.await.unwrap()
+    }
+}
+
+pub(crate) fn build(targets: &[String], more: &[&str], binder: Arc<dyn Binder>) -> (Bound, Shutdown) {
+    let nodes = targets.join(",");
+    let mut args = vec![
+        "berth-scheduler",
+        "--nodes",
+        &nodes,
+        "--listen",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    if !more.contains(&"--unreachable-after") {
+        args.extend(["--unreachable-after", "300ms"]);
+    }
+    args.extend(more);
+    let args = parse_args_from(ENV_PREFIX, args.into_iter().map(Into::into)).unwrap();
+    let shutdown = Shutdown::new();
+    let context = Context {
+        build: BuildInfo::of("berth-scheduler"),
+        clock: SystemClock::shared(),
+        tasks: Tasks::new(shutdown.clone()),
+        shutdown: shutdown.clone(),
+        log_level: LogLevel::layer("info").unwrap().1,
+        seed: 1,
+    };
+    (
+        app::build_with(Config::from_args(args).unwrap(), context, binder).unwrap(),
+        shutdown,
+    )
+}
+
+/// A function pod, as far as anybody looks.
+#[derive(Debug, Clone)]
+pub(crate) struct Pod {
+    pub(crate) uid: String,
+    gpus: u32,
+}
+
+impl Pod {
+    pub(crate) fn new(uid: &str, gpus: u32) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            gpus,
+        }
+    }
+
+    pub(crate) fn args(&self, nodes: &[&str]) -> Value {
+        let requests = json!({"cpu": "1", "nvidia.com/gpu": self.gpus.to_string()});
+        json!({
+            "Pod": {
+                "metadata": {"name": format!("pod-{}", self.uid), "namespace": "nvcf-backend", "uid": self.uid},
+                "spec": {"containers": [{"name": "inference", "resources": {"requests": requests}}]},
+            },
+            "Nodes": null,
+            "NodeNames": nodes,
+        })
+    }
+
+    pub(crate) fn bind_args(&self, node: &str) -> Value {
+        json!({"PodName": format!("pod-{}", self.uid), "PodNamespace": "nvcf-backend", "PodUID": self.uid, "Node": node})
+    }
+}
