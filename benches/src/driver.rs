@@ -12,8 +12,8 @@ use std::{
 use berth_placement::{Candidates, Engine, NodeName, Plan, RebuildJob, Shape, Tables};
 
 /// Tables may be late by this part of the decisions so far, and at most by [`LATEST`].
-const LATE: u64 = 8;
-const LATEST: u64 = 256;
+const LATE: u64 = 4;
+const LATEST: u64 = 1024;
 
 /// An engine that learns, with measured decisions.
 #[derive(Debug)]

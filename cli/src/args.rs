@@ -20,7 +20,12 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/berth/berthd.sock";
 
 /// Looks into the book of a GPU node's daemon (berthd), changes it, and runs commands on leased GPUs.
 #[derive(Debug, Parser)]
-#[command(name = "berthctl", version, arg_required_else_help = true, subcommand_required = true)]
+#[command(
+    name = "berthctl",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true
+)]
 #[command(after_help = "\
 Examples:
   berthctl devices                                  what this node has and who holds it
@@ -274,7 +279,11 @@ impl ReserveArgs {
     /// The pod that the reservation is for.
     pub(crate) fn pod(&self) -> PodRef {
         let PodName { namespace, name } = self.pod.clone();
-        PodRef { namespace, name, uid: self.uid.clone() }
+        PodRef {
+            namespace,
+            name,
+            uid: self.uid.clone(),
+        }
     }
 }
 
@@ -283,7 +292,10 @@ fn pod_name(text: &str) -> Result<PodName, String> {
     let (namespace, name) = text.split_once('/').ok_or("write NAMESPACE/NAME")?;
     let any_uid: PodUid = "uid".parse().map_err(|error: ParseIdError| error.to_string())?;
     let pod = PodRef::new(namespace, name, any_uid).map_err(|error| error.to_string())?;
-    Ok(PodName { namespace: pod.namespace, name: pod.name })
+    Ok(PodName {
+        namespace: pod.namespace,
+        name: pod.name,
+    })
 }
 
 /// The whole command line, for parsing and for the reference page.

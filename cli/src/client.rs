@@ -64,7 +64,11 @@ impl Client {
             _ => {}
         }
         let channel = dial::channel(&target, tls.as_ref()).map_err(|error| CliError::Dial(Box::new(error)))?;
-        Ok(Self { inner: NodeServiceClient::new(channel), target, timeout: args.timeout })
+        Ok(Self {
+            inner: NodeServiceClient::new(channel),
+            target,
+            timeout: args.timeout,
+        })
     }
 
     pub(crate) async fn node(&self) -> Result<Node, CliError> {
@@ -75,19 +79,28 @@ impl Client {
 
     pub(crate) async fn book(&self) -> Result<Book, CliError> {
         let mut inner = self.inner.clone();
-        let answer = self.answer(inner.list_allocations(self.bounded(pb::ListAllocationsRequest {}))).await?;
+        let answer = self
+            .answer(inner.list_allocations(self.bounded(pb::ListAllocationsRequest {})))
+            .await?;
         Ok(answer.into())
     }
 
     /// States of the node from now on, beginning with the present one.
     pub(crate) async fn watch(&self) -> Result<NodeStream, CliError> {
         let mut inner = self.inner.clone();
-        let stream = self.answer(inner.watch_node(pb::WatchNodeRequest { after_generation: 0 })).await?;
-        Ok(NodeStream { stream, client: self.clone() })
+        let stream = self
+            .answer(inner.watch_node(pb::WatchNodeRequest { after_generation: 0 }))
+            .await?;
+        Ok(NodeStream {
+            stream,
+            client: self.clone(),
+        })
     }
 
     pub(crate) async fn explain(&self, shape: &Shape) -> Result<Verdict, CliError> {
-        let request = pb::ExplainFitRequest { shape: Some(shape_to_wire(shape)) };
+        let request = pb::ExplainFitRequest {
+            shape: Some(shape_to_wire(shape)),
+        };
         let mut inner = self.inner.clone();
         let answer = self.answer(inner.explain_fit(self.bounded(request))).await?;
         Ok(answer.into())
@@ -101,7 +114,11 @@ impl Client {
         ttl: Option<Duration>,
     ) -> Result<(Allocation, bool, u64), CliError> {
         let request = pb::ReserveRequest {
-            pod: Some(pb::PodRef { namespace: pod.namespace, name: pod.name, uid: pod.uid.into() }),
+            pod: Some(pb::PodRef {
+                namespace: pod.namespace,
+                name: pod.name,
+                uid: pod.uid.into(),
+            }),
             shape: Some(shape_to_wire(shape)),
             ttl_ms: ttl.map(milliseconds).unwrap_or_default(),
             preferred_devices: Vec::new(),
@@ -124,7 +141,9 @@ impl Client {
 
     async fn release(&self, holder: pb::release_request::Holder) -> Result<(bool, u64), CliError> {
         let mut inner = self.inner.clone();
-        let answer = self.answer(inner.release(self.bounded(pb::ReleaseRequest { holder: Some(holder) }))).await?;
+        let answer = self
+            .answer(inner.release(self.bounded(pb::ReleaseRequest { holder: Some(holder) })))
+            .await?;
         Ok((answer.released, answer.generation))
     }
 
@@ -134,7 +153,11 @@ impl Client {
         schedulable: bool,
         message: String,
     ) -> Result<Device, CliError> {
-        let request = pb::SetDeviceSchedulableRequest { device_uuid, schedulable, message };
+        let request = pb::SetDeviceSchedulableRequest {
+            device_uuid,
+            schedulable,
+            message,
+        };
         let mut inner = self.inner.clone();
         let answer = self.answer(inner.set_device_schedulable(self.bounded(request))).await?;
         Ok(part(answer.device))
@@ -158,21 +181,35 @@ impl Client {
         wait: Duration,
         waiting: impl FnMut(&str),
     ) -> Result<(Allocation, LeaseStream), CliError> {
-        let request =
-            pb::AcquireLeaseRequest { shape: Some(shape_to_wire(shape)), client: label, wait_ms: milliseconds(wait) };
-        let patient = Self { timeout: self.timeout.saturating_add(wait), ..self.clone() };
+        let request = pb::AcquireLeaseRequest {
+            shape: Some(shape_to_wire(shape)),
+            client: label,
+            wait_ms: milliseconds(wait),
+        };
+        let patient = Self {
+            timeout: self.timeout.saturating_add(wait),
+            ..self.clone()
+        };
         let acquire = async {
             let mut inner = self.inner.clone();
             let stream = patient.answer(inner.acquire_lease(request)).await?;
-            let mut lease = LeaseStream { stream, client: patient.clone() };
+            let mut lease = LeaseStream {
+                stream,
+                client: patient.clone(),
+            };
             Ok((lease.granted(waiting).await?, lease))
         };
-        timeout(patient.timeout, acquire).await.unwrap_or_else(|_| Err(patient.timed_out()))
+        timeout(patient.timeout, acquire)
+            .await
+            .unwrap_or_else(|_| Err(patient.timed_out()))
     }
 
     /// As [`Self::clone`], but more or less patient.
     pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { timeout, ..self.clone() }
+        Self {
+            timeout,
+            ..self.clone()
+        }
     }
 
     /// A request whose deadline the daemon knows.
@@ -195,7 +232,10 @@ impl Client {
     }
 
     fn timed_out(&self) -> CliError {
-        CliError::TimedOut { target: Box::new(self.target.clone()), after: self.timeout }
+        CliError::TimedOut {
+            target: Box::new(self.target.clone()),
+            after: self.timeout,
+        }
     }
 }
 
@@ -209,7 +249,9 @@ impl NodeStream {
     /// The first state, within the timeout. `None` once the daemon ends the stream.
     pub(crate) async fn first(&mut self) -> Result<Option<Node>, CliError> {
         let within = self.client.timeout;
-        timeout(within, self.next()).await.unwrap_or_else(|_| Err(self.client.timed_out()))
+        timeout(within, self.next())
+            .await
+            .unwrap_or_else(|_| Err(self.client.timed_out()))
     }
 
     /// The next state, whenever there is one. `None` once the daemon ends the stream.
@@ -245,10 +287,18 @@ impl LeaseStream {
                 Err(status) => return Err(self.client.error(&status)),
             };
             let event = news.event();
-            let pb::AcquireLeaseResponse { allocation, reason, message, .. } = news;
+            let pb::AcquireLeaseResponse {
+                allocation,
+                reason,
+                message,
+                ..
+            } = news;
             return Ok(Some(match event {
                 pb::acquire_lease_response::Event::Granted => LeaseNews::Granted(part(allocation)),
-                pb::acquire_lease_response::Event::Changed => LeaseNews::Changed { allocation: part(allocation), message },
+                pb::acquire_lease_response::Event::Changed => LeaseNews::Changed {
+                    allocation: part(allocation),
+                    message,
+                },
                 pb::acquire_lease_response::Event::Revoked => LeaseNews::Revoked { reason, message },
                 pb::acquire_lease_response::Event::Waiting => LeaseNews::Waiting(message),
                 // From a newer daemon: nothing that we could act on.

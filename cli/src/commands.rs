@@ -43,7 +43,11 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, CliError
 async fn reserve(args: &ReserveArgs, client: &Client, output: &Output) -> Result<(), CliError> {
     let shape = args.shape.shape()?;
     let (allocation, existing, generation) = client.reserve(args.pod(), &shape, args.ttl).await?;
-    output.show(&ReserveAnswer { allocation, existing, generation })
+    output.show(&ReserveAnswer {
+        allocation,
+        existing,
+        generation,
+    })
 }
 
 async fn release(args: &ReleaseArgs, client: &Client, output: &Output) -> Result<(), CliError> {
@@ -53,27 +57,45 @@ async fn release(args: &ReleaseArgs, client: &Client, output: &Output) -> Result
         (None, Some(lease)) => (format!("Lease {lease}"), client.release_lease(lease.clone()).await?),
         (None, None) => return Ok(()),
     };
-    output.show(&ReleaseAnswer { released, generation, holder })
+    output.show(&ReleaseAnswer {
+        released,
+        generation,
+        holder,
+    })
 }
 
 async fn explain(args: &ExplainArgs, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
     let shape = args.shape.shape()?;
     let (node, verdict) = tokio::try_join!(client.node(), client.explain(&shape))?;
-    let code = if verdict.fits { ExitCode::SUCCESS } else { ExitCode::from(exit::REFUSED) };
-    output.show(&Explanation { asked: shape.to_string(), verdict, node })?;
+    let code = if verdict.fits {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::REFUSED)
+    };
+    output.show(&Explanation {
+        asked: shape.to_string(),
+        verdict,
+        node,
+    })?;
     Ok(code)
 }
 
 async fn cordon(args: &CordonArgs, client: &Client, output: &Output) -> Result<(), CliError> {
     let device = find(&args.device, client).await?;
     let device = client.set_schedulable(device.uuid, false, args.message.clone()).await?;
-    output.show(&DeviceChanged { device, done: "is out of scheduling; what runs on it stays".to_owned() })
+    output.show(&DeviceChanged {
+        device,
+        done: "is out of scheduling; what runs on it stays".to_owned(),
+    })
 }
 
 async fn uncordon(args: &UncordonArgs, client: &Client, output: &Output) -> Result<(), CliError> {
     let device = find(&args.device, client).await?;
     let device = client.set_schedulable(device.uuid, true, String::new()).await?;
-    output.show(&DeviceChanged { device, done: "is back in scheduling".to_owned() })
+    output.show(&DeviceChanged {
+        device,
+        done: "is back in scheduling".to_owned(),
+    })
 }
 
 async fn acknowledge(args: &AckArgs, client: &Client, output: &Output) -> Result<(), CliError> {

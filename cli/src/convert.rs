@@ -30,7 +30,10 @@ pub(crate) fn shape_to_wire(shape: &Shape) -> pb::Shape {
             count: *count,
         })),
     };
-    pb::Shape { gpu, models: shape.models.iter().map(GpuModel::to_string).collect() }
+    pb::Shape {
+        gpu,
+        models: shape.models.iter().map(GpuModel::to_string).collect(),
+    }
 }
 
 /// A field with presence that is always sent; should it be missing, its empty form.
@@ -135,7 +138,10 @@ impl From<pb::ComputeMode> for view::ComputeMode {
 
 impl From<pb::NvlinkPeer> for view::NvlinkPeer {
     fn from(wire: pb::NvlinkPeer) -> Self {
-        Self { uuid: wire.uuid, links: wire.links }
+        Self {
+            uuid: wire.uuid,
+            links: wire.links,
+        }
     }
 }
 
@@ -165,7 +171,10 @@ impl From<pb::MigInstance> for view::MigInstance {
 
 impl From<pb::Room> for view::Room {
     fn from(wire: pb::Room) -> Self {
-        Self { milli: wire.milli, memory_bytes: wire.memory_bytes }
+        Self {
+            milli: wire.milli,
+            memory_bytes: wire.memory_bytes,
+        }
     }
 }
 
@@ -187,7 +196,12 @@ impl From<pb::Health> for view::Health {
 
 impl From<pb::HealthReason> for view::HealthReason {
     fn from(wire: pb::HealthReason) -> Self {
-        Self { reason: wire.reason, message: wire.message, since_unix_ms: wire.since_unix_ms, xid: wire.xid }
+        Self {
+            reason: wire.reason,
+            message: wire.message,
+            since_unix_ms: wire.since_unix_ms,
+            xid: wire.xid,
+        }
     }
 }
 
@@ -276,14 +290,24 @@ impl From<pb::Shape> for view::Shape {
     fn from(wire: pb::Shape) -> Self {
         let gpu = wire.gpu.map(|gpu| match gpu {
             pb::shape::Gpu::Whole(pb::WholeGpus { count }) => view::AskedGpu::Whole { count },
-            pb::shape::Gpu::Share(pb::GpuShare { milli, memory_bytes, count }) => {
-                view::AskedGpu::Share { milli, memory_bytes, count: count.max(1) }
-            }
-            pb::shape::Gpu::Mig(pb::MigRequest { profile, count }) => {
-                view::AskedGpu::Mig { profile, count: count.max(1) }
-            }
+            pb::shape::Gpu::Share(pb::GpuShare {
+                milli,
+                memory_bytes,
+                count,
+            }) => view::AskedGpu::Share {
+                milli,
+                memory_bytes,
+                count: count.max(1),
+            },
+            pb::shape::Gpu::Mig(pb::MigRequest { profile, count }) => view::AskedGpu::Mig {
+                profile,
+                count: count.max(1),
+            },
         });
-        Self { gpu, models: wire.models }
+        Self {
+            gpu,
+            models: wire.models,
+        }
     }
 }
 

@@ -36,7 +36,13 @@ fn daemon(old: &Node, new: &Node, changes: &mut Vec<Change>) {
     }
     let (was, is) = (&old.driver.driver_version, &new.driver.driver_version);
     if was != is {
-        let named = |version: &str| if version.is_empty() { "none".to_owned() } else { version.to_owned() };
+        let named = |version: &str| {
+            if version.is_empty() {
+                "none".to_owned()
+            } else {
+                version.to_owned()
+            }
+        };
         let message = format!("{} -> {}", named(was), named(is));
         changes.push(Change::new(ChangeKind::DriverChanged, message).between(was, is));
     }
@@ -49,7 +55,12 @@ fn conditions(old: &Node, new: &Node, changes: &mut Vec<Change>) {
             continue;
         }
         let word = |status| if status { "ok" } else { "NOT OK" };
-        let message = format!("{}, {}: {}", word(condition.status), condition.reason, condition.message);
+        let message = format!(
+            "{}, {}: {}",
+            word(condition.status),
+            condition.reason,
+            condition.message
+        );
         let change = Change::new(ChangeKind::ConditionChanged, message).reason(&condition.reason);
         let change = change.condition(&condition.kind);
         changes.push(match before {
@@ -80,7 +91,10 @@ fn device_changes(old: &Device, new: &Device, changes: &mut Vec<Change>) {
     let mut tell = |kind, message: String| changes.push(Change::new(kind, message).device(new));
     if old.missing != new.missing {
         if new.missing {
-            tell(ChangeKind::DeviceMissing, "the driver no longer finds it, but somebody holds it".to_owned());
+            tell(
+                ChangeKind::DeviceMissing,
+                "the driver no longer finds it, but somebody holds it".to_owned(),
+            );
         } else {
             tell(ChangeKind::DeviceFound, "the driver finds it again".to_owned());
         }
@@ -89,7 +103,10 @@ fn device_changes(old: &Device, new: &Device, changes: &mut Vec<Change>) {
         if new.schedulable {
             tell(ChangeKind::DeviceUncordoned, "back in scheduling".to_owned());
         } else {
-            tell(ChangeKind::DeviceCordoned, or(&new.unschedulable_message, "out of scheduling"));
+            tell(
+                ChangeKind::DeviceCordoned,
+                or(&new.unschedulable_message, "out of scheduling"),
+            );
         }
     }
     if old.mig != new.mig {
@@ -110,13 +127,24 @@ fn device_changes(old: &Device, new: &Device, changes: &mut Vec<Change>) {
     }
     if old.out_of_band != new.out_of_band {
         if new.out_of_band {
-            tell(ChangeKind::OutOfBandBegan, "a process runs there that nobody gave it to".to_owned());
+            tell(
+                ChangeKind::OutOfBandBegan,
+                "a process runs there that nobody gave it to".to_owned(),
+            );
         } else {
-            tell(ChangeKind::OutOfBandEnded, "no such process runs there any longer".to_owned());
+            tell(
+                ChangeKind::OutOfBandEnded,
+                "no such process runs there any longer".to_owned(),
+            );
         }
     }
     let reasons = |device: &Device| -> Vec<_> {
-        device.health.reasons.iter().map(|reason| (reason.reason.clone(), reason.xid)).collect()
+        device
+            .health
+            .reasons
+            .iter()
+            .map(|reason| (reason.reason.clone(), reason.xid))
+            .collect()
     };
     if old.health.state != new.health.state || reasons(old) != reasons(new) {
         changes.push(health_change(old, new));
@@ -125,10 +153,25 @@ fn device_changes(old: &Device, new: &Device, changes: &mut Vec<Change>) {
 
 fn health_change(old: &Device, new: &Device) -> Change {
     let (was, is) = (old.health.state.as_str(), new.health.state.as_str());
-    let step = if was == is { is.to_owned() } else { format!("{was} -> {is}") };
-    let whys: Vec<_> = new.health.reasons.iter().map(|reason| reason.message.as_str()).collect();
-    let message = if whys.is_empty() { step } else { format!("{step}: {}", whys.join("; ")) };
-    let change = Change::new(ChangeKind::HealthChanged, message).device(new).between(was, is);
+    let step = if was == is {
+        is.to_owned()
+    } else {
+        format!("{was} -> {is}")
+    };
+    let whys: Vec<_> = new
+        .health
+        .reasons
+        .iter()
+        .map(|reason| reason.message.as_str())
+        .collect();
+    let message = if whys.is_empty() {
+        step
+    } else {
+        format!("{step}: {}", whys.join("; "))
+    };
+    let change = Change::new(ChangeKind::HealthChanged, message)
+        .device(new)
+        .between(was, is);
     match new.health.reasons.first() {
         Some(first) => change.reason(&first.reason),
         None => change,
@@ -137,9 +180,17 @@ fn health_change(old: &Device, new: &Device) -> Change {
 
 fn holders(old: &Look, new: &Look, changes: &mut Vec<Change>) {
     let find = |look: &Look, allocation: &Allocation| {
-        look.book.allocations.iter().position(|other| other.holder == allocation.holder)
+        look.book
+            .allocations
+            .iter()
+            .position(|other| other.holder == allocation.holder)
     };
-    for gone in old.book.allocations.iter().filter(|allocation| find(new, allocation).is_none()) {
+    for gone in old
+        .book
+        .allocations
+        .iter()
+        .filter(|allocation| find(new, allocation).is_none())
+    {
         let message = format!("gave back {}", on(gone));
         changes.push(Change::new(ChangeKind::HolderRemoved, message).holder(gone));
     }
@@ -164,7 +215,11 @@ fn holders(old: &Look, new: &Look, changes: &mut Vec<Change>) {
 /// `GPU 0, 3 (0.25)`.
 fn on(allocation: &Allocation) -> String {
     let grants: Vec<_> = allocation.grants.iter().map(ToString::to_string).collect();
-    if grants.is_empty() { "no GPU".to_owned() } else { format!("GPU {}", grants.join(", ")) }
+    if grants.is_empty() {
+        "no GPU".to_owned()
+    } else {
+        format!("GPU {}", grants.join(", "))
+    }
 }
 
 fn drifts(old: &Node, new: &Node, changes: &mut Vec<Change>) {
@@ -176,7 +231,10 @@ fn drifts(old: &Node, new: &Node, changes: &mut Vec<Change>) {
         (ChangeKind::DriftBegan, &new.drifts, &old.drifts, new),
     ];
     for (kind, these, others, node) in parties {
-        for drift in these.iter().filter(|drift| !others.iter().any(|other| same(drift, other))) {
+        for drift in these
+            .iter()
+            .filter(|drift| !others.iter().any(|other| same(drift, other)))
+        {
             let message = format!("{}: {}", drift.reason, drift.message);
             let change = Change::new(kind, message).reason(&drift.reason);
             changes.push(match node.device(&drift.device_uuid) {
@@ -188,5 +246,9 @@ fn drifts(old: &Node, new: &Node, changes: &mut Vec<Change>) {
 }
 
 fn or(text: &str, otherwise: &str) -> String {
-    if text.is_empty() { otherwise.to_owned() } else { text.to_owned() }
+    if text.is_empty() {
+        otherwise.to_owned()
+    } else {
+        text.to_owned()
+    }
 }

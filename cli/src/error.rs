@@ -9,7 +9,7 @@ use berth_runtime::{
 };
 use nix::sys::signal::Signal;
 use thiserror::Error;
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use crate::selector::SelectorError;
@@ -100,16 +100,27 @@ impl CliError {
         // berthd gives a reason with each refusal: without one it was not berthd that spoke.
         let target = Box::new(target.clone());
         match status.code() {
-            _ if status.source().is_some() => Self::Unreachable { cause: cause(status, &target), target },
-            Code::DeadlineExceeded | Code::Cancelled => Self::TimedOut { target, after: timeout },
-            Code::Unavailable | Code::Unknown | Code::Internal => {
-                Self::Unreachable { target, cause: Unreachable::Other(message) }
+            Code::DeadlineExceeded => Self::TimedOut { target, after: timeout },
+            // Tonic's words for it, on either side.
+            Code::Cancelled if status.message() == TimeoutExpired(()).to_string() => {
+                Self::TimedOut { target, after: timeout }
             }
+            _ if status.source().is_some() => Self::Unreachable {
+                cause: cause(status, &target),
+                target,
+            },
+            Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled => Self::Unreachable {
+                target,
+                cause: Unreachable::Other(message),
+            },
             Code::Unimplemented => Self::Refused {
                 reason: "Unimplemented".to_owned(),
                 message: "the daemon does not know this call: another version of berthd?".to_owned(),
             },
-            code => Self::Refused { reason: format!("{code:?}"), message },
+            code => Self::Refused {
+                reason: format!("{code:?}"),
+                message,
+            },
         }
     }
 
@@ -146,9 +157,10 @@ impl CliError {
     /// What to do about it, where that is known.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Unreachable { cause: Unreachable::NotPermitted, .. } => {
-                Some("Be root or in the group that owns the socket.".to_owned())
-            }
+            Self::Unreachable {
+                cause: Unreachable::NotPermitted,
+                ..
+            } => Some("Be root or in the group that owns the socket.".to_owned()),
             Self::Unreachable { target, .. } => Some(match &**target {
                 Target::Unix(path) => format!(
                     "Start berthd on this machine (`berthd --simulate dgx-h100{}` needs no GPU), or say where it \
@@ -221,6 +233,10 @@ fn cause(status: &Status, target: &Target) -> Unreachable {
         }
         source = error.source();
     }
-    let message = if chain.is_empty() { status.message().to_owned() } else { chain.join(": ") };
+    let message = if chain.is_empty() {
+        status.message().to_owned()
+    } else {
+        chain.join(": ")
+    };
     Unreachable::Other(message)
 }

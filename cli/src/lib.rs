@@ -54,7 +54,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| CliError::System { what: "to start", source })
+        .map_err(|source| CliError::System {
+            what: "to start",
+            source,
+        })
         .and_then(|runtime| runtime.block_on(commands::run(&cli, &output)));
     finish(outcome, &output)
 }

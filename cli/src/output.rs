@@ -9,9 +9,9 @@ mod explain;
 mod grants;
 mod node;
 mod table;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -21,8 +21,8 @@ use serde_json::json;
 
 use crate::{args::Format, error::CliError};
 
-pub(crate) use changes::ChangeLine;
 pub(crate) use allocations::Allocations;
+pub(crate) use changes::ChangeLine;
 pub(crate) use devices::{DeviceChanged, DeviceList};
 pub(crate) use explain::Explanation;
 pub(crate) use grants::{ReleaseAnswer, ReserveAnswer};
@@ -105,7 +105,11 @@ impl Output {
         let text = match self.format {
             Format::Table => {
                 let hint = error.hint().map(|hint| format!("{hint}\n")).unwrap_or_default();
-                format!("berthctl: {}: {}\n{hint}", plain(error.reason()), plain(&error.sentence()))
+                format!(
+                    "berthctl: {}: {}\n{hint}",
+                    plain(error.reason()),
+                    plain(&error.sentence())
+                )
             }
             Format::Json => {
                 let error = json!({
@@ -122,18 +126,26 @@ impl Output {
 }
 
 fn page(report: &impl Report, colours: bool, now_unix_ms: u64) -> String {
-    let mut page = Page { text: String::new(), colours, now_unix_ms };
+    let mut page = Page {
+        text: String::new(),
+        colours,
+        now_unix_ms,
+    };
     report.render(&mut page);
     page.text
 }
 
 fn json_text(text: serde_json::Result<String>) -> Result<String, CliError> {
-    text.map(|text| text + "\n").map_err(|error| CliError::Output(error.into()))
+    text.map(|text| text + "\n")
+        .map_err(|error| CliError::Output(error.into()))
 }
 
 fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CliError::Output)
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(CliError::Output)
 }
 
 // === impl Page ===

@@ -8,8 +8,8 @@
 //! A lease that is lost while the command runs does not come back: the daemon gives its devices to others, at once when
 //! it revoked the lease, after a short grace when it was restarted. The command is told nothing; the person is.
 
-pub(crate) mod exec;
 mod child;
+pub(crate) mod exec;
 
 use std::{ffi::OsStr, path::Path, process::ExitCode, time::Duration};
 
@@ -53,7 +53,11 @@ pub(crate) async fn run(
         output.note(&format!("got {}", gpu_list(&allocation.grants)));
     }
     let mut child = Child::spawn(&args.command, &allocation)?;
-    let mut lease = Lease { stream: Some(stream), grants: allocation.grants.clone(), on_loss: args.on_loss };
+    let mut lease = Lease {
+        stream: Some(stream),
+        grants: allocation.grants.clone(),
+        on_loss: args.on_loss,
+    };
     let code = loop {
         tokio::select! {
             // The end first: what is told about the lease of a command that has ended concerns nobody.
@@ -92,11 +96,15 @@ impl Lease {
     /// Tells what happens to the devices, until the lease is lost; then why.
     async fn lost(&mut self, output: &Output) -> String {
         let Self { stream, grants, .. } = self;
-        let Some(stream) = stream else { return "it is lost already".to_owned() };
+        let Some(stream) = stream else {
+            return "it is lost already".to_owned();
+        };
         loop {
             match stream.next().await {
                 Ok(Some(LeaseNews::Revoked { reason, message })) => return format!("{reason}: {message}"),
-                Ok(Some(LeaseNews::Changed { allocation, message })) => tell_change(grants, &allocation, &message, output),
+                Ok(Some(LeaseNews::Changed { allocation, message })) => {
+                    tell_change(grants, &allocation, &message, output)
+                }
                 Ok(Some(LeaseNews::Granted(_) | LeaseNews::Waiting(_))) => {}
                 Ok(None) => return "berthd stops".to_owned(),
                 Err(error) => return error.sentence(),
@@ -121,13 +129,21 @@ impl Lease {
 fn tell_change(started_on: &[Grant], allocation: &Allocation, message: &str, output: &Output) {
     if allocation.grants != started_on {
         let (now, then) = (gpu_list(&allocation.grants), gpu_list(started_on));
-        output.note(&format!("the lease is on {now} from now on; the command was started on {then}"));
+        output.note(&format!(
+            "the lease is on {now} from now on; the command was started on {then}"
+        ));
     }
-    output.note(if message.is_empty() { "the GPUs of the lease are well" } else { message });
+    output.note(if message.is_empty() {
+        "the GPUs of the lease are well"
+    } else {
+        message
+    });
 }
 
 async fn release(allocation: &Allocation, client: &Client) {
-    let Some(Holder::LeaseId(id)) = &allocation.holder else { return };
+    let Some(Holder::LeaseId(id)) = &allocation.holder else {
+        return;
+    };
     let Ok(id) = id.parse::<LeaseId>() else { return };
     // The end of the stream releases it just as well, a moment later.
     let _released = client.with_timeout(RELEASE_DEADLINE).release_lease(id).await;
@@ -138,7 +154,12 @@ fn label(args: &RunArgs) -> String {
     if let Some(label) = &args.label {
         return label.clone();
     }
-    let program = args.command.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    let program = args
+        .command
+        .first()
+        .map(Path::new)
+        .and_then(Path::file_name)
+        .unwrap_or_default();
     let user = std::env::var_os("USER").or_else(|| std::env::var_os("LOGNAME"));
     let text = |text: &OsStr| text.to_string_lossy().into_owned();
     match user {

@@ -25,7 +25,10 @@ pub(crate) enum SelectorError {
     #[error("no GPU of this node is {selector}; it has {known}")]
     NotFound { selector: DeviceSelector, known: String },
     #[error("{selector} could be {candidates}: write more of the UUID")]
-    Ambiguous { selector: DeviceSelector, candidates: String },
+    Ambiguous {
+        selector: DeviceSelector,
+        candidates: String,
+    },
 }
 
 impl DeviceSelector {
@@ -37,7 +40,10 @@ impl DeviceSelector {
         let candidates: Vec<_> = devices.iter().filter(|device| self.names(device)).collect();
         match *candidates {
             [device] => Ok(device),
-            [] => Err(SelectorError::NotFound { selector: self.clone(), known: list(devices.iter()) }),
+            [] => Err(SelectorError::NotFound {
+                selector: self.clone(),
+                known: list(devices.iter()),
+            }),
             _ => Err(SelectorError::Ambiguous {
                 selector: self.clone(),
                 candidates: list(candidates.into_iter()),
@@ -73,8 +79,14 @@ fn bare(uuid: &str) -> String {
 }
 
 fn list<'a>(devices: impl Iterator<Item = &'a Device>) -> String {
-    let names: Vec<_> = devices.map(|device| format!("{} ({})", device.index, device.uuid)).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    let names: Vec<_> = devices
+        .map(|device| format!("{} ({})", device.index, device.uuid))
+        .collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 impl FromStr for DeviceSelector {
@@ -91,7 +103,11 @@ impl FromStr for DeviceSelector {
         let is_start = prefix.starts_with(|c: char| c.is_ascii_alphanumeric())
             && prefix.len() <= 96
             && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if is_start { Ok(Self::UuidPrefix(prefix)) } else { Err(SelectorError::Syntax) }
+        if is_start {
+            Ok(Self::UuidPrefix(prefix))
+        } else {
+            Err(SelectorError::Syntax)
+        }
     }
 }
 
@@ -109,19 +125,37 @@ mod tests {
     use super::*;
 
     fn devices() -> Vec<Device> {
-        let device = |index, uuid: &str| Device { index, uuid: uuid.to_owned(), ..Device::default() };
-        vec![device(0, "GPU-4c1f0f5e-aa"), device(1, "GPU-4c1fffff-bb"), device(3, "GPU-12345678-cc")]
+        let device = |index, uuid: &str| Device {
+            index,
+            uuid: uuid.to_owned(),
+            ..Device::default()
+        };
+        vec![
+            device(0, "GPU-4c1f0f5e-aa"),
+            device(1, "GPU-4c1fffff-bb"),
+            device(3, "GPU-12345678-cc"),
+        ]
     }
 
     fn find(text: &str) -> Result<u32, String> {
         let selector: DeviceSelector = text.parse().map_err(|error: SelectorError| error.to_string())?;
         let devices = devices();
-        selector.find(&devices).map(|device| device.index).map_err(|error| error.to_string())
+        selector
+            .find(&devices)
+            .map(|device| device.index)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_gpu_is_named_by_index_by_uuid_or_by_a_unique_start_of_it() {
-        for (text, index) in [("0", 0), ("3", 3), ("GPU-4c1f0f5e-aa", 0), ("GPU-4c1f0", 0), ("4C1FF", 1), ("12345678", 3)] {
+        for (text, index) in [
+            ("0", 0),
+            ("3", 3),
+            ("GPU-4c1f0f5e-aa", 0),
+            ("GPU-4c1f0", 0),
+            ("4C1FF", 1),
+            ("12345678", 3),
+        ] {
             assert_eq!(find(text), Ok(index), "{text}");
         }
     }
@@ -129,12 +163,19 @@ mod tests {
     #[test]
     fn an_ambiguous_start_lists_who_could_be_meant() {
         let error = find("GPU-4c1f").unwrap_err();
-        assert_eq!(error, "GPU-4c1f could be 0 (GPU-4c1f0f5e-aa), 1 (GPU-4c1fffff-bb): write more of the UUID");
+        assert_eq!(
+            error,
+            "GPU-4c1f could be 0 (GPU-4c1f0f5e-aa), 1 (GPU-4c1fffff-bb): write more of the UUID"
+        );
     }
 
     #[test]
     fn an_unknown_gpu_is_answered_with_those_that_there_are() {
-        assert!(find("2").unwrap_err().starts_with("no GPU of this node is number 2; it has 0 (GPU-4c1f0f5e-aa), 1"));
+        assert!(
+            find("2")
+                .unwrap_err()
+                .starts_with("no GPU of this node is number 2; it has 0 (GPU-4c1f0f5e-aa), 1")
+        );
         let none = "GPU-1".parse::<DeviceSelector>().unwrap().find(&[]).unwrap_err();
         assert_eq!(none.to_string(), "no GPU of this node is GPU-1; it has none");
     }

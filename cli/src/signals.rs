@@ -15,8 +15,14 @@ use tokio::io::unix::AsyncFd;
 use crate::error::CliError;
 
 /// To stop us, or to tell the command something.
-const TAKEN: [Signal; 6] =
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+const TAKEN: [Signal; 6] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
 
 /// The signals that this process takes as events.
 #[derive(Debug)]
@@ -36,13 +42,19 @@ impl Signals {
     /// From now on signals are events. Call it inside the runtime, before anything starts a thread: a thread that does
     /// not block a signal would die of it.
     pub(crate) fn take() -> Result<Self, CliError> {
-        let refused = |source: io::Error| CliError::System { what: "to take signals", source };
+        let refused = |source: io::Error| CliError::System {
+            what: "to take signals",
+            source,
+        };
         let ignored = ignored_signals();
         let mask: SigSet = TAKEN.into_iter().filter(|signal| ignored & bit(*signal) == 0).collect();
         mask.thread_block().map_err(|error| refused(error.into()))?;
         let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC);
         let fd = fd.map_err(|error| refused(error.into()))?;
-        #[expect(deprecated, reason = "its successor is unsafe; this is sound: a SignalFd keeps its one descriptor")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; this is sound: a SignalFd keeps its one descriptor"
+        )]
         let fd = AsyncFd::new(fd).map_err(refused)?;
         Ok(Self { fd })
     }
@@ -54,7 +66,10 @@ impl Signals {
 
     /// The next signal. Safe to drop and to call again.
     pub(crate) async fn next(&self) -> Result<Received, CliError> {
-        let failed = |source| CliError::System { what: "to tell of signals", source };
+        let failed = |source| CliError::System {
+            what: "to tell of signals",
+            source,
+        };
         loop {
             let mut ready = self.fd.readable().await.map_err(failed)?;
             let read = ready.try_io(|fd| {
@@ -66,7 +81,10 @@ impl Signals {
             let info = info.map_err(failed)?;
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
             if let Ok(signal) = Signal::try_from(number) {
-                return Ok(Received { signal, from_terminal: info.ssi_code == libc::SI_KERNEL });
+                return Ok(Received {
+                    signal,
+                    from_terminal: info.ssi_code == libc::SI_KERNEL,
+                });
             }
         }
     }
@@ -90,5 +108,6 @@ fn bit(signal: Signal) -> u64 {
 fn ignored_signals() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or_default()
 }

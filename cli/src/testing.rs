@@ -10,7 +10,10 @@ pub(crate) const NOW: u64 = 1_714_979_289_000;
 const MEMORY: u64 = 81_559 << 20;
 
 pub(crate) fn uuid(index: u32) -> String {
-    format!("GPU-{:08x}-5b5c-7a0e-2b6c-3d2f9c1a0b11", 0x4c1f_0f5e_u32.wrapping_mul(index + 1))
+    format!(
+        "GPU-{:08x}-5b5c-7a0e-2b6c-3d2f9c1a0b11",
+        0x4c1f_0f5e_u32.wrapping_mul(index + 1)
+    )
 }
 
 pub(crate) fn device(index: u32) -> Device {
@@ -23,10 +26,20 @@ pub(crate) fn device(index: u32) -> Device {
         memory_bytes: MEMORY,
         numa_node: Some(index / 4),
         nvlink_domain: Some(0),
-        mig: Mig { supported: true, ..Mig::default() },
-        health: Health { state: HealthState::Healthy, since_unix_ms: NOW - 86_400_000 * 9, reasons: Vec::new() },
+        mig: Mig {
+            supported: true,
+            ..Mig::default()
+        },
+        health: Health {
+            state: HealthState::Healthy,
+            since_unix_ms: NOW - 86_400_000 * 9,
+            reasons: Vec::new(),
+        },
         schedulable: true,
-        free: Room { milli: 1000, memory_bytes: MEMORY },
+        free: Room {
+            milli: 1000,
+            memory_bytes: MEMORY,
+        },
         ..Device::default()
     }
 }
@@ -36,7 +49,10 @@ pub(crate) fn node() -> Node {
     let mut devices: Vec<Device> = (0..8).map(device).collect();
     devices[0].free = Room::default();
     devices[1].free = Room::default();
-    devices[2].free = Room { milli: 500, memory_bytes: MEMORY - (40 << 30) };
+    devices[2].free = Room {
+        milli: 500,
+        memory_bytes: MEMORY - (40 << 30),
+    };
     devices[3].free = Room::default();
     devices[3].health = Health {
         state: HealthState::Unhealthy,
@@ -50,11 +66,23 @@ pub(crate) fn node() -> Node {
     };
     devices[4].schedulable = false;
     devices[4].unschedulable_message = "fan is loud, ticket 4711".to_owned();
-    devices[5].mig = Mig { supported: true, enabled: true, pending: false, instances: instances() };
-    devices[5].free = Room { milli: 0, memory_bytes: 20 << 30 };
+    devices[5].mig = Mig {
+        supported: true,
+        enabled: true,
+        pending: false,
+        instances: instances(),
+    };
+    devices[5].free = Room {
+        milli: 0,
+        memory_bytes: 20 << 30,
+    };
     devices[6].out_of_band = true;
     devices[6].free = Room::default();
-    devices[6].processes = vec![Process { pid: 4242, used_memory_bytes: Some(3 << 30), ..Process::default() }];
+    devices[6].processes = vec![Process {
+        pid: 4242,
+        used_memory_bytes: Some(3 << 30),
+        ..Process::default()
+    }];
     Node {
         name: "gpu-box-1".to_owned(),
         generation: 42,
@@ -101,7 +129,13 @@ fn conditions() -> Vec<Condition> {
     };
     vec![
         condition("DriverReady", true, "DriverLoaded", "NVML answers", 777_600_000),
-        condition("LedgerReconciled", true, "Reconciled", "the book agrees with the kubelet", 777_600_000),
+        condition(
+            "LedgerReconciled",
+            true,
+            "Reconciled",
+            "the book agrees with the kubelet",
+            777_600_000,
+        ),
         condition(
             "KubeletReachable",
             false,
@@ -126,14 +160,22 @@ pub(crate) fn grant(index: u32, milli: u32, memory_gib: u64) -> Grant {
     }
 }
 
-pub(crate) fn pod(name: &str) -> Option<Holder> {
+pub(crate) fn pod(name: &str) -> Holder {
     let (namespace, name) = name.split_once('/').unwrap();
-    Some(Holder::Pod { namespace: namespace.to_owned(), name: name.to_owned(), uid: format!("uid-of-{name}") })
+    Holder::Pod {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-of-{name}"),
+    }
 }
 
 pub(crate) fn book() -> Book {
     let share = |milli, gib: u64| Shape {
-        gpu: Some(AskedGpu::Share { milli, memory_bytes: gib << 30, count: 1 }),
+        gpu: Some(AskedGpu::Share {
+            milli,
+            memory_bytes: gib << 30,
+            count: 1,
+        }),
         models: Vec::new(),
     };
     let mig_instance = instances().remove(0);
@@ -146,9 +188,12 @@ pub(crate) fn book() -> Book {
         generation: 42,
         allocations: vec![
             Allocation {
-                holder: pod("default/train-0"),
+                holder: Some(pod("default/train-0")),
                 state: AllocationState::Allocated,
-                shape: Shape { gpu: Some(AskedGpu::Whole { count: 2 }), models: vec!["H100".to_owned()] },
+                shape: Shape {
+                    gpu: Some(AskedGpu::Whole { count: 2 }),
+                    models: vec!["H100".to_owned()],
+                },
                 grants: vec![grant(0, 1000, 0), grant(1, 1000, 0)],
                 granted_unix_ms: NOW - 10_800_000,
                 deadline_unix_ms: None,
@@ -166,7 +211,7 @@ pub(crate) fn book() -> Book {
                 decision_id: String::new(),
             },
             Allocation {
-                holder: pod("nvcf-backend/0-sr-5b5c7a0e-inference-7d9f8c6b5-x2x9z"),
+                holder: Some(pod("nvcf-backend/0-sr-5b5c7a0e-inference-7d9f8c6b5-x2x9z")),
                 state: AllocationState::Reserved,
                 shape: share(250, 0),
                 grants: vec![grant(2, 250, 19)],
@@ -176,9 +221,15 @@ pub(crate) fn book() -> Book {
                 decision_id: "d-18".to_owned(),
             },
             Allocation {
-                holder: pod("default/notebook-0"),
+                holder: Some(pod("default/notebook-0")),
                 state: AllocationState::Foreign,
-                shape: Shape { gpu: Some(AskedGpu::Mig { profile: "1g.10gb".to_owned(), count: 1 }), models: vec![] },
+                shape: Shape {
+                    gpu: Some(AskedGpu::Mig {
+                        profile: "1g.10gb".to_owned(),
+                        count: 1,
+                    }),
+                    models: vec![],
+                },
                 grants: vec![mig],
                 granted_unix_ms: NOW - 400_000_000,
                 deadline_unix_ms: None,

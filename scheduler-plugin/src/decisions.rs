@@ -28,6 +28,8 @@ pub(crate) struct Decision {
     pub(crate) asks: String,
     pub(crate) shape: Shape,
     pub(crate) policy: PolicyName,
+    /// One short line for people.
+    pub(crate) why: String,
     /// Nodes that kube-scheduler offered.
     pub(crate) candidates: usize,
     /// How many of them fit.
@@ -106,6 +108,24 @@ impl Decisions {
     }
 }
 
+/// `best of 2 by binpack; refused: 1 ModelMismatch`.
+pub(crate) fn why(policy: PolicyName, candidates: usize, fitting: usize, refused: &BTreeMap<&str, usize>) -> String {
+    let fits = match fitting {
+        0 => format!("fits none of {candidates}"),
+        1 => "the only one that fits".to_owned(),
+        _ => format!("best of {fitting} by {policy}"),
+    };
+    let refused: Vec<_> = refused
+        .iter()
+        .map(|(reason, nodes)| format!("{nodes} {reason}"))
+        .collect();
+    if refused.is_empty() {
+        fits
+    } else {
+        format!("{fits}; refused: {}", refused.join(", "))
+    }
+}
+
 /// The plan's devices for people.
 pub(crate) fn device_names(plan: &Plan) -> Vec<String> {
     plan.grants.iter().map(ToString::to_string).collect()
@@ -123,6 +143,7 @@ mod tests {
             asks: "1 GPU".to_owned(),
             shape: Shape::default(),
             policy: PolicyName::Binpack,
+            why: String::new(),
             candidates: 1,
             fitting: 1,
             ranked: Vec::new(),
@@ -143,6 +164,20 @@ mod tests {
         decisions.update(latest[3].id, |decision| decision.outcome = Outcome::NoFit);
         decisions.update(Uuid::nil(), |_| panic!("it is not kept any more"));
         assert_eq!(decisions.latest()[3].outcome, Outcome::NoFit);
+    }
+
+    #[test]
+    fn why_reads_as_a_sentence() {
+        let refused = [("DeviceHeld", 2), ("ModelMismatch", 1)].into();
+        assert_eq!(
+            why(PolicyName::Binpack, 5, 2, &refused),
+            "best of 2 by binpack; refused: 2 DeviceHeld, 1 ModelMismatch"
+        );
+        assert_eq!(
+            why(PolicyName::Binpack, 1, 1, &BTreeMap::new()),
+            "the only one that fits"
+        );
+        assert_eq!(why(PolicyName::Binpack, 0, 0, &BTreeMap::new()), "fits none of 0");
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Follow {
             };
             // Once per kind of trouble, not once per attempt.
             if last_reason.as_ref() != Some(&problem.reason) {
-                warn!(target = %self.target, reason = problem.reason, message = problem.message, "daemon lost");
+                warn!(daemon = %self.target, reason = problem.reason, message = problem.message, "daemon lost");
             }
             last_reason = Some(problem.reason.clone());
             self.cluster.lost(self.id, problem);
@@ -73,7 +73,7 @@ impl Follow {
             self.take(node)?;
             if !seen {
                 seen = true;
-                info!(target = %self.target, "daemon reached");
+                info!(daemon = %self.target, "daemon reached");
                 self.block.ready();
                 self.backoff.reset();
             }

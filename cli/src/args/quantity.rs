@@ -45,7 +45,10 @@ const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000)
 /// Kubernetes quantities (`20Gi`, `16G`, plain bytes) and the same with a `B` behind (`20GiB`, `16GB`).
 pub(super) fn memory(text: &str) -> Result<MemoryBytes, QuantityError> {
     let (number, unit) = split_number(text);
-    let scale = MEMORY_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
+    let scale = MEMORY_UNITS
+        .iter()
+        .find(|(name, _)| *name == unit)
+        .map(|(_, scale)| *scale);
     scale
         .and_then(|scale| rounded_up(number, scale))
         .filter(|bytes| *bytes > 0)
@@ -76,22 +79,38 @@ pub(super) fn duration(text: &str) -> Result<Duration, QuantityError> {
         let (number, tail) = split_number(rest);
         let unit_end = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
-        let scale = DURATION_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
-        let part = scale.and_then(|scale| exact(number, scale)).ok_or(QuantityError::Duration)?;
+        let scale = DURATION_UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .map(|(_, scale)| *scale);
+        let part = scale
+            .and_then(|scale| exact(number, scale))
+            .ok_or(QuantityError::Duration)?;
         total = total.checked_add(part).ok_or(QuantityError::Duration)?;
         rest = tail;
     }
-    if total == 0 { Err(QuantityError::Duration) } else { Ok(Duration::from_millis(total)) }
+    if total == 0 {
+        Err(QuantityError::Duration)
+    } else {
+        Ok(Duration::from_millis(total))
+    }
 }
 
 fn split_number(text: &str) -> (&str, &str) {
-    text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))
+    text.split_at(
+        text.find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len()),
+    )
 }
 
 /// The decimal `number` times `scale`, if that is a whole number: `("1.5", 1000)` is 1500.
 fn exact(number: &str, scale: u64) -> Option<u64> {
     let (numerator, divisor) = fraction(number, scale)?;
-    if numerator % divisor == 0 { u64::try_from(numerator / divisor).ok() } else { None }
+    if numerator % divisor == 0 {
+        u64::try_from(numerator / divisor).ok()
+    } else {
+        None
+    }
 }
 
 /// The decimal `number` times `scale`, rounded up.
@@ -134,7 +153,14 @@ mod tests {
 
     #[test]
     fn a_share_is_exact_to_the_thousandth() {
-        for (text, milli) in [("0.25", 250), (".5", 500), ("1", 1000), ("1.0", 1000), ("250m", 250), ("0.001", 1)] {
+        for (text, milli) in [
+            ("0.25", 250),
+            (".5", 500),
+            ("1", 1000),
+            ("1.0", 1000),
+            ("250m", 250),
+            ("0.001", 1),
+        ] {
             assert_eq!(share(text).map(MilliGpu::get), Ok(milli), "{text}");
         }
     }
@@ -148,13 +174,35 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused_with_what_would_be() {
-        for text in ["", "Gi", "-1Gi", "20Q", "20 Gi", "0", "0Gi", "1.2.3Gi", "99999999999Ti", "1e3", "٣Gi"] {
+        for text in [
+            "",
+            "Gi",
+            "-1Gi",
+            "20Q",
+            "20 Gi",
+            "0",
+            "0Gi",
+            "1.2.3Gi",
+            "99999999999Ti",
+            "1e3",
+            "٣Gi",
+        ] {
             assert_eq!(memory(text), Err(QuantityError::Memory), "{text:?}");
         }
         for text in ["", "0", "1.5", "0.0001", "-0.5", "25%", "1001m", "0.5m", "NaN"] {
             assert_eq!(share(text), Err(QuantityError::Share), "{text:?}");
         }
-        for text in ["", "0s", "30", "s", "1d", "-3s", "1h30", "1s 2s", "99999999999999999999s"] {
+        for text in [
+            "",
+            "0s",
+            "30",
+            "s",
+            "1d",
+            "-3s",
+            "1h30",
+            "1s 2s",
+            "99999999999999999999s",
+        ] {
             assert_eq!(duration(text), Err(QuantityError::Duration), "{text:?}");
         }
     }

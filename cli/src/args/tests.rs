@@ -41,8 +41,13 @@ fn every_example_can_be_typed() {
         let help = subcommand.clone().render_help().to_string();
         for line in help.lines().filter_map(|line| line.strip_prefix("  berthctl ")) {
             // Up to a pipe; what is quoted is one word.
-            let line = line.split(" | ").next().unwrap_or(line).replace(", ticket", "_").replace(" is ", "_");
-            let line = line.replace("\'", "").replace("loud_ 4711", "loud");
+            let line = line
+                .split(" | ")
+                .next()
+                .unwrap_or(line)
+                .replace(", ticket", "_")
+                .replace(" is ", "_");
+            let line = line.replace('\'', "").replace("loud_ 4711", "loud");
             assert!(parse(&line).is_ok(), "berthctl {line}: {}", parse(&line).unwrap_err());
             examples += 1;
         }
@@ -70,13 +75,20 @@ fn shapes_are_what_the_flags_say() {
         let asked = run(&format!("run {flags} -- true")).shape.shape().unwrap();
         assert_eq!(asked.gpu, shape.unwrap(), "{flags}");
     }
-    let models = run("run --model H200,H100 --model H100 -- true").shape.shape().unwrap().models;
+    let models = run("run --model H200,H100 --model H100 -- true")
+        .shape
+        .shape()
+        .unwrap()
+        .models;
     assert_eq!(models, ["H100".parse().unwrap(), "H200".parse().unwrap()]);
 }
 
 #[test]
 fn all_that_follows_the_command_is_its_own() {
-    for line in ["run --gpus 1 -- ls -l --gpus 2 -o json", "run --gpus 1 ls -l --gpus 2 -o json"] {
+    for line in [
+        "run --gpus 1 -- ls -l --gpus 2 -o json",
+        "run --gpus 1 ls -l --gpus 2 -o json",
+    ] {
         let args = run(line);
         assert_eq!(args.command, ["ls", "-l", "--gpus", "2", "-o", "json"], "{line}");
         assert_eq!(args.shape.gpus, Some(1), "{line}");
@@ -87,27 +99,44 @@ fn all_that_follows_the_command_is_its_own() {
 fn options_of_every_command_may_stand_on_either_side() {
     for line in ["-o json --timeout 3s node", "node --timeout 3s -o json"] {
         let global = parse(line).unwrap().global;
-        assert_eq!((global.output, global.timeout), (Format::Json, Duration::from_secs(3)), "{line}");
+        assert_eq!(
+            (global.output, global.timeout),
+            (Format::Json, Duration::from_secs(3)),
+            "{line}"
+        );
     }
     let global = parse("node").unwrap().global;
-    assert_eq!((global.address.to_string().as_str(), global.timeout), ("unix:///run/berth/berthd.sock", Duration::from_secs(10)));
+    assert_eq!(
+        (global.address.to_string().as_str(), global.timeout),
+        ("unix:///run/berth/berthd.sock", Duration::from_secs(10))
+    );
 }
 
 #[test]
 fn every_option_of_every_command_is_a_variable_and_nothing_else_is() {
     let command = command();
-    let variables: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
-    let expected = ["ADDRESS", "TIMEOUT", "OUTPUT", "TLS_CA", "TLS_CERT", "TLS_KEY"].map(|name| format!("BERTHCTL_{name}"));
+    let variables: Vec<_> = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_env()?.to_str())
+        .collect();
+    let expected =
+        ["ADDRESS", "TIMEOUT", "OUTPUT", "TLS_CA", "TLS_CERT", "TLS_KEY"].map(|name| format!("BERTHCTL_{name}"));
     assert_eq!(variables, expected);
-    assert!(command.get_subcommands().all(|sub| sub.get_arguments().all(|arg| arg.get_env().is_none())));
+    assert!(
+        command
+            .get_subcommands()
+            .all(|sub| sub.get_arguments().all(|arg| arg.get_env().is_none()))
+    );
 }
 
 #[test]
 fn what_a_pod_is_called_is_checked_here() {
-    let Action::Reserve(args) = parse("reserve --pod ns/pod-0 --uid u-1 --ttl 2m").unwrap().action else { panic!() };
+    let Action::Reserve(args) = parse("reserve --pod ns/pod-0 --uid u-1 --ttl 2m").unwrap().action else {
+        panic!()
+    };
     let pod = args.pod();
     assert_eq!((pod.to_string().as_str(), pod.uid.as_str()), ("ns/pod-0", "u-1"));
-    assert_eq!(args.ttl, Some(Duration::from_secs(120)));
+    assert_eq!(args.ttl, Some(Duration::from_mins(2)));
 }
 
 #[test]
@@ -119,8 +148,14 @@ fn devices_are_named_in_three_ways() {
         other => panic!("{other:?}"),
     };
     assert_eq!(device("cordon 3 --message broken"), DeviceSelector::Index(3));
-    assert_eq!(device("uncordon GPU-4C1F"), DeviceSelector::UuidPrefix("4c1f".to_owned()));
-    assert_eq!(device("ack 4c1f0f5e"), DeviceSelector::UuidPrefix("4c1f0f5e".to_owned()));
+    assert_eq!(
+        device("uncordon GPU-4C1F"),
+        DeviceSelector::UuidPrefix("4c1f".to_owned())
+    );
+    assert_eq!(
+        device("ack 4c1f0f5e"),
+        DeviceSelector::UuidPrefix("4c1f0f5e".to_owned())
+    );
 }
 
 #[test]
@@ -141,7 +176,10 @@ fn a_mistake_is_answered_with_what_would_be_right() {
         ("run --on-loss panic -- true", "keep, terminate"),
         ("node --timeout 0s", "above zero"),
         ("node -o yaml", "table, json"),
-        ("node --address gpu-7:9440", "write http://HOST:PORT, https://HOST:PORT or unix:///PATH"),
+        (
+            "node --address gpu-7:9440",
+            "write http://HOST:PORT, https://HOST:PORT or unix:///PATH",
+        ),
         ("node --tls-cert c.pem", "--tls-key"),
         ("reserve --uid u --gpus 1", "--pod <NAMESPACE/NAME>"),
         ("reserve --pod p --uid u --gpus 1", "write NAMESPACE/NAME"),

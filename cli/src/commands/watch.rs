@@ -52,7 +52,10 @@ async fn follow(client: &Client, output: &Output) -> Result<(), CliError> {
 
 async fn connect(client: &Client) -> Result<(NodeStream, Look), CliError> {
     let mut stream = client.watch().await?;
-    let ended = || CliError::NotReady { reason: "StreamEnded".to_owned(), message: "the daemon is stopping".to_owned() };
+    let ended = || CliError::NotReady {
+        reason: "StreamEnded".to_owned(),
+        message: "the daemon is stopping".to_owned(),
+    };
     let node = stream.first().await?.ok_or_else(ended)?;
     let book = client.book().await?;
     Ok((stream, Look { node, book }))
@@ -80,9 +83,18 @@ async fn next_look(client: &Client, stream: &mut NodeStream) -> Result<Look, Str
 
 fn summary(look: &Look) -> String {
     let Look { node, book } = look;
-    format!("{}: {} GPUs, {} holders", node.name, node.devices.len(), book.allocations.len())
+    format!(
+        "{}: {} GPUs, {} holders",
+        node.name,
+        node.devices.len(),
+        book.allocations.len()
+    )
 }
 
 fn tell(output: &Output, look: &Look, change: &Change) -> Result<(), CliError> {
-    output.show_line(&ChangeLine { unix_ms: output.now_unix_ms(), generation: look.node.generation, change })
+    output.show_line(&ChangeLine {
+        unix_ms: output.now_unix_ms(),
+        generation: look.node.generation,
+        change,
+    })
 }

@@ -5,7 +5,10 @@ use crate::{
 };
 
 fn look() -> Look {
-    Look { node: node(), book: book() }
+    Look {
+        node: node(),
+        book: book(),
+    }
 }
 
 /// What a change of one look tells: kind, subject and message of each line.
@@ -17,7 +20,12 @@ fn told(change: impl FnOnce(&mut Look)) -> Vec<String> {
 
 fn lines(changes: &[Change]) -> Vec<String> {
     let line = |change: &Change| {
-        format!("{} [{}] {}", change.kind.as_str(), change.subject().unwrap_or_default(), change.message)
+        format!(
+            "{} [{}] {}",
+            change.kind.as_str(),
+            change.subject().unwrap_or_default(),
+            change.message
+        )
     };
     changes.iter().map(line).collect()
 }
@@ -46,7 +54,10 @@ fn a_device_that_falls_ill_is_told_with_the_reason() {
             xid: Some(79),
         });
     });
-    assert_eq!(told, ["HealthChanged [GPU 7] Healthy -> Unhealthy: XID 79: GPU has fallen off the bus"]);
+    assert_eq!(
+        told,
+        ["HealthChanged [GPU 7] Healthy -> Unhealthy: XID 79: GPU has fallen off the bus"]
+    );
 }
 
 #[test]
@@ -59,7 +70,10 @@ fn a_device_that_recovers_and_one_that_gets_another_reason_are_told() {
     let mut old = look();
     old.node.devices[3].health.reasons[0].xid = Some(48);
     let told = lines(&changes(&old, &look()));
-    assert_eq!(told, ["HealthChanged [GPU 3] Unhealthy: XID 79: GPU has fallen off the bus"]);
+    assert_eq!(
+        told,
+        ["HealthChanged [GPU 3] Unhealthy: XID 79: GPU has fallen off the bus"]
+    );
 }
 
 #[test]
@@ -115,7 +129,7 @@ fn holders_that_come_go_and_change_are_told() {
         allocations[1].state = AllocationState::Allocated;
         allocations[1].grants = vec![grant(7, 250, 19)];
         let mut new = allocations[0].clone();
-        new.holder = pod("default/new");
+        new.holder = Some(pod("default/new"));
         new.state = AllocationState::Reserved;
         allocations.push(new);
     });
@@ -133,8 +147,20 @@ fn holders_that_come_go_and_change_are_told() {
 #[test]
 fn conditions_drift_driver_and_daemon_are_told() {
     let told = told(|look| {
-        let Node { conditions, drifts, driver, instance_id, version, .. } = &mut look.node;
-        let Condition { status, reason, message, .. } = &mut conditions[2];
+        let Node {
+            conditions,
+            drifts,
+            driver,
+            instance_id,
+            version,
+            ..
+        } = &mut look.node;
+        let Condition {
+            status,
+            reason,
+            message,
+            ..
+        } = &mut conditions[2];
         (*status, *reason, *message) = (true, "Answers".to_owned(), "the kubelet answers".to_owned());
         drifts[0].reason = "DeviceMissing".to_owned();
         driver.driver_version.clear();
@@ -157,7 +183,12 @@ fn conditions_drift_driver_and_daemon_are_told() {
 fn a_drift_that_lasts_is_told_once() {
     let same = told(|look| look.node.drifts[0].message = "pid 4242 still runs".to_owned());
     assert_eq!(same, [""; 0]);
-    let more = told(|look| look.node.drifts.push(Drift { reason: "OverCommitted".to_owned(), ..Drift::default() }));
+    let more = told(|look| {
+        look.node.drifts.push(Drift {
+            reason: "OverCommitted".to_owned(),
+            ..Drift::default()
+        })
+    });
     assert_eq!(more, ["DriftBegan [] OverCommitted: "]);
 }
 

@@ -57,7 +57,11 @@ fn held(book: &Book, page: &Page) -> Table {
             Cell::toned(allocation.state.as_str(), tone),
             grants.join(", ").into(),
             page.since(allocation.granted_unix_ms).into(),
-            allocation.deadline_unix_ms.map(|deadline| page.until(deadline)).unwrap_or_default().into(),
+            allocation
+                .deadline_unix_ms
+                .map(|deadline| page.until(deadline))
+                .unwrap_or_default()
+                .into(),
             Cell::from(&allocation.client),
         ]);
     }
@@ -65,11 +69,17 @@ fn held(book: &Book, page: &Page) -> Table {
 }
 
 fn out_of_band(book: &Book, node: &Node, page: &Page) -> Table {
-    let mut table =
-        Table::new([("GPU", Flow::Fixed), ("PID", Flow::Fixed), ("MEMORY", Flow::Fixed), ("SINCE", Flow::Fixed)]);
+    let mut table = Table::new([
+        ("GPU", Flow::Fixed),
+        ("PID", Flow::Fixed),
+        ("MEMORY", Flow::Fixed),
+        ("SINCE", Flow::Fixed),
+    ]);
     for process in &book.out_of_band {
         let device = node.device(&process.device_uuid);
-        let memory = process.used_memory_bytes.map(|bytes| MemoryBytes::new(bytes).to_string());
+        let memory = process
+            .used_memory_bytes
+            .map(|bytes| MemoryBytes::new(bytes).to_string());
         table.row([
             Cell::from(device.map_or_else(|| process.device_uuid.clone(), |device| device.index.to_string())),
             process.pid.to_string().into(),

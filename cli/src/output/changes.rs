@@ -18,7 +18,15 @@ pub(crate) struct ChangeLine<'a> {
 impl Report for ChangeLine<'_> {
     fn render(&self, page: &mut Page) {
         let Change { kind, message, .. } = self.change;
-        let subject = self.change.subject().map(|subject| format!("{subject}: ")).unwrap_or_default();
-        page.line(&format!("{}  {:<18}  {subject}{message}", time_of_day(self.unix_ms), kind.as_str()));
+        let subject = self
+            .change
+            .subject()
+            .map(|subject| format!("{subject}: "))
+            .unwrap_or_default();
+        page.line(&format!(
+            "{}  {:<18}  {subject}{message}",
+            time_of_day(self.unix_ms),
+            kind.as_str()
+        ));
     }
 }

@@ -45,7 +45,10 @@ impl DeviceList {
                 .allocations
                 .iter()
                 .filter(|allocation| allocation.holds(&device.uuid))
-                .map(|Allocation { holder, state, .. }| Held { holder: holder.clone(), state: state.as_str() })
+                .map(|Allocation { holder, state, .. }| Held {
+                    holder: holder.clone(),
+                    state: state.as_str(),
+                })
                 .collect();
             DeviceWithHolders { device, holders }
         };
@@ -60,7 +63,10 @@ impl DeviceList {
 impl Report for DeviceList {
     fn render(&self, page: &mut Page) {
         if self.devices.is_empty() {
-            page.line(&format!("{} has no GPU that the driver tells of; see `berthctl node`.", self.node));
+            page.line(&format!(
+                "{} has no GPU that the driver tells of; see `berthctl node`.",
+                self.node
+            ));
             return;
         }
         let mut table = Table::new([
@@ -82,7 +88,11 @@ impl Report for DeviceList {
                 short_uuid(&device.uuid, &all).into(),
                 Cell::from(&device.model),
                 gib_of(device.free.memory_bytes, device.memory_bytes).into(),
-                if device.mig.enabled { Cell::from("-") } else { MilliGpu::new(device.free.milli).to_string().into() },
+                if device.mig.enabled {
+                    Cell::from("-")
+                } else {
+                    MilliGpu::new(device.free.milli).to_string().into()
+                },
                 mig(device).into(),
                 number(device.numa_node).into(),
                 number(device.nvlink_domain).into(),
@@ -157,7 +167,11 @@ pub(super) fn health(health: &Health) -> String {
         })
         .collect();
     let state = health.state.as_str();
-    if reasons.is_empty() { state.to_owned() } else { format!("{state} ({})", reasons.join(", ")) }
+    if reasons.is_empty() {
+        state.to_owned()
+    } else {
+        format!("{state} ({})", reasons.join(", "))
+    }
 }
 
 /// The first holder, and how many more: who exactly is in `berthctl allocations`.
@@ -180,18 +194,31 @@ fn notes(device: &Device, page: &Page) -> Vec<String> {
     let mut notes = Vec::new();
     for reason in &device.health.reasons {
         let state = device.health.state.as_str();
-        notes.push(format!("{gpu} is {state}: {} ({} ago)", reason.message, page.since(reason.since_unix_ms)));
+        notes.push(format!(
+            "{gpu} is {state}: {} ({} ago)",
+            reason.message,
+            page.since(reason.since_unix_ms)
+        ));
     }
     if !device.schedulable {
         let why = Some(&device.unschedulable_message).filter(|message| !message.is_empty());
-        notes.push(format!("{gpu} is cordoned{}", why.map(|why| format!(": {why}")).unwrap_or_default()));
+        notes.push(format!(
+            "{gpu} is cordoned{}",
+            why.map(|why| format!(": {why}")).unwrap_or_default()
+        ));
     }
     if device.missing {
-        notes.push(format!("{gpu} is no longer found by the driver, but somebody holds it ({})", device.uuid));
+        notes.push(format!(
+            "{gpu} is no longer found by the driver, but somebody holds it ({})",
+            device.uuid
+        ));
     }
     if device.out_of_band {
         let pids: Vec<_> = device.processes.iter().map(|process| process.pid.to_string()).collect();
-        notes.push(format!("{gpu} is used by a process that nobody gave it to (processes there: {})", pids.join(", ")));
+        notes.push(format!(
+            "{gpu} is used by a process that nobody gave it to (processes there: {})",
+            pids.join(", ")
+        ));
     }
     if device.mig.pending {
         notes.push(format!("{gpu} changes its MIG mode at the next reset"));

@@ -24,11 +24,21 @@ pub(crate) struct ReleaseAnswer {
 
 impl Report for ReserveAnswer {
     fn render(&self, page: &mut Page) {
-        let Self { allocation, existing, .. } = self;
+        let Self {
+            allocation, existing, ..
+        } = self;
         let verb = if *existing { "already holds" } else { "now holds" };
-        page.line(&format!("{} {verb} {}: {}", allocation.holder_name(), allocation.shape, gpu_list(&allocation.grants)));
+        page.line(&format!(
+            "{} {verb} {}: {}",
+            allocation.holder_name(),
+            allocation.shape,
+            gpu_list(&allocation.grants)
+        ));
         if let Some(deadline) = allocation.deadline_unix_ms {
-            page.line(&format!("It lapses in {} unless the kubelet confirms it", page.until(deadline)));
+            page.line(&format!(
+                "It lapses in {} unless the kubelet confirms it",
+                page.until(deadline)
+            ));
         }
     }
 }

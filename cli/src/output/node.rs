@@ -11,7 +11,10 @@ impl Report for Node {
     fn render(&self, page: &mut Page) {
         let simulated = if self.simulated { " (simulated GPUs)" } else { "" };
         page.line(&format!("Node     {}{simulated}", self.name));
-        page.line(&format!("Daemon   berthd {}, generation {}, instance {}", self.version, self.generation, self.instance_id));
+        page.line(&format!(
+            "Daemon   berthd {}, generation {}, instance {}",
+            self.version, self.generation, self.instance_id
+        ));
         page.line(&format!("Driver   {}", driver(&self.driver)));
         page.line(&format!("GPUs     {}", models(&self.devices)));
         page.line(&format!("Health   {}", health(&self.devices)));
@@ -29,7 +32,9 @@ fn driver(driver: &Driver) -> String {
     if driver.driver_version.is_empty() {
         return format!("none ({})", driver.backend);
     }
-    let cuda = driver.cuda_version.map(|version| format!(", CUDA {}.{}", version / 1000, version % 1000 / 10));
+    let cuda = driver
+        .cuda_version
+        .map(|version| format!(", CUDA {}.{}", version / 1000, version % 1000 / 10));
     let nvml = Some(&driver.nvml_version).filter(|version| !version.is_empty());
     format!(
         "{} ({}{}{})",
@@ -49,7 +54,11 @@ fn models(devices: &[Device]) -> String {
         .into_iter()
         .map(|((model, memory), count)| format!("{count} x {model} ({})", MemoryBytes::new(memory)))
         .collect();
-    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 fn health(devices: &[Device]) -> String {
@@ -69,16 +78,33 @@ fn health(devices: &[Device]) -> String {
 }
 
 fn free(devices: &[Device]) -> String {
-    let whole = devices.iter().filter(|device| !device.mig.enabled && device.free.milli == 1000).count();
-    let shared = devices.iter().filter(|device| (1..1000).contains(&device.free.milli)).count();
-    let instances = devices.iter().flat_map(|device| &device.mig.instances).filter(|instance| instance.free).count();
+    let whole = devices
+        .iter()
+        .filter(|device| !device.mig.enabled && device.free.milli == 1000)
+        .count();
+    let shared = devices
+        .iter()
+        .filter(|device| (1..1000).contains(&device.free.milli))
+        .count();
+    let instances = devices
+        .iter()
+        .flat_map(|device| &device.mig.instances)
+        .filter(|instance| instance.free)
+        .count();
     joined([(whole, "whole"), (shared, "in part"), (instances, "MIG instances")])
 }
 
 fn joined<const N: usize>(counts: [(usize, &str); N]) -> String {
-    let parts: Vec<_> =
-        counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+    let parts: Vec<_> = counts
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }
 
 fn conditions(node: &Node, page: &Page) -> Table {
@@ -90,7 +116,11 @@ fn conditions(node: &Node, page: &Page) -> Table {
         ("MESSAGE", Flow::Wrap(24)),
     ]);
     for condition in &node.conditions {
-        let ok = if condition.status { Cell::toned("yes", Tone::Good) } else { Cell::toned("NO", Tone::Bad) };
+        let ok = if condition.status {
+            Cell::toned("yes", Tone::Good)
+        } else {
+            Cell::toned("NO", Tone::Bad)
+        };
         table.row([
             Cell::from(&condition.kind),
             ok,
@@ -111,7 +141,10 @@ fn drifts(node: &Node, page: &Page) -> Table {
         ("MESSAGE", Flow::Wrap(24)),
     ]);
     for drift in &node.drifts {
-        let index = node.device(&drift.device_uuid).map(|device| device.index.to_string()).unwrap_or_default();
+        let index = node
+            .device(&drift.device_uuid)
+            .map(|device| device.index.to_string())
+            .unwrap_or_default();
         table.row([
             Cell::toned(&drift.reason, Tone::Warning),
             page.since(drift.since_unix_ms).into(),

@@ -50,7 +50,10 @@ const RESET: &str = "\x1b[0m";
 impl Cell {
     pub(crate) fn toned(text: impl AsRef<str>, tone: Tone) -> Self {
         let text = plain(text.as_ref());
-        Self { text: if text.is_empty() { "-".to_owned() } else { text }, tone }
+        Self {
+            text: if text.is_empty() { "-".to_owned() } else { text },
+            tone,
+        }
     }
 }
 
@@ -78,8 +81,14 @@ impl Tone {
 
 impl Table {
     pub(crate) fn new(columns: impl IntoIterator<Item = (&'static str, Flow)>) -> Self {
-        let columns = columns.into_iter().map(|(title, flow)| Column { title, flow }).collect();
-        Self { columns, rows: Vec::new() }
+        let columns = columns
+            .into_iter()
+            .map(|(title, flow)| Column { title, flow })
+            .collect();
+        Self {
+            columns,
+            rows: Vec::new(),
+        }
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
@@ -89,10 +98,17 @@ impl Table {
     /// Appends the table to `out`. It is wider than `width` only where its fixed columns are.
     pub(crate) fn render(&self, width: usize, colours: bool, out: &mut String) {
         let widths = self.widths(width);
-        let titles = self.columns.iter().map(|column| (column.title, colours.then_some(BOLD)));
+        let titles = self
+            .columns
+            .iter()
+            .map(|column| (column.title, colours.then_some(BOLD)));
         write_line(out, titles.zip(widths.iter().copied()));
         for row in &self.rows {
-            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| (cell, wrap(&cell.text, *width))).collect();
+            let cells: Vec<_> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| (cell, wrap(&cell.text, *width)))
+                .collect();
             let height = cells.iter().map(|(_, lines)| lines.len()).max().unwrap_or(1);
             for n in 0..height {
                 let line = cells.iter().map(|(cell, lines)| {
@@ -107,7 +123,11 @@ impl Table {
     /// The width of each column: what its cells need, less what those that may wrap have to give, the last one first.
     fn widths(&self, limit: usize) -> Vec<usize> {
         let needed = |(n, column): (usize, &Column)| {
-            let cells = self.rows.iter().filter_map(|row| row.get(n)).map(|cell| length(&cell.text));
+            let cells = self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(n))
+                .map(|cell| length(&cell.text));
             cells.chain([length(column.title)]).max().unwrap_or(0)
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(needed).collect();
@@ -149,7 +169,10 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
         let space = line.iter().rposition(|c| *c == ' ').filter(|at| *at > 0);
         let behind = || {
             let inside = line.get(..line.len() - 1).unwrap_or(line);
-            inside.iter().rposition(|c| matches!(c, '-' | '/' | ',')).map(|at| at + 1)
+            inside
+                .iter()
+                .rposition(|c| matches!(c, '-' | '/' | ','))
+                .map(|at| at + 1)
         };
         let end = space.or_else(behind).unwrap_or(width);
         lines.push(rest.drain(..end).collect::<String>());
@@ -183,7 +206,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let lines = "A   HOLDER           WHY\n1   default/train-0  two words more than fit\n22  -                bad\n";
+        let lines =
+            "A   HOLDER           WHY\n1   default/train-0  two words more than fit\n22  -                bad\n";
         assert_eq!(rendered(&sample(), 100, false), lines);
     }
 
@@ -200,7 +224,10 @@ A   HOLDER     WHY
         assert_eq!(text, lines);
         assert!(text.lines().all(|line| line.len() <= 25));
         let wider = rendered(&sample(), 38, false);
-        assert!(wider.contains("1   default/train-0  two words more\n                     than fit\n"), "{wider}");
+        assert!(
+            wider.contains("1   default/train-0  two words more\n                     than fit\n"),
+            "{wider}"
+        );
     }
 
     #[test]
@@ -213,7 +240,9 @@ A   HOLDER     WHY
     fn colours_do_not_move_columns() {
         let coloured = rendered(&sample(), 25, true);
         assert!(coloured.contains("\x1b[31mbad\x1b[0m"), "{coloured:?}");
-        let bare = [BOLD, RESET, "\x1b[31m"].iter().fold(coloured, |text, code| text.replace(code, ""));
+        let bare = [BOLD, RESET, "\x1b[31m"]
+            .iter()
+            .fold(coloured, |text, code| text.replace(code, ""));
         let trimmed: Vec<_> = bare.lines().map(str::trim_end).collect();
         assert_eq!(trimmed.join("\n") + "\n", rendered(&sample(), 25, false));
     }

@@ -19,7 +19,11 @@ fn json(report: &impl Report) -> Value {
 
 fn assert_fits(page: &str) {
     for line in page.lines() {
-        assert!(line.chars().count() <= WIDTH, "{} characters: {line}", line.chars().count());
+        assert!(
+            line.chars().count() <= WIDTH,
+            "{} characters: {line}",
+            line.chars().count()
+        );
     }
 }
 
@@ -65,14 +69,23 @@ fn the_page_of_eight_devices_fits_and_says_in_full_what_is_wrong() {
 
 #[test]
 fn the_page_of_allocations() {
-    let page = text(&Allocations { book: book(), node: node() });
+    let page = text(&Allocations {
+        book: book(),
+        node: node(),
+    });
     assert_eq!(page, include_str!("../../testdata/allocations.txt"));
     assert_fits(&page);
 }
 
 #[test]
 fn the_pages_of_a_verdict() {
-    let page = |asked: &str, fits| text(&Explanation { asked: asked.to_owned(), verdict: verdict(fits), node: node() });
+    let page = |asked: &str, fits| {
+        text(&Explanation {
+            asked: asked.to_owned(),
+            verdict: verdict(fits),
+            node: node(),
+        })
+    };
     let both = format!("{}\n{}", page("1 GPU", true), page("3 GPU", false));
     assert_eq!(both, include_str!("../../testdata/explain.txt"));
     assert_fits(&both);
@@ -80,10 +93,22 @@ fn the_pages_of_a_verdict() {
 
 #[test]
 fn a_node_without_gpus_says_where_to_look() {
-    let bare = Node { devices: Vec::new(), ..node() };
+    let bare = Node {
+        devices: Vec::new(),
+        ..node()
+    };
     let page = text(&DeviceList::new(bare.clone(), &Book::default()));
-    assert_eq!(page, "gpu-box-1 has no GPU that the driver tells of; see `berthctl node`.\n");
-    assert_eq!(text(&Allocations { book: Book::default(), node: bare }), "Nobody holds anything of gpu-box-1.\n");
+    assert_eq!(
+        page,
+        "gpu-box-1 has no GPU that the driver tells of; see `berthctl node`.\n"
+    );
+    assert_eq!(
+        text(&Allocations {
+            book: Book::default(),
+            node: bare
+        }),
+        "Nobody holds anything of gpu-box-1.\n"
+    );
 }
 
 #[test]
@@ -100,13 +125,20 @@ fn colours_are_only_added_where_they_are_wanted() {
     let devices = DeviceList::new(node(), &book());
     assert!(!page(&devices, false, NOW).contains('\u{1b}'));
     let coloured = page(&devices, true, NOW);
-    assert!(coloured.contains("\u{1b}[31mUnhealthy (Xid 79)\u{1b}[0m"), "{coloured:?}");
+    assert!(
+        coloured.contains("\u{1b}[31mUnhealthy (Xid 79)\u{1b}[0m"),
+        "{coloured:?}"
+    );
     assert!(coloured.contains("\u{1b}[32mHealthy\u{1b}[0m"), "{coloured:?}");
 }
 
 #[test]
 fn the_answers_to_reserve_and_release() {
-    let reserved = |existing| ReserveAnswer { allocation: book().allocations.remove(2), existing, generation: 43 };
+    let reserved = |existing| ReserveAnswer {
+        allocation: book().allocations.remove(2),
+        existing,
+        generation: 43,
+    };
     let uuid = uuid(2);
     assert_eq!(
         text(&reserved(false)),
@@ -116,17 +148,31 @@ fn the_answers_to_reserve_and_release() {
         )
     );
     assert!(text(&reserved(true)).contains(" already holds 0.25 GPU: "));
-    let released = |released| ReleaseAnswer { released, generation: 44, holder: "Pod u-1".to_owned() };
+    let released = |released| ReleaseAnswer {
+        released,
+        generation: 44,
+        holder: "Pod u-1".to_owned(),
+    };
     assert_eq!(text(&released(true)), "Released what Pod u-1 held\n");
     assert_eq!(text(&released(false)), "Pod u-1 held nothing; nothing to release\n");
-    assert_eq!(json(&released(false)), serde_json::json!({ "released": false, "generation": 44 }));
+    assert_eq!(
+        json(&released(false)),
+        serde_json::json!({ "released": false, "generation": 44 })
+    );
 }
 
 #[test]
 fn a_change_is_one_line() {
     let change = Change::new(ChangeKind::Connected, "gpu-box-1: 8 GPUs, 4 holders");
-    let line = ChangeLine { unix_ms: NOW, generation: 42, change: &change };
-    assert_eq!(text(&line), "07:08:09Z  Connected           gpu-box-1: 8 GPUs, 4 holders\n");
+    let line = ChangeLine {
+        unix_ms: NOW,
+        generation: 42,
+        change: &change,
+    };
+    assert_eq!(
+        text(&line),
+        "07:08:09Z  Connected           gpu-box-1: 8 GPUs, 4 holders\n"
+    );
     assert_eq!(
         serde_json::to_string(&line).unwrap(),
         r#"{"unixMs":1714979289000,"generation":42,"kind":"Connected","message":"gpu-box-1: 8 GPUs, 4 holders"}"#

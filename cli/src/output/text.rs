@@ -36,8 +36,12 @@ pub(super) fn time_of_day(unix_ms: u64) -> String {
 /// `39.6/79.6`, in GiB, rounded down.
 pub(super) fn gib_of(part: u64, total: u64) -> String {
     let gib = |bytes: u64| {
-        let tenths = u128::from(bytes) * 10 >> 30;
-        if tenths % 10 == 0 { format!("{}", tenths / 10) } else { format!("{}.{}", tenths / 10, tenths % 10) }
+        let tenths = (u128::from(bytes) * 10) >> 30;
+        if tenths % 10 == 0 {
+            format!("{}", tenths / 10)
+        } else {
+            format!("{}.{}", tenths / 10, tenths % 10)
+        }
     };
     format!("{}/{}", gib(part), gib(total))
 }
@@ -66,7 +70,11 @@ pub(crate) fn gpu_list(grants: &[Grant]) -> String {
             format!("GPU {} ({}{size})", grant.index, grant.visible_uuid())
         })
         .collect();
-    if names.is_empty() { "no GPU".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "no GPU".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -80,7 +88,14 @@ mod tests {
 
     #[test]
     fn durations_keep_two_significant_digits_or_more() {
-        let cases = [(0, "0s"), (119_999, "119s"), (120_000, "2m"), (7_199_000, "119m"), (7_200_000, "2h"), (172_800_000, "2d")];
+        let cases = [
+            (0, "0s"),
+            (119_999, "119s"),
+            (120_000, "2m"),
+            (7_199_000, "119m"),
+            (7_200_000, "2h"),
+            (172_800_000, "2d"),
+        ];
         for (ms, text) in cases {
             assert_eq!(duration(ms), text);
         }
@@ -100,8 +115,15 @@ mod tests {
 
     #[test]
     fn a_short_uuid_is_as_long_as_it_takes_to_be_unique() {
-        let device = |uuid: &str| Device { uuid: uuid.to_owned(), ..Device::default() };
-        let devices = [device("GPU-00000000-0001-aa"), device("GPU-00000000-0002-bb"), device("GPU-4c1f0f5e-0001-cc")];
+        let device = |uuid: &str| Device {
+            uuid: uuid.to_owned(),
+            ..Device::default()
+        };
+        let devices = [
+            device("GPU-00000000-0001-aa"),
+            device("GPU-00000000-0002-bb"),
+            device("GPU-4c1f0f5e-0001-cc"),
+        ];
         assert_eq!(short_uuid(&devices[2].uuid, &devices), "GPU-4c1f0f5e");
         assert_eq!(short_uuid(&devices[0].uuid, &devices), "GPU-00000000-0001");
         assert_eq!(short_uuid("é", &devices), "é");

@@ -24,7 +24,10 @@ pub(super) struct Child {
 impl Child {
     /// Starts `command` with the GPUs of `allocation` in its environment.
     pub(super) fn spawn(command: &[OsString], allocation: &Allocation) -> Result<Self, CliError> {
-        let failed = |source| CliError::System { what: "to start a process", source };
+        let failed = |source| CliError::System {
+            what: "to start a process",
+            source,
+        };
         let uuids: Vec<&str> = allocation.grants.iter().map(Grant::visible_uuid).collect();
         let uuids = uuids.join(",");
         let lease = match &allocation.holder {
@@ -55,7 +58,10 @@ impl Child {
     /// The command's exit code, or 128 and the number of the signal that ended it. Safe to drop and to call again.
     pub(super) async fn wait(&mut self) -> Result<u8, CliError> {
         let status = self.process.wait().await;
-        let status = status.map_err(|source| CliError::System { what: "to wait for the command", source })?;
+        let status = status.map_err(|source| CliError::System {
+            what: "to wait for the command",
+            source,
+        })?;
         Ok(match status.code() {
             Some(code) => u8::try_from(code).unwrap_or(u8::MAX),
             None => signal_code(status.signal().unwrap_or_default()),

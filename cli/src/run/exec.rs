@@ -37,7 +37,10 @@ pub(crate) fn requested() -> Option<Step> {
         return None;
     }
     let parent = args.next().and_then(|pid| pid.to_str()?.parse().ok());
-    Some(Step { parent, command: args.collect() })
+    Some(Step {
+        parent,
+        command: args.collect(),
+    })
 }
 
 /// The command to become, and who has to be alive for it.
@@ -61,6 +64,9 @@ impl Step {
         let mut command = self.command.into_iter();
         let program = command.next().unwrap_or_default();
         let source = Command::new(&program).args(command).exec();
-        Err(CliError::Start { program: program.to_string_lossy().into_owned(), source })
+        Err(CliError::Start {
+            program: program.to_string_lossy().into_owned(),
+            source,
+        })
     }
 }

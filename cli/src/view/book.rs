@@ -33,7 +33,11 @@ pub(crate) struct Allocation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Holder {
-    Pod { namespace: String, name: String, uid: String },
+    Pod {
+        namespace: String,
+        name: String,
+        uid: String,
+    },
     LeaseId(String),
 }
 
@@ -114,7 +118,9 @@ pub(crate) struct DeviceVerdict {
 impl Allocation {
     /// The holder for people.
     pub(crate) fn holder_name(&self) -> String {
-        self.holder.as_ref().map_or_else(|| "nobody".to_owned(), Holder::to_string)
+        self.holder
+            .as_ref()
+            .map_or_else(|| "nobody".to_owned(), Holder::to_string)
     }
 
     pub(crate) fn holds(&self, device_uuid: &str) -> bool {
@@ -152,7 +158,11 @@ impl AllocationState {
 impl Grant {
     /// What a program names the device by: CUDA_VISIBLE_DEVICES.
     pub(crate) fn visible_uuid(&self) -> &str {
-        if self.mig_uuid.is_empty() { &self.device_uuid } else { &self.mig_uuid }
+        if self.mig_uuid.is_empty() {
+            &self.device_uuid
+        } else {
+            &self.mig_uuid
+        }
     }
 }
 
@@ -175,9 +185,16 @@ impl Shape {
     fn gpu_shape(&self) -> Option<GpuShape> {
         match self.gpu.as_ref()? {
             AskedGpu::Whole { count } => GpuShape::whole(*count).ok(),
-            AskedGpu::Share { milli, memory_bytes, count } => {
-                GpuShape::share(Some(MilliGpu::new(*milli)), Some(MemoryBytes::new(*memory_bytes)), *count).ok()
-            }
+            AskedGpu::Share {
+                milli,
+                memory_bytes,
+                count,
+            } => GpuShape::share(
+                Some(MilliGpu::new(*milli)),
+                Some(MemoryBytes::new(*memory_bytes)),
+                *count,
+            )
+            .ok(),
             AskedGpu::Mig { profile, count } => GpuShape::mig(profile.parse().ok()?, *count).ok(),
         }
     }

@@ -69,15 +69,27 @@ pub(crate) fn device(index: u32) -> pb::Device {
         index,
         model: "H100".to_owned(),
         memory_bytes,
-        health: Some(pb::Health { state: pb::HealthState::Healthy.into(), ..pb::Health::default() }),
+        health: Some(pb::Health {
+            state: pb::HealthState::Healthy.into(),
+            ..pb::Health::default()
+        }),
         schedulable: true,
-        free: Some(pb::Room { milli: 1000, memory_bytes }),
+        free: Some(pb::Room {
+            milli: 1000,
+            memory_bytes,
+        }),
         ..pb::Device::default()
     }
 }
 
 pub(crate) fn grant(index: u32) -> pb::Grant {
-    pb::Grant { device_uuid: uuid(index), index, milli: 1000, memory_bytes: 80 << 30, ..pb::Grant::default() }
+    pb::Grant {
+        device_uuid: uuid(index),
+        index,
+        milli: 1000,
+        memory_bytes: 80 << 30,
+        ..pb::Grant::default()
+    }
 }
 
 pub(crate) fn lease(grants: Vec<pb::Grant>) -> pb::Allocation {
@@ -132,7 +144,11 @@ impl Fake {
         });
         let path = socket(dir.path());
         drop(std::fs::remove_file(&path));
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let service = NodeServiceServer::new(Service(Arc::clone(&state)));
         let listener = {
             let _inside = runtime.enter();
@@ -141,7 +157,11 @@ impl Fake {
         let incoming = UnixListenerStream::new(listener);
         let server = Server::builder().add_service(service).serve_with_incoming(incoming);
         runtime.spawn(async move { server.await.unwrap() });
-        Self { state, dir, runtime: Some(runtime) }
+        Self {
+            state,
+            dir,
+            runtime: Some(runtime),
+        }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -166,7 +186,14 @@ impl Fake {
 
     /// Tells the client of the open lease.
     pub(crate) async fn tell(&self, news: Result<pb::AcquireLeaseResponse, Status>) {
-        let sender = self.state.lease.lock().as_ref().expect("a lease was asked for").1.clone();
+        let sender = self
+            .state
+            .lease
+            .lock()
+            .as_ref()
+            .expect("a lease was asked for")
+            .1
+            .clone();
         sender.send(news).await.unwrap();
     }
 }
@@ -200,7 +227,12 @@ impl State {
     }
 
     fn find(&self, uuid: &str) -> Option<pb::Device> {
-        self.node.borrow().devices.iter().find(|device| device.uuid == uuid).cloned()
+        self.node
+            .borrow()
+            .devices
+            .iter()
+            .find(|device| device.uuid == uuid)
+            .cloned()
     }
 }
 
@@ -219,10 +251,7 @@ impl NodeService for Service {
         Ok(Response::new(pb::GetNodeResponse { node: Some(node) }))
     }
 
-    async fn watch_node(
-        &self,
-        _: Request<pb::WatchNodeRequest>,
-    ) -> Result<Response<Self::WatchNodeStream>, Status> {
+    async fn watch_node(&self, _: Request<pb::WatchNodeRequest>) -> Result<Response<Self::WatchNodeStream>, Status> {
         self.0.obey_mood().await?;
         let nodes = WatchStream::new(self.0.node.subscribe());
         let nodes = nodes.map(|node| Ok(pb::WatchNodeResponse { node: Some(node) }));
@@ -248,19 +277,24 @@ impl NodeService for Service {
             grants: vec![grant(0)],
             ..pb::Allocation::default()
         };
-        Ok(Response::new(pb::ReserveResponse { allocation: Some(allocation), existing: false, generation: 2 }))
+        Ok(Response::new(pb::ReserveResponse {
+            allocation: Some(allocation),
+            existing: false,
+            generation: 2,
+        }))
     }
 
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> Result<Response<pb::ReleaseResponse>, Status> {
         self.0.obey_mood().await?;
-        self.0.note(format!("release {:?}", request.into_inner().holder.unwrap()));
-        Ok(Response::new(pb::ReleaseResponse { released: true, generation: 3 }))
+        self.0
+            .note(format!("release {:?}", request.into_inner().holder.unwrap()));
+        Ok(Response::new(pb::ReleaseResponse {
+            released: true,
+            generation: 3,
+        }))
     }
 
-    async fn explain_fit(
-        &self,
-        _: Request<pb::ExplainFitRequest>,
-    ) -> Result<Response<pb::ExplainFitResponse>, Status> {
+    async fn explain_fit(&self, _: Request<pb::ExplainFitRequest>) -> Result<Response<pb::ExplainFitResponse>, Status> {
         self.0.obey_mood().await?;
         let no = pb::ExplainFitResponse {
             fits: false,
@@ -276,9 +310,17 @@ impl NodeService for Service {
         request: Request<pb::SetDeviceSchedulableRequest>,
     ) -> Result<Response<pb::SetDeviceSchedulableResponse>, Status> {
         self.0.obey_mood().await?;
-        let pb::SetDeviceSchedulableRequest { device_uuid, schedulable, message } = request.into_inner();
-        self.0.note(format!("schedulable {device_uuid} {schedulable} {message}"));
-        let device = self.0.find(&device_uuid).map(|device| pb::Device { schedulable, ..device });
+        let pb::SetDeviceSchedulableRequest {
+            device_uuid,
+            schedulable,
+            message,
+        } = request.into_inner();
+        self.0
+            .note(format!("schedulable {device_uuid} {schedulable} {message}"));
+        let device = self
+            .0
+            .find(&device_uuid)
+            .map(|device| pb::Device { schedulable, ..device });
         Ok(Response::new(pb::SetDeviceSchedulableResponse { device }))
     }
 
@@ -289,7 +331,9 @@ impl NodeService for Service {
         self.0.obey_mood().await?;
         let pb::AcknowledgeHealthRequest { device_uuid, message } = request.into_inner();
         self.0.note(format!("acknowledge {device_uuid} {message}"));
-        Ok(Response::new(pb::AcknowledgeHealthResponse { device: self.0.find(&device_uuid) }))
+        Ok(Response::new(pb::AcknowledgeHealthResponse {
+            device: self.0.find(&device_uuid),
+        }))
     }
 
     async fn acquire_lease(
@@ -301,9 +345,10 @@ impl NodeService for Service {
         let mood = self.0.mood.lock().clone();
         let first = match mood {
             Mood::LetsWait => news(Event::Waiting, "InsufficientDevices", "2 of 2 GPUs: 2 DeviceHeld"),
-            Mood::Grants(grants) => {
-                pb::AcquireLeaseResponse { allocation: Some(lease(grants)), ..news(Event::Granted, "Granted", "") }
-            }
+            Mood::Grants(grants) => pb::AcquireLeaseResponse {
+                allocation: Some(lease(grants)),
+                ..news(Event::Granted, "Granted", "")
+            },
             _ => news(Event::Granted, "Granted", ""),
         };
         sender.send(Ok(first)).await.unwrap();

@@ -3,10 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::ensure;
-use berth_testkit::{
-    Process, Program, eventually,
-    process::Ended,
-};
+use berth_testkit::{Process, Program, eventually, process::Ended};
 
 use crate::fake::Fake;
 
@@ -15,7 +12,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// berthctl, asked to talk to this daemon.
 pub(crate) fn berthctl(address: &str, args: &[&str]) -> Program {
-    program(env!("CARGO_BIN_EXE_berthctl")).raw_args(&["--address", address]).raw_args(args)
+    program(env!("CARGO_BIN_EXE_berthctl"))
+        .raw_args(&["--address", address])
+        .raw_args(args)
 }
 
 /// A program that finds nothing of the tester's own settings.
@@ -28,7 +27,10 @@ pub(crate) async fn ask(fake: &Fake, args: &[&str]) -> Ended {
 }
 
 pub(crate) fn code(ended: &Ended) -> i32 {
-    ended.status.code().unwrap_or_else(|| panic!("{} {}", ended.status, ended.stderr))
+    ended
+        .status
+        .code()
+        .unwrap_or_else(|| panic!("{} {}", ended.status, ended.stderr))
 }
 
 /// Starts berthctl and waits until the command under it has written `text`.
@@ -41,7 +43,10 @@ pub(crate) async fn start_and_see(fake: &Fake, args: &[&str], text: &str) -> Pro
 pub(crate) async fn see(process: &Process, text: &str) {
     eventually(SOON, async || {
         let (stdout, stderr) = (process.stdout(), process.stderr());
-        ensure!(stdout.contains(text) || stderr.contains(text), "no {text:?} in {stdout:?} and {stderr:?}");
+        ensure!(
+            stdout.contains(text) || stderr.contains(text),
+            "no {text:?} in {stdout:?} and {stderr:?}"
+        );
         Ok(())
     })
     .await
@@ -52,7 +57,9 @@ pub(crate) async fn see(process: &Process, text: &str) {
 pub(crate) async fn gone(pid: &str) {
     eventually(SOON, async || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let runs = status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'));
+        let runs = status
+            .lines()
+            .any(|line| line.starts_with("State:") && !line.contains('Z'));
         ensure!(!runs, "{pid} still runs:\n{status}");
         Ok(())
     })
@@ -63,5 +70,8 @@ pub(crate) async fn gone(pid: &str) {
 /// Waits until this many AcquireLease streams are open.
 pub(crate) async fn open_leases(fake: &Fake, count: usize) {
     let mut open = fake.state.open_leases.subscribe();
-    tokio::time::timeout(SOON, open.wait_for(|open| *open == count)).await.expect("in time").unwrap();
+    tokio::time::timeout(SOON, open.wait_for(|open| *open == count))
+        .await
+        .expect("in time")
+        .unwrap();
 }

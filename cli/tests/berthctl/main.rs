@@ -1,5 +1,11 @@
 //! berthctl as a process: against a daemon of our own making that does what the real one rarely does, and against the
 //! real one.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test's helper a panic is how the test fails"
+)]
 
 mod commands;
 mod daemon;

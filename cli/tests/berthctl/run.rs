@@ -18,7 +18,12 @@ const TELLS_SIGNALS: &str = "trap 'echo got USR1' USR1; trap 'echo got HUP' HUP;
 #[tokio::test]
 async fn the_commands_exit_code_is_berthctls() {
     let fake = Fake::start();
-    for (script, exit) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
+    for (script, exit) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("kill -TERM $$", 143),
+        ("kill -KILL $$", 137),
+    ] {
         let ended = ask(&fake, &["run", "--", "sh", "-c", script]).await;
         assert_eq!((code(&ended), ended.stderr.as_str()), (exit, ""), "{script}");
     }
@@ -29,7 +34,11 @@ async fn the_command_is_told_its_devices_and_its_lease() {
     let fake = Fake::start();
     fake.set_mood(Mood::Grants(vec![grant(1), grant(0)]));
     let script = "echo $CUDA_VISIBLE_DEVICES; echo $NVIDIA_VISIBLE_DEVICES; echo $BERTH_LEASE_ID; echo \"$@\"";
-    let ended = ask(&fake, &["run", "--gpus", "2", "--", "sh", "-c", script, "sh", "a b", "--gpus"]).await;
+    let ended = ask(
+        &fake,
+        &["run", "--gpus", "2", "--", "sh", "-c", script, "sh", "a b", "--gpus"],
+    )
+    .await;
     let uuids = format!("{},{}", uuid(1), uuid(0));
     assert_eq!(ended.stdout, format!("{uuids}\n{uuids}\n{LEASE}\na b --gpus\n"));
 }
@@ -37,12 +46,34 @@ async fn the_command_is_told_its_devices_and_its_lease() {
 #[tokio::test]
 async fn a_mig_instance_is_told_by_its_own_uuid() {
     let fake = Fake::start();
-    let mig = pb::Grant { mig_uuid: "MIG-1".to_owned(), mig_profile: "1g.10gb".to_owned(), ..grant(0) };
+    let mig = pb::Grant {
+        mig_uuid: "MIG-1".to_owned(),
+        mig_profile: "1g.10gb".to_owned(),
+        ..grant(0)
+    };
     fake.set_mood(Mood::Grants(vec![mig]));
-    let ended = ask(&fake, &["run", "--mig", "1g.10gb", "--", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]).await;
+    let ended = ask(
+        &fake,
+        &[
+            "run",
+            "--mig",
+            "1g.10gb",
+            "--",
+            "sh",
+            "-c",
+            "echo $CUDA_VISIBLE_DEVICES",
+        ],
+    )
+    .await;
     assert_eq!(ended.stdout, "MIG-1\n");
     let asked = fake.state.lease.lock().as_ref().unwrap().0.shape.clone().unwrap();
-    assert_eq!(asked.gpu, Some(pb::shape::Gpu::Mig(pb::MigRequest { profile: "1g.10gb".to_owned(), count: 1 })));
+    assert_eq!(
+        asked.gpu,
+        Some(pb::shape::Gpu::Mig(pb::MigRequest {
+            profile: "1g.10gb".to_owned(),
+            count: 1
+        }))
+    );
 }
 
 #[tokio::test]
@@ -56,7 +87,12 @@ async fn the_lease_is_given_back_before_berthctl_ends() {
 #[tokio::test]
 async fn killing_berthctl_ends_the_lease_and_the_command() {
     let fake = Fake::start();
-    let mut run = start_and_see(&fake, &["run", "--", "sh", "-c", "echo pid $$; exec sleep 1000"], "pid ").await;
+    let mut run = start_and_see(
+        &fake,
+        &["run", "--", "sh", "-c", "echo pid $$; exec sleep 1000"],
+        "pid ",
+    )
+    .await;
     let pid = run.stdout().split_whitespace().last().unwrap().to_owned();
     open_leases(&fake, 1).await;
     run.kill();
@@ -90,10 +126,18 @@ async fn the_command_finds_signals_as_a_shell_leaves_them() {
 async fn what_nohup_made_us_ignore_stays_ignored() {
     let fake = Fake::start();
     fake.set_mood(Mood::LetsWait);
-    let nohup = ["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_berthctl"), "--address"];
+    let nohup = [
+        "-c",
+        "trap '' HUP; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_berthctl"),
+        "--address",
+    ];
     let address = fake.address();
     let command = ["run", "--wait", "1h", "--", "sh", "-c", "kill -HUP $$; echo alive"];
-    let sh = program("/bin/sh").raw_args(&nohup).raw_args(&[&address]).raw_args(&command);
+    let sh = program("/bin/sh")
+        .raw_args(&nohup)
+        .raw_args(&[&address])
+        .raw_args(&command);
     let mut run = sh.spawn().unwrap();
     see(&run, "waiting for").await;
     run.signal("HUP").unwrap();
@@ -105,10 +149,17 @@ async fn what_nohup_made_us_ignore_stays_ignored() {
 #[tokio::test]
 async fn a_refused_lease_starts_no_command() {
     let fake = Fake::start();
-    fake.set_mood(Mood::Refuses(refusal(Code::ResourceExhausted, "InsufficientDevices", "2 of 2 GPUs: 2 DeviceHeld")));
+    fake.set_mood(Mood::Refuses(refusal(
+        Code::ResourceExhausted,
+        "InsufficientDevices",
+        "2 of 2 GPUs: 2 DeviceHeld",
+    )));
     let ended = ask(&fake, &["run", "--gpus", "2", "--", "echo", "started"]).await;
     assert_eq!((code(&ended), ended.stdout.as_str()), (1, ""));
-    assert_eq!(ended.stderr, "berthctl: InsufficientDevices: 2 of 2 GPUs: 2 DeviceHeld\n");
+    assert_eq!(
+        ended.stderr,
+        "berthctl: InsufficientDevices: 2 of 2 GPUs: 2 DeviceHeld\n"
+    );
     assert_eq!(fake.state.lease.lock().as_ref().map(|lease| lease.0.wait_ms), None);
 }
 
@@ -117,13 +168,25 @@ async fn waiting_for_room_is_said_and_then_the_command_runs() {
     let fake = Fake::start();
     fake.set_mood(Mood::LetsWait);
     let args = ["run", "--share", "0.5", "--wait", "30s", "--", "echo", "started"];
-    let mut run = start_and_see(&fake, &args, "berthctl: waiting for 0.5 GPU: 2 of 2 GPUs: 2 DeviceHeld\n").await;
-    assert_eq!(fake.state.lease.lock().as_ref().map(|lease| lease.0.wait_ms), Some(30_000));
+    let mut run = start_and_see(
+        &fake,
+        &args,
+        "berthctl: waiting for 0.5 GPU: 2 of 2 GPUs: 2 DeviceHeld\n",
+    )
+    .await;
+    assert_eq!(
+        fake.state.lease.lock().as_ref().map(|lease| lease.0.wait_ms),
+        Some(30_000)
+    );
     assert_eq!(run.stdout(), "");
     fake.tell(Ok(news(Event::Granted, "Granted", ""))).await;
     assert_eq!(run.wait(SOON).await.unwrap().code(), Some(0));
     assert_eq!(run.stdout(), "started\n");
-    assert!(run.stderr().ends_with(&format!("berthctl: got GPU 0 ({})\n", uuid(0))), "{}", run.stderr());
+    assert!(
+        run.stderr().ends_with(&format!("berthctl: got GPU 0 ({})\n", uuid(0))),
+        "{}",
+        run.stderr()
+    );
 }
 
 #[tokio::test]
@@ -131,9 +194,18 @@ async fn waiting_in_vain_is_a_refusal() {
     let fake = Fake::start();
     fake.set_mood(Mood::LetsWait);
     let mut run = start_and_see(&fake, &["run", "--wait", "30s", "--", "echo", "started"], "waiting").await;
-    fake.tell(Err(refusal(Code::ResourceExhausted, "InsufficientDevices", "still nothing"))).await;
+    fake.tell(Err(refusal(
+        Code::ResourceExhausted,
+        "InsufficientDevices",
+        "still nothing",
+    )))
+    .await;
     assert_eq!(run.wait(SOON).await.unwrap().code(), Some(1));
-    assert!(run.stderr().ends_with("berthctl: InsufficientDevices: still nothing\n"), "{}", run.stderr());
+    assert!(
+        run.stderr().ends_with("berthctl: InsufficientDevices: still nothing\n"),
+        "{}",
+        run.stderr()
+    );
 }
 
 #[tokio::test]
@@ -152,8 +224,13 @@ async fn whoever_waits_can_be_stopped() {
 async fn a_revoked_lease_is_said_and_the_command_goes_on() {
     let fake = Fake::start();
     let mut run = start_and_see(&fake, &["run", "--", "sh", "-c", TELLS_SIGNALS], "ready").await;
-    fake.tell(Ok(news(Event::Revoked, "DeviceMissing", "GPU 0 is gone for good"))).await;
-    see(&run, "berthctl: the lease is lost (DeviceMissing: GPU 0 is gone for good); the command (pid ").await;
+    fake.tell(Ok(news(Event::Revoked, "DeviceMissing", "GPU 0 is gone for good")))
+        .await;
+    see(
+        &run,
+        "berthctl: the lease is lost (DeviceMissing: GPU 0 is gone for good); the command (pid ",
+    )
+    .await;
     see(&run, "goes on, but others may get its GPUs\n").await;
     run.signal("USR1").unwrap();
     see(&run, "got USR1").await;
@@ -167,7 +244,8 @@ async fn a_lost_lease_ends_the_command_where_that_is_asked_for() {
     let fake = Fake::start();
     let args = ["run", "--on-loss", "terminate", "--", "sh", "-c", TELLS_SIGNALS];
     let mut run = start_and_see(&fake, &args, "ready").await;
-    fake.tell(Ok(news(Event::Revoked, "Released", "somebody released this lease"))).await;
+    fake.tell(Ok(news(Event::Revoked, "Released", "somebody released this lease")))
+        .await;
     assert_eq!(run.wait(SOON).await.unwrap().code(), Some(9));
     assert!(run.stderr().contains("gets SIGTERM"), "{}", run.stderr());
 }
@@ -186,11 +264,22 @@ async fn a_daemon_that_dies_is_said_and_the_command_goes_on() {
 async fn trouble_with_the_devices_is_said_while_the_command_runs() {
     let fake = Fake::start();
     let mut run = start_and_see(&fake, &["run", "--", "sh", "-c", TELLS_SIGNALS], "ready").await;
-    fake.tell(Ok(news(Event::Changed, "DevicesUnwell", "GPU 0 is Suspect: hot"))).await;
+    fake.tell(Ok(news(Event::Changed, "DevicesUnwell", "GPU 0 is Suspect: hot")))
+        .await;
     see(&run, "berthctl: GPU 0 is Suspect: hot\n").await;
-    let moved = pb::AcquireLeaseResponse { allocation: Some(lease(vec![grant(1)])), ..news(Event::Changed, "DevicesChanged", "") };
+    let moved = pb::AcquireLeaseResponse {
+        allocation: Some(lease(vec![grant(1)])),
+        ..news(Event::Changed, "DevicesChanged", "")
+    };
     fake.tell(Ok(moved)).await;
-    see(&run, &format!("the lease is on GPU 1 ({}) from now on; the command was started on GPU 0 (", uuid(1))).await;
+    see(
+        &run,
+        &format!(
+            "the lease is on GPU 1 ({}) from now on; the command was started on GPU 0 (",
+            uuid(1)
+        ),
+    )
+    .await;
     run.terminate().unwrap();
     assert_eq!(run.wait(SOON).await.unwrap().code(), Some(9));
 }
@@ -215,9 +304,15 @@ async fn a_command_that_cannot_be_started_says_so_and_holds_nothing() {
 async fn others_see_user_and_program_and_no_argument() {
     let fake = Fake::start();
     let asked = || fake.state.lease.lock().as_ref().unwrap().0.client.clone();
-    assert_eq!(code(&ask(&fake, &["run", "--", "/bin/sh", "-c", "true", "--token=hunter2"]).await), 0);
+    assert_eq!(
+        code(&ask(&fake, &["run", "--", "/bin/sh", "-c", "true", "--token=hunter2"]).await),
+        0
+    );
     assert_eq!(asked(), "alice: sh");
-    assert_eq!(code(&ask(&fake, &["run", "--label", "training set A", "--", "true"]).await), 0);
+    assert_eq!(
+        code(&ask(&fake, &["run", "--label", "training set A", "--", "true"]).await),
+        0
+    );
     assert_eq!(asked(), "training set A");
 }
 
@@ -225,6 +320,8 @@ async fn others_see_user_and_program_and_no_argument() {
 async fn an_old_lease_id_from_outside_is_not_passed_on() {
     let fake = Fake::start();
     let args = ["run", "--", "sh", "-c", "echo $BERTH_LEASE_ID"];
-    let nested = berthctl(&fake.address(), &args).env("BERTH_LEASE_ID", "outer").env("CUDA_VISIBLE_DEVICES", "7");
+    let nested = berthctl(&fake.address(), &args)
+        .env("BERTH_LEASE_ID", "outer")
+        .env("CUDA_VISIBLE_DEVICES", "7");
     assert_eq!(nested.run(SOON).await.unwrap().stdout, format!("{LEASE}\n"));
 }

@@ -29,7 +29,13 @@ async fn ctrl_c_reaches_the_command_once_and_it_keeps_the_terminal() {
     let slave = || Stdio::from(terminal.slave.try_clone().unwrap());
     // util-linux: a session of its own, whose controlling terminal is standard input.
     let mut run = Command::new("setsid")
-        .args(["--ctty", "--wait", env!("CARGO_BIN_EXE_berthctl"), "--address", &fake.address()])
+        .args([
+            "--ctty",
+            "--wait",
+            env!("CARGO_BIN_EXE_berthctl"),
+            "--address",
+            &fake.address(),
+        ])
         .args(["run", "--", "sh", "-c", TELLS_SIGNALS])
         .stdin(slave())
         .stdout(slave())

@@ -6,7 +6,7 @@ use berth_proto::node::v1 as pb;
 use serde_json::Value;
 
 use crate::{
-    fake::{Fake, device, lease, grant},
+    fake::{Fake, device, grant, lease},
     kit::{SOON, berthctl, see, start_and_see},
 };
 
@@ -24,11 +24,19 @@ async fn each_change_is_a_line_and_ctrl_c_is_a_clean_end() {
             ..pb::HealthReason::default()
         });
     });
-    see(&watch, "HealthChanged       GPU 1: Healthy -> Unhealthy: XID 79: GPU has fallen off the bus\n").await;
+    see(
+        &watch,
+        "HealthChanged       GPU 1: Healthy -> Unhealthy: XID 79: GPU has fallen off the bus\n",
+    )
+    .await;
     fake.state.book.lock().allocations.push(lease(vec![grant(0)]));
     fake.change(|node| node.devices.push(device(2)));
     see(&watch, "DeviceAdded         GPU 2: H100, Healthy\n").await;
-    see(&watch, "HolderAdded         lease 0192f3c4-5b5c-7a0e-8b6c-3d2f9c1a0b11: Leased GPU 0\n").await;
+    see(
+        &watch,
+        "HolderAdded         lease 0192f3c4-5b5c-7a0e-8b6c-3d2f9c1a0b11: Leased GPU 0\n",
+    )
+    .await;
     watch.signal("INT").unwrap();
     assert_eq!(watch.wait(SOON).await.unwrap().code(), Some(0));
     assert_eq!(watch.stderr(), "");
@@ -42,9 +50,16 @@ async fn json_is_one_line_for_each_change() {
     see(&watch, "DeviceCordoned").await;
     watch.terminate().unwrap();
     assert_eq!(watch.wait(SOON).await.unwrap().code(), Some(0));
-    let lines: Vec<Value> = watch.stdout().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = watch
+        .stdout()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(lines.len(), 2);
-    assert_eq!((&lines[1]["kind"], &lines[1]["index"]), (&"DeviceCordoned".into(), &0.into()));
+    assert_eq!(
+        (&lines[1]["kind"], &lines[1]["index"]),
+        (&"DeviceCordoned".into(), &0.into())
+    );
     assert_eq!(lines[1]["generation"], 2);
     assert!(lines[1]["unixMs"].as_u64().unwrap() > 1_704_067_200_000);
 }
@@ -57,7 +72,11 @@ async fn a_daemon_that_goes_away_is_waited_for_and_what_it_missed_is_told() {
     drop(fake);
     see(&watch, "Disconnected").await;
     let again = Fake::start_in(dir, "instance-2");
-    see(&watch, "DaemonRestarted     berthd 0.1.0 runs anew, instance instance-2\n").await;
+    see(
+        &watch,
+        "DaemonRestarted     berthd 0.1.0 runs anew, instance instance-2\n",
+    )
+    .await;
     again.change(|node| node.devices[0].schedulable = false);
     see(&watch, "DeviceCordoned").await;
     watch.signal("INT").unwrap();

@@ -4,8 +4,15 @@
 //! part of, and returns a `Result`; the macro below makes the exported symbol of it and proves at compile time that its
 //! signature is the one of NVIDIA's header (as `nvml-wrapper-sys` binds it).
 
-#![allow(unsafe_code, reason = "this is the C ABI of NVML: exported symbols, and pointers that callers own")]
-#![allow(non_snake_case, reason = "NVML's names")]
+#![allow(
+    unsafe_code,
+    reason = "this is the C ABI of NVML: exported symbols, and pointers that callers own"
+)]
+#![allow(non_snake_case, non_upper_case_globals, reason = "NVML's names")]
+#![allow(
+    clippy::wildcard_imports,
+    reason = "the header is the vocabulary here; a name that it lacks does not compile as a pattern (unreachable arms)"
+)]
 #![allow(
     clippy::similar_names,
     clippy::many_single_char_names,

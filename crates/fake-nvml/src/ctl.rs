@@ -92,7 +92,12 @@ fn init(init: Init, file: Option<ScenarioFile>, out: &mut dyn io::Write) -> Resu
     }
     file.save(&scenario)?;
     let (count, driver) = (scenario.gpus.len(), &scenario.driver.version);
-    writeln!(out, "{}: {} with {count} GPUs, driver {driver}", file.path().display(), init.profile)?;
+    writeln!(
+        out,
+        "{}: {} with {count} GPUs, driver {driver}",
+        file.path().display(),
+        init.profile
+    )?;
     Ok(())
 }
 
@@ -103,12 +108,22 @@ fn change(scenario: &mut Scenario, command: Command) -> Result<String, CtlError>
             scenario.xid(&gpu, code, instance.map(Instance::ids))?;
             format!("GPU {gpu}: XID {code}")
         }
-        Command::Ecc { gpu, corrected, location, count } => {
+        Command::Ecc {
+            gpu,
+            corrected,
+            location,
+            count,
+        } => {
             scenario.ecc(&gpu, corrected, location, count)?;
             let kind = if corrected { "corrected" } else { "uncorrected" };
             format!("GPU {gpu}: {count} {kind} errors")
         }
-        Command::Event { gpu, kind, data, instance } => {
+        Command::Event {
+            gpu,
+            kind,
+            data,
+            instance,
+        } => {
             scenario.tell(&gpu, kind, data, instance.map(Instance::ids))?;
             format!("GPU {gpu}: event {kind:?}")
         }
@@ -166,7 +181,15 @@ fn change(scenario: &mut Scenario, command: Command) -> Result<String, CtlError>
 
 fn process(scenario: &mut Scenario, proc: Proc) -> Result<String, CtlError> {
     match proc {
-        Proc::Add { gpu, pid, memory_mib, kind, name, instance, sm } => {
+        Proc::Add {
+            gpu,
+            pid,
+            memory_mib,
+            kind,
+            name,
+            instance,
+            sm,
+        } => {
             let ids = instance.map(Instance::ids);
             let process = Process {
                 pid,
@@ -188,7 +211,13 @@ fn process(scenario: &mut Scenario, proc: Proc) -> Result<String, CtlError> {
 }
 
 fn partition(scenario: &mut Scenario, mig: Mig) -> Result<String, CtlError> {
-    let mode = |in_force| if in_force { "" } else { " after the processes on it end and it is switched again" };
+    let mode = |in_force| {
+        if in_force {
+            ""
+        } else {
+            " after the processes on it end and it is switched again"
+        }
+    };
     match mig {
         Mig::Enable { gpu } => {
             let in_force = scenario.mig_mode(&gpu, true)?;
@@ -198,7 +227,12 @@ fn partition(scenario: &mut Scenario, mig: Mig) -> Result<String, CtlError> {
             let in_force = scenario.mig_mode(&gpu, false)?;
             Ok(format!("GPU {gpu}: MIG off{}", mode(in_force)))
         }
-        Mig::Create { gpu, profile, start, compute } => {
+        Mig::Create {
+            gpu,
+            profile,
+            start,
+            compute,
+        } => {
             let id = if compute.is_empty() {
                 scenario.create_mig_device(&gpu, &profile, start)?
             } else {

@@ -8,7 +8,8 @@ mod layout;
 mod migs;
 
 use crate::scenario::{
-    BusId, Clocks, ClocksEventReason, EditError, Ecc, Fabric, Gpu, Mig, NvLinks, Place, Product, Scenario, hashed_uuid,
+    BusId, Clocks, ClocksEventReason, Ecc, EditError, EventLog, Fabric, Gpu, Mig, NvLinks, Place, Product, Scenario,
+    hashed_uuid,
 };
 
 /// A machine to build a [`Scenario`] of.
@@ -33,7 +34,10 @@ pub(crate) struct Slot {
 
 /// Names of the machines, each with a line about it.
 pub fn machines() -> Vec<(&'static str, &'static str)> {
-    layout::MACHINES.iter().map(|(name, about, _)| (*name, *about)).collect()
+    layout::MACHINES
+        .iter()
+        .map(|(name, about, _)| (*name, *about))
+        .collect()
 }
 
 /// The machine of this name. A number of GPUs may follow, `l40sx2`.
@@ -61,7 +65,10 @@ pub fn machine(name: &str) -> Result<Machine, EditError> {
 
 /// A product of the catalogue.
 pub fn product(key: &str) -> Option<Product> {
-    catalogue::PRODUCTS.iter().find(|(known, _)| *known == key).map(|(_, make)| make())
+    catalogue::PRODUCTS
+        .iter()
+        .find(|(known, _)| *known == key)
+        .map(|(_, make)| make())
 }
 
 pub fn product_keys() -> Vec<&'static str> {
@@ -74,7 +81,10 @@ pub(crate) fn unknown_product(key: &str) -> String {
 
 fn unknown_machine(name: &str) -> String {
     let known: Vec<_> = machines().into_iter().map(|(name, _)| name).collect();
-    format!("no profile {name:?}; there are {}, each also as NAMExCOUNT", known.join(", "))
+    format!(
+        "no profile {name:?}; there are {}, each also as NAMExCOUNT",
+        known.join(", ")
+    )
 }
 
 impl Machine {
@@ -89,7 +99,8 @@ impl Machine {
     #[must_use]
     pub fn mig(mut self, at: Option<&[usize]>, profiles: &[&str]) -> Self {
         let at = at.map_or_else(|| (0..self.gpus).collect(), <[usize]>::to_vec);
-        self.mig.push((at, profiles.iter().map(|&name| name.to_owned()).collect()));
+        self.mig
+            .push((at, profiles.iter().map(|&name| name.to_owned()).collect()));
         self
     }
 
@@ -98,7 +109,13 @@ impl Machine {
         let mut scenario = Scenario::default();
         for index in 0..self.gpus {
             let (slot, round) = (&self.slots[index % self.slots.len()], index / self.slots.len());
-            let gpu = self.gpu(slot, index, u32::try_from(round).unwrap_or(u32::MAX), seed, &mut scenario)?;
+            let gpu = self.gpu(
+                slot,
+                index,
+                u32::try_from(round).unwrap_or(u32::MAX),
+                seed,
+                &mut scenario,
+            )?;
             scenario.gpus.push(gpu);
         }
         scenario.gpus.sort_by_key(|gpu| gpu.bus_id);
@@ -110,7 +127,7 @@ impl Machine {
                 }
             }
         }
-        scenario.events = Default::default();
+        scenario.events = EventLog::default();
         scenario.check().map_err(EditError::Refused)?;
         Ok(scenario)
     }
@@ -128,11 +145,17 @@ impl Machine {
         gpu.module_id = slot.module_id;
         gpu.place = slot.place.clone();
         gpu.nvlink = slot.nvlink.clone();
-        gpu.nvlink.peers.iter_mut().for_each(|peer| peer.bus_id = peer.bus_id.map(moved));
+        gpu.nvlink
+            .peers
+            .iter_mut()
+            .for_each(|peer| peer.bus_id = peer.bus_id.map(moved));
         gpu.fabric.clone_from(&slot.fabric);
         if round > 0 {
             gpu.place.host_bridge = format!("{}.{round}", gpu.place.host_bridge);
-            gpu.place.pcie_switches.iter_mut().for_each(|switch| *switch = format!("{switch}.{round}"));
+            gpu.place
+                .pcie_switches
+                .iter_mut()
+                .for_each(|switch| *switch = format!("{switch}.{round}"));
         }
         into.products.insert(slot.product.to_owned(), product);
         Ok(gpu)
@@ -196,7 +219,10 @@ mod tests {
         assert_eq!(scenario.gpus.len(), 8);
         let gpu = &scenario.gpus[0];
         let product = scenario.product_of(gpu).unwrap();
-        assert_eq!((product.name.as_str(), product.memory_mib), ("NVIDIA H100 80GB HBM3", 81559));
+        assert_eq!(
+            (product.name.as_str(), product.memory_mib),
+            ("NVIDIA H100 80GB HBM3", 81559)
+        );
         assert_eq!(gpu.nvlink.count(), 18);
         assert!(gpu.nvlink.peers.iter().all(|peer| peer.kind == LinkPeerKind::Switch));
         assert!(gpu.nvlinked_to(&scenario.gpus[7]));

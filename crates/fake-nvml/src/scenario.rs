@@ -24,8 +24,9 @@ pub use event::{Event, EventKind, EventLog};
 pub use fault::{Effect, Fault};
 pub use file::{FileError, ScenarioFile};
 pub use gpu::{
-    Clocks, ClocksEventReason, ComputeMode, Ecc, EccCounters, Fabric, FabricState, Gpu, LinkPeer, LinkPeerKind, MemoryLocation,
-    NvLinks, Place, Presence, Process, ProcessKind, RecoveryAction, RemappedRows, RetiredPage, Utilization,
+    Clocks, ClocksEventReason, ComputeMode, Ecc, EccCounters, Fabric, FabricState, Gpu, LinkPeer, LinkPeerKind,
+    MemoryLocation, NvLinks, Place, Presence, Process, ProcessKind, RecoveryAction, RemappedRows, RetiredPage,
+    Utilization,
 };
 pub use ids::{BusId, hashed_uuid};
 pub(crate) use mig::COMPUTE_SLICES;

@@ -89,6 +89,12 @@ impl Tally {
     }
 }
 
+impl Count {
+    fn is_contested(&self) -> bool {
+        self.firm > 1 || (self.firm == 1 && self.strangers > 0)
+    }
+}
+
 impl Held {
     /// Something that is not a MIG instance.
     fn any_of_gpu(&self) -> bool {
@@ -100,13 +106,25 @@ impl Held {
         self.any_of_gpu() || self.instances.contains_key(instance)
     }
 
-    /// Whether more is held than the device has. The whole GPU and an instance of it exclude each other, also where one of
-    /// them is not there just now because the device's MIG mode changed: it may come back.
+    /// Whether more is held than the device has, of any of its parts.
     pub(crate) fn exceeds(&self, device: &DeviceState) -> bool {
-        let twice = |count: &Count| count.firm > 1 || (count.firm == 1 && count.strangers > 0);
-        (self.any_of_gpu() && !self.instances.is_empty())
-            || self.instances.values().any(twice)
-            || self.wholes > 1
+        let mixed = self.any_of_gpu() && !self.instances.is_empty();
+        mixed || self.exceeds_gpu(device) || self.instances.values().any(Count::is_contested)
+    }
+
+    /// Whether more is held than there is of the part that the grant is of. The whole GPU and an instance of it exclude each
+    /// other, also where one of them is not there just now because the device's MIG mode changed: it may come back.
+    pub(crate) fn contests(&self, grant: &Grant, device: &DeviceState) -> bool {
+        match &grant.size {
+            GrantSize::Mig { instance, .. } => {
+                self.any_of_gpu() || self.instances.get(instance).is_some_and(Count::is_contested)
+            }
+            GrantSize::Whole | GrantSize::Share(_) => !self.instances.is_empty() || self.exceeds_gpu(device),
+        }
+    }
+
+    fn exceeds_gpu(&self, device: &DeviceState) -> bool {
+        self.wholes > 1
             || (self.wholes == 1 && self.shares > 0)
             || (self.strangers > 0 && (self.wholes > 0 || self.shares > 0))
             || self.milli > u64::from(MilliGpu::WHOLE.get())

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::{CpuMilli, GpuShape, MemoryBytes, Shape, engine::MixConfig};
+use crate::{GpuShape, MemoryBytes, Shape, engine::MixConfig};
 
 /// At most this many shapes are remembered; past it the half with the least weight is forgotten.
 const MOST: usize = 8192;
@@ -47,6 +47,9 @@ pub(crate) struct Mix {
     growth: f64,
     clock: f64,
     learn: bool,
+    /// Decayed numbers of pods that were placed, and of those that left.
+    started: f64,
+    ended: f64,
 }
 
 impl Mix {
@@ -112,7 +115,15 @@ impl Mix {
         seen.running = (seen.running + pods).max(0.0);
         if pods < 0.0 {
             seen.ended += unit;
+            self.ended += unit;
+        } else {
+            self.started += unit;
         }
+    }
+
+    /// How many pods leave for each one that is placed, at most one: 0 while the cluster only fills.
+    pub(crate) fn churn(&self) -> f64 {
+        if self.started > 0.0 { (self.ended / self.started).min(1.0) } else { 0.0 }
     }
 
     /// All shapes, the commonest first, with shares that add up to one.
@@ -168,6 +179,8 @@ impl Mix {
 
     fn rescale(&mut self) {
         let unit = std::mem::replace(&mut self.unit, 1.0);
+        self.started /= unit;
+        self.ended /= unit;
         for seen in &mut self.seen {
             seen.weight /= unit;
             seen.exposure /= unit;
@@ -194,9 +207,5 @@ impl Demand {
             GpuShape::Whole { .. } => count,
             GpuShape::Share { size, .. } => count * f64::from(size.on(whole).0.get().min(1000)) / 1000.0,
         }
-    }
-
-    pub(crate) fn cpu(&self) -> CpuMilli {
-        self.shape.cpu
     }
 }

@@ -58,7 +58,11 @@ async fn sigterm_drains_in_order_and_ends_with_code_0() {
 
 #[tokio::test]
 async fn readiness_is_off_while_the_process_drains_and_the_second_signal_forces_the_end() {
-    let process = fixture().raw_args(&["--hang"]).start().await.unwrap();
+    let process = fixture()
+        .raw_args(&["--hang", "--drain-ms", "600000"])
+        .start()
+        .await
+        .unwrap();
     process.signal("INT").unwrap();
     let url = format!("{}/readyz", process.admin());
     let off = eventually(SOON, async || {

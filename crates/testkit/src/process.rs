@@ -90,7 +90,6 @@ impl Program {
     /// `berth-scheduler`, on free ports. Add `--nodes`.
     pub fn scheduler() -> Self {
         Self::new("berth-scheduler", "berth-scheduler")
-            .arg("--extender", "127.0.0.1:0")
             .arg("--listen", "127.0.0.1:0")
             .arg("--admin", "127.0.0.1:0")
     }

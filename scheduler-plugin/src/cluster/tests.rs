@@ -232,14 +232,8 @@ fn the_view_tells_what_is_known_of_every_daemon() {
     clock.advance(Duration::from_millis(1500));
     let view = serde_json::to_value(cluster.view()).unwrap();
     assert_eq!(view["nodes"][0]["contact"], "Up");
-    assert_eq!(view["nodes"][0]["reported"]["assumed"][0]["pod_uid"], "1");
-    assert_eq!(
-        view["nodes"][0]["reported"]["state"]["devices"]
-            .as_array()
-            .unwrap()
-            .len(),
-        8
-    );
+    assert_eq!(view["nodes"][0]["assumed"][0]["pod_uid"], "1");
+    assert_eq!(view["nodes"][0]["devices"].as_array().unwrap().len(), 8);
     assert_eq!(view["nodes"][1]["contact"], "Down");
     assert_eq!(view["nodes"][1]["down_for_ms"], 1500);
     assert_eq!(view["nodes"][1]["problem"]["reason"], "DaemonUnavailable");

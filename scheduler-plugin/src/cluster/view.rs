@@ -24,18 +24,20 @@ struct MemberView {
     down_for_ms: Option<u128>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<Problem>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     reported: Option<Reported>,
 }
 
+/// What a daemon told, once it has told something.
 #[derive(Debug, Serialize)]
 struct Reported {
-    age_ms: u128,
-    instance: String,
+    /// As placement sees it: assumptions are taken out of what is free.
+    #[serde(flatten)]
+    state: NodeState,
     #[serde(flatten)]
     facts: NodeFacts,
-    /// As placement sees it: assumptions are taken out of what is free.
-    state: NodeState,
+    instance: String,
+    age_ms: u128,
     assumed: Vec<AssumedView>,
 }
 
@@ -66,10 +68,10 @@ impl Cluster {
             let name = &report.state.name;
             let assumed = inner.assumed.iter().filter(|(_, it)| it.node == *name);
             Some(Reported {
-                age_ms: now.saturating_sub(member.reported_at).as_millis(),
-                instance: report.instance.clone(),
-                facts: report.facts.clone(),
                 state: inner.engine.node(name)?.clone(),
+                facts: report.facts.clone(),
+                instance: report.instance.clone(),
+                age_ms: now.saturating_sub(member.reported_at).as_millis(),
                 assumed: assumed
                     .map(|(uid, it)| AssumedView {
                         pod_uid: uid.to_string(),

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Answer, Extender, answer};
 use crate::{
     cluster::Ranking,
-    decisions::{Decision, NAMED, Outcome, device_names},
+    decisions::{Decision, NAMED, Outcome, device_names, why},
     pods::Ask,
 };
 
@@ -195,6 +195,7 @@ impl Extender {
             asks: shape.to_string(),
             shape: shape.clone(),
             policy,
+            why: why(policy, names.len(), fitting, &refused),
             candidates: names.len(),
             fitting,
             ranked: named(names, ranking),

@@ -6,4 +6,5 @@
 mod bind;
 mod fake_node;
 mod nodes;
+mod process;
 mod scheduler;

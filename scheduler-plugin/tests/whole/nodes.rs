@@ -5,41 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use berth_testkit::eventually;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use crate::{
     fake_node::FakeNode,
-    scheduler::{Pod, SOON, Scheduler},
+    scheduler::{Pod, SOON, Scheduler, http},
 };
-
-/// One request and its whole answer, over a connection that stays open.
-async fn http(stream: &mut TcpStream, head: &str, body: &str) -> (u16, String) {
-    let request = format!(
-        "{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    loop {
-        let mut buffer = [0; 4096];
-        let n = stream.read(&mut buffer).await.unwrap();
-        answer.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
-        let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-            continue;
-        };
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .unwrap();
-        if body.len() >= length.parse().unwrap() || n == 0 {
-            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-            return (status, body.to_owned());
-        }
-    }
-}
 
 async fn get_admin(scheduler: &Scheduler, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(scheduler.addresses.admin.as_deref().unwrap())
@@ -93,7 +64,7 @@ async fn a_gpu_that_falls_ill_is_avoided_within_a_second() {
     assert_eq!(scheduler.filter(&one, &["a"]).await, ["a"]);
     assert_eq!(scheduler.bind(&one, "a").await, "");
     let view: Value = serde_json::from_str(&get_admin(&scheduler, "/debug/cluster").await.1).unwrap();
-    let ill = view["nodes"][0]["reported"]["ill"][0].as_str().unwrap();
+    let ill = view["nodes"][0]["ill"][0].as_str().unwrap();
     assert!(ill.starts_with("GPU-a-1: Unhealthy"), "{ill}");
 }
 

@@ -19,7 +19,11 @@ use berth_scheduler::{
 use berth_testkit::eventually;
 use http::Request;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
 use tower::ServiceExt as _;
 
 /// Far longer than anything takes, on a machine that also compiles.
@@ -134,11 +138,38 @@ pub(crate) fn build(targets: &[String], more: &[&str], binder: Arc<dyn Binder>) 
     )
 }
 
+/// One request and its whole answer, over a connection that stays open.
+pub(crate) async fn http(stream: &mut TcpStream, head: &str, body: &str) -> (u16, String) {
+    let request = format!(
+        "{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    loop {
+        let mut buffer = [0; 4096];
+        let n = stream.read(&mut buffer).await.unwrap();
+        answer.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+        let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap();
+        if body.len() >= length.parse().unwrap() || n == 0 {
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            return (status, body.to_owned());
+        }
+    }
+}
+
 /// A function pod, as far as anybody looks.
 #[derive(Debug, Clone)]
 pub(crate) struct Pod {
     pub(crate) uid: String,
     gpus: u32,
+    model: Option<&'static str>,
 }
 
 impl Pod {
@@ -146,14 +177,26 @@ impl Pod {
         Self {
             uid: uid.to_owned(),
             gpus,
+            model: None,
+        }
+    }
+
+    /// Only this model will do.
+    pub(crate) fn on(self, model: &'static str) -> Self {
+        Self {
+            model: Some(model),
+            ..self
         }
     }
 
     pub(crate) fn args(&self, nodes: &[&str]) -> Value {
         let requests = json!({"cpu": "1", "nvidia.com/gpu": self.gpus.to_string()});
+        let instance_type = self.model.map(|model| format!("NCP.GPU.{model}_{}x", self.gpus));
+        let annotations = instance_type.map(|name| json!({"nvcf.nvidia.io/instance-type-name": name}));
+        let name = format!("pod-{}", self.uid);
         json!({
             "Pod": {
-                "metadata": {"name": format!("pod-{}", self.uid), "namespace": "nvcf-backend", "uid": self.uid},
+                "metadata": {"name": name, "namespace": "nvcf-backend", "uid": self.uid, "annotations": annotations},
                 "spec": {"containers": [{"name": "inference", "resources": {"requests": requests}}]},
             },
             "Nodes": null,

@@ -205,7 +205,9 @@ impl In<c_char> {
         }
         // SAFETY: not null, so the caller made it a C string (see `FromCaller`).
         let text = unsafe { CStr::from_ptr(self.0) };
-        text.to_str().map(str::to_owned).map_err(|_| ReturnCode::INVALID_ARGUMENT)
+        text.to_str()
+            .map(str::to_owned)
+            .map_err(|_| ReturnCode::INVALID_ARGUMENT)
     }
 }
 

@@ -216,5 +216,9 @@ fn key(id: u32, birth: u64) -> InstanceKey {
 
 /// For values that a product or a configuration does not have.
 pub(super) fn supported(condition: bool) -> Outcome {
-    if condition { Ok(()) } else { Err(ReturnCode::NOT_SUPPORTED) }
+    if condition {
+        Ok(())
+    } else {
+        Err(ReturnCode::NOT_SUPPORTED)
+    }
 }

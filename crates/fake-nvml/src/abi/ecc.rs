@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     driver::Outcome,
-    scenario::{EccCounters, MemoryLocation, ReturnCode, RetiredPage},
+    scenario::{EccCounters, MemoryLocation, RetiredPage, ReturnCode},
 };
 
 super::nvml! {
@@ -169,7 +169,9 @@ fn retired(call: &Call, handle: super::boundary::Handle, cause: u32) -> Outcome<
         _ => return Err(ReturnCode::INVALID_ARGUMENT),
     };
     let pages = device.gpu().retired_pages.iter();
-    Ok(Pages(pages.filter(|page| page.double_bit == double_bit).cloned().collect()))
+    Ok(Pages(
+        pages.filter(|page| page.double_bit == double_bit).cloned().collect(),
+    ))
 }
 
 impl Pages {

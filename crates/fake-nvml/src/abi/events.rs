@@ -91,11 +91,7 @@ fn next_event(call: &Call, set: Handle, out: &Out<nvmlEventData_t>, timeout_ms: 
 }
 
 /// Polls until there is something, an error, or the time is up. Nothing is locked in between.
-pub(super) fn wait<T>(
-    call: &Call,
-    timeout_ms: c_uint,
-    poll: impl Fn(&Scenario) -> Outcome<Option<T>>,
-) -> Outcome<T> {
+pub(super) fn wait<T>(call: &Call, timeout_ms: c_uint, poll: impl Fn(&Scenario) -> Outcome<Option<T>>) -> Outcome<T> {
     let deadline = Deadline::after(Duration::from_millis(timeout_ms.into()));
     loop {
         if let Some(found) = poll(&*call.driver.scenario()?)? {

@@ -77,9 +77,15 @@ impl Info {
             });
         };
         let (bandwidth, summary) = if fabric.degraded {
-            (NVML_GPU_FABRIC_HEALTH_MASK_DEGRADED_BW_TRUE, NVML_GPU_FABRIC_HEALTH_SUMMARY_LIMITED_CAPACITY)
+            (
+                NVML_GPU_FABRIC_HEALTH_MASK_DEGRADED_BW_TRUE,
+                NVML_GPU_FABRIC_HEALTH_SUMMARY_LIMITED_CAPACITY,
+            )
         } else {
-            (NVML_GPU_FABRIC_HEALTH_MASK_DEGRADED_BW_FALSE, NVML_GPU_FABRIC_HEALTH_SUMMARY_HEALTHY)
+            (
+                NVML_GPU_FABRIC_HEALTH_MASK_DEGRADED_BW_FALSE,
+                NVML_GPU_FABRIC_HEALTH_SUMMARY_HEALTHY,
+            )
         };
         Ok(Self {
             cluster: cluster_bytes(fabric),
@@ -108,7 +114,11 @@ fn summary_code(code: u32) -> c_uchar {
 
 /// The hexadecimal digits of the UUID; what is missing is zero.
 fn cluster_bytes(fabric: &Fabric) -> [c_uchar; 16] {
-    let digits: Vec<_> = fabric.cluster_uuid.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    let digits: Vec<_> = fabric
+        .cluster_uuid
+        .chars()
+        .filter_map(|digit| digit.to_digit(16))
+        .collect();
     let mut bytes = [0; 16];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = u8::try_from(pair[0] << 4 | pair[1]).unwrap_or_default();

@@ -184,7 +184,11 @@ fn nvlink_field(device: &Device, field: u32, link: u32) -> Outcome<Value> {
 fn clocks_event_field(device: &Device, field: u32) -> Outcome<Value> {
     const OLD: u32 = NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN;
     const MOVED: u32 = OLD + 18;
-    let first = if device.scenario.driver.renumbered_fields() { MOVED } else { OLD };
+    let first = if device.scenario.driver.renumbered_fields() {
+        MOVED
+    } else {
+        OLD
+    };
     let reasons = [
         ClocksEventReason::SwThermalSlowdown,
         ClocksEventReason::HwThermalSlowdown,

@@ -172,5 +172,9 @@ fn name_of(device: &Device) -> Outcome<String> {
         return Ok(product.name.clone());
     };
     let profile = product.mig_profile(&instance.profile).ok_or(ReturnCode::UNKNOWN)?;
-    Ok(format!("{} MIG {}", product.name, compute_profile_name(profile, compute.slices)))
+    Ok(format!(
+        "{} MIG {}",
+        product.name,
+        compute_profile_name(profile, compute.slices)
+    ))
 }

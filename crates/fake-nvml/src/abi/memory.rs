@@ -4,10 +4,7 @@ use std::ffi::c_uint;
 
 use nvml_wrapper_sys::bindings::*;
 
-use super::{
-    boundary::expect_version,
-    call::Device,
-};
+use super::{boundary::expect_version, call::Device};
 use crate::{driver::Outcome, scenario::ReturnCode};
 
 super::nvml! {
@@ -52,7 +49,10 @@ impl Framebuffer {
             None => (product.memory_mib, product.reserved_mib, gpu.memory_used()),
             Some((instance, _)) => {
                 let profile = product.mig_profile(&instance.profile).ok_or(ReturnCode::UNKNOWN)?;
-                let inside = gpu.processes.iter().filter(|process| process.gpu_instance == Some(instance.id));
+                let inside = gpu
+                    .processes
+                    .iter()
+                    .filter(|process| process.gpu_instance == Some(instance.id));
                 (profile.memory_mib, 0, inside.map(|process| process.memory_mib).sum())
             }
         };

@@ -106,7 +106,10 @@ fn mig_device(device: &Device) -> Outcome<(&GpuInstance, &ComputeInstance)> {
 
 fn attributes_of(device: &Device, out: &Out<nvmlDeviceAttributes_t>) -> Outcome {
     let (instance, compute) = mig_device(device)?;
-    let profile = device.product()?.mig_profile(&instance.profile).ok_or(ReturnCode::UNKNOWN)?;
+    let profile = device
+        .product()?
+        .mig_profile(&instance.profile)
+        .ok_or(ReturnCode::UNKNOWN)?;
     out.set(nvmlDeviceAttributes_t {
         multiprocessorCount: profile.compute_sms(compute.slices),
         sharedCopyEngineCount: profile.copy_engines,

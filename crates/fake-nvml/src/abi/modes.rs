@@ -73,6 +73,9 @@ fn flag(state: u32) -> Outcome<bool> {
 
 fn change(call: &Call, device: &Device, f: impl FnOnce(&mut Gpu)) -> Outcome {
     call.driver.edit(|scenario| {
-        scenario.gpu_mut(device.name()).map(f).map_err(|_| ReturnCode::GPU_IS_LOST)
+        scenario
+            .gpu_mut(device.name())
+            .map(f)
+            .map_err(|_| ReturnCode::GPU_IS_LOST)
     })
 }

@@ -115,7 +115,10 @@ fn with_link(call: &Call, handle: Handle, link: c_uint) -> Outcome<Device> {
 /// Nothing is known about the other end of a link that is down.
 fn live_peer(device: &Device, link: c_uint) -> Outcome<&LinkPeer> {
     let links = &device.gpu().nvlink;
-    links.peer(link).filter(|_| links.is_up(link)).ok_or(ReturnCode::NOT_SUPPORTED)
+    links
+        .peer(link)
+        .filter(|_| links.is_up(link))
+        .ok_or(ReturnCode::NOT_SUPPORTED)
 }
 
 fn remote(call: &Call, handle: Handle, link: c_uint, out: &Out<nvmlPciInfo_t>) -> Outcome {

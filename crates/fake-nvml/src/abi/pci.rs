@@ -104,7 +104,11 @@ const LANES: c_uint = 16;
 fn info_of(call: &Call, handle: super::boundary::Handle, out: &Out<nvmlPciInfo_t>) -> Outcome {
     let device: Device = call.gpu(handle)?;
     let product = device.product()?;
-    out.set(pci_info(device.gpu().bus_id, product.pci_device_id, product.pci_subsystem_id))
+    out.set(pci_info(
+        device.gpu().bus_id,
+        product.pci_device_id,
+        product.pci_subsystem_id,
+    ))
 }
 
 pub(super) fn pci_info(bus_id: BusId, device_id: u32, subsystem_id: u32) -> nvmlPciInfo_t {

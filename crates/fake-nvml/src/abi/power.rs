@@ -108,7 +108,10 @@ fn degrees(celsius: u32) -> c_int {
 }
 
 pub(super) fn power_limit(device: &Device) -> Outcome<u32> {
-    Ok(device.gpu().power_limit_mw.unwrap_or(device.product()?.power_mw.default))
+    Ok(device
+        .gpu()
+        .power_limit_mw
+        .unwrap_or(device.product()?.power_mw.default))
 }
 
 /// Percent. Boards without fans are cooled by the machine.

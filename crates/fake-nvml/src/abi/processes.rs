@@ -129,7 +129,7 @@ fn detail(process: &Process) -> nvmlProcessDetail_v1_t {
         usedGpuMemory: process.memory_mib << 20,
         gpuInstanceId: process.gpu_instance.unwrap_or(NO_INSTANCE),
         computeInstanceId: process.compute_instance.unwrap_or(NO_INSTANCE),
-        usedGpuCcProtectedMemory: u64::MAX,
+        usedGpuCcProtectedMemory: 0,
     }
 }
 

@@ -138,13 +138,17 @@ fn by_number(device: &Device, number: c_uint) -> Outcome<&MigProfile> {
         return Err(ReturnCode::INVALID_ARGUMENT);
     }
     let mut profiles = device.product()?.mig_profiles.iter();
-    profiles.find(|profile| profile.nvml_profile == number).ok_or(ReturnCode::NOT_SUPPORTED)
+    profiles
+        .find(|profile| profile.nvml_profile == number)
+        .ok_or(ReturnCode::NOT_SUPPORTED)
 }
 
 /// A profile by the number that its description carries.
 pub(super) fn by_id(device: &Device, id: c_uint) -> Outcome<&MigProfile> {
     let mut profiles = device.product()?.mig_profiles.iter();
-    profiles.find(|profile| profile.id == id).ok_or(ReturnCode::INVALID_ARGUMENT)
+    profiles
+        .find(|profile| profile.id == id)
+        .ok_or(ReturnCode::INVALID_ARGUMENT)
 }
 
 fn describe(profile: &MigProfile, info: &Out<nvmlGpuInstanceProfileInfo_v2_t>) -> Outcome {
@@ -200,9 +204,14 @@ impl<'a> ComputeProfile<'a> {
             return Err(ReturnCode::INVALID_ARGUMENT);
         }
         let instance = &device.gpu().mig.instances[at];
-        let profile = device.product()?.mig_profile(&instance.profile).ok_or(ReturnCode::UNKNOWN)?;
+        let profile = device
+            .product()?
+            .mig_profile(&instance.profile)
+            .ok_or(ReturnCode::UNKNOWN)?;
         let slices = COMPUTE_SLICES.get(number as usize).copied();
-        let slices = slices.filter(|slices| *slices <= profile.slices).ok_or(ReturnCode::NOT_SUPPORTED)?;
+        let slices = slices
+            .filter(|slices| *slices <= profile.slices)
+            .ok_or(ReturnCode::NOT_SUPPORTED)?;
         Ok(Self {
             id: number,
             slices,

@@ -95,7 +95,12 @@ fn cuda_version(call: &Call, version: &Out<c_int>) -> Outcome {
 fn process_name(call: &Call, pid: u32) -> Option<String> {
     let mut processes = call.scenario.gpus.iter().flat_map(|gpu| &gpu.processes);
     let scripted = processes.find(|process| process.pid == pid && !process.name.is_empty());
-    scripted
-        .map(|process| process.name.clone())
-        .or_else(|| Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned()))
+    scripted.map(|process| process.name.clone()).or_else(|| {
+        Some(
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .ok()?
+                .trim_end()
+                .to_owned(),
+        )
+    })
 }

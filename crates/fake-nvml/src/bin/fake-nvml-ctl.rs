@@ -9,15 +9,16 @@ fn main() -> ExitCode {
     let Err(error) = run(Args::parse(), &mut io::stdout().lock()) else {
         return ExitCode::SUCCESS;
     };
-    let mut text = format!("fake-nvml-ctl: {error}");
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        text.push_str(": ");
+        text.push_str(&error.to_string());
         cause = error.source();
     }
     #[expect(clippy::print_stderr, reason = "a command line tool says on stderr why it failed")]
     {
-        eprintln!("{text}");
+        eprintln!("fake-nvml-ctl: {text}");
     }
     ExitCode::FAILURE
 }

@@ -266,7 +266,10 @@ impl FromStr for Instance {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (gpu, compute) = text.split_once(':').unwrap_or((text, "0"));
-        let parse = |id: &str| id.parse().map_err(|_| format!("{text:?} is no pair of ids; write it as 7:0"));
+        let parse = |id: &str| {
+            id.parse()
+                .map_err(|_| format!("{text:?} is no pair of ids; write it as 7:0"))
+        };
         Ok(Self {
             gpu_instance: parse(gpu)?,
             compute_instance: parse(compute)?,

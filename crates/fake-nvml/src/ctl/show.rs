@@ -37,7 +37,11 @@ pub(super) fn scenario(scenario: &Scenario, out: &mut dyn Write) -> io::Result<(
         }
     }
     for event in scenario.events.log.iter().rev().take(5).rev() {
-        writeln!(out, "event {}: {:?} {} on {}", event.seq, event.kind, event.data, event.gpu)?;
+        writeln!(
+            out,
+            "event {}: {:?} {} on {}",
+            event.seq, event.kind, event.data, event.gpu
+        )?;
     }
     Ok(())
 }
@@ -70,10 +74,16 @@ fn gpu(index: usize, gpu: &Gpu, scenario: &Scenario, out: &mut dyn Write) -> io:
             |profile| compute_profile_name(profile, compute.slices),
         );
         let uuid = compute.uuid(&gpu.uuid, instance.id);
-        writeln!(out, "     MIG {name}  GI {} CI {} at {}  {uuid}", instance.id, compute.id, instance.start)?;
+        writeln!(
+            out,
+            "     MIG {name}  GI {} CI {} at {}  {uuid}",
+            instance.id, compute.id, instance.start
+        )?;
     }
     for process in &gpu.processes {
-        let place = process.gpu_instance.map_or_else(String::new, |id| format!(" in GI {id}"));
+        let place = process
+            .gpu_instance
+            .map_or_else(String::new, |id| format!(" in GI {id}"));
         writeln!(
             out,
             "     process {} {} {} MiB{place} ({:?})",

@@ -2,13 +2,19 @@ use clap::{CommandFactory, Parser};
 
 use super::*;
 
+/// What the tool says, or why it refuses.
 fn ctl(dir: &std::path::Path, line: &str) -> Result<String, CtlError> {
+    let (result, said) = outcome(dir, line);
+    result.map(|()| said)
+}
+
+fn outcome(dir: &std::path::Path, line: &str) -> (Result<(), CtlError>, String) {
     let state = dir.join("state.json");
     let words = ["fake-nvml-ctl", "--file", state.to_str().unwrap()];
     let args = Args::try_parse_from(words.into_iter().chain(line.split(' '))).unwrap();
     let mut out = Vec::new();
-    run(args, &mut out)?;
-    Ok(String::from_utf8(out).unwrap())
+    let result = run(args, &mut out);
+    (result, String::from_utf8(out).unwrap())
 }
 
 fn state(dir: &std::path::Path) -> Scenario {
@@ -54,7 +60,15 @@ fn every_verb_leaves_its_mark() {
     assert_eq!(scenario.gpus.len(), 4);
     assert_eq!(scenario.faults.len(), 3);
     let shown = ctl(dir, "show").unwrap();
-    for part in ["570.86.15", "train", "MIG 1c.3g.40gb", "MIG 2c.3g.40gb", "hangs", "91 °C", "NVIDIA L40S"] {
+    for part in [
+        "570.86.15",
+        "train",
+        "MIG 1c.3g.40gb",
+        "MIG 2c.3g.40gb",
+        "hangs",
+        "91 °C",
+        "NVIDIA L40S",
+    ] {
         let l40s_was_removed = part == "NVIDIA L40S";
         assert_ne!(shown.contains(part), l40s_was_removed, "{part} in\n{shown}");
     }
@@ -90,7 +104,12 @@ fn errors_say_what_to_do() {
     says("mig enable 99", "no GPU");
     says("set 0 temperature 5", "temperature_c");
     says("process remove 0 1", "no process 1");
-    assert!(Args::try_parse_from(["x", "fail", "*", "NOPE"]).unwrap_err().to_string().contains("GPU_IS_LOST"));
+    assert!(
+        Args::try_parse_from(["x", "fail", "*", "NOPE"])
+            .unwrap_err()
+            .to_string()
+            .contains("GPU_IS_LOST")
+    );
 }
 
 #[test]

@@ -82,7 +82,11 @@ mod tests {
         let mut handles = Handles::new(1);
         let gpu = handles.of(Target::Gpu(0));
         for garbage in [0, 1, usize::MAX, gpu + 1, gpu + (1 << MARK_BITS), gpu & !0xF] {
-            assert_eq!(handles.target(garbage), Err(ReturnCode::INVALID_ARGUMENT), "{garbage:#x}");
+            assert_eq!(
+                handles.target(garbage),
+                Err(ReturnCode::INVALID_ARGUMENT),
+                "{garbage:#x}"
+            );
         }
     }
 }

@@ -43,7 +43,8 @@ impl Member {
     }
 
     pub(super) fn is_lost(&self, scenario: &Scenario) -> bool {
-        self.place(scenario).is_none_or(|at| scenario.gpus[at].presence != Presence::Present)
+        self.place(scenario)
+            .is_none_or(|at| scenario.gpus[at].presence != Presence::Present)
     }
 }
 

@@ -20,7 +20,9 @@ pub(super) fn scenario_file() -> Result<ScenarioFile, String> {
         Some(path) => Ok(ScenarioFile::new(path)),
         None => match env::var_os(VARIABLE) {
             Some(path) if !path.is_empty() => Ok(ScenarioFile::new(path)),
-            _ => Err(format!("no driver: {VARIABLE} names no state file (`fake-nvml-ctl init` writes one)")),
+            _ => Err(format!(
+                "no driver: {VARIABLE} names no state file (`fake-nvml-ctl init` writes one)"
+            )),
         },
     }
 }

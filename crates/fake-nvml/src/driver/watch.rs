@@ -17,6 +17,12 @@ pub(super) struct Watch {
     complaint: Option<String>,
 }
 
+/// The file when it was read, and what was in it.
+struct Reading {
+    stamp: Stamp,
+    scenario: Result<Scenario, FileError>,
+}
+
 /// What tells one version of the file from another. An edit replaces the file; by hand it may be written in place.
 #[derive(PartialEq, Eq)]
 struct Stamp {
@@ -62,7 +68,7 @@ impl Watch {
             }
             Ok(file) => match self.read(file) {
                 Ok(None) => {}
-                Ok(Some((stamp, scenario))) => {
+                Ok(Some(Reading { stamp, scenario })) => {
                     self.seen = Some(stamp);
                     match scenario {
                         Ok(scenario) => {
@@ -79,7 +85,7 @@ impl Watch {
     }
 
     /// `None` if the file is the one that was seen last.
-    fn read(&self, file: &ScenarioFile) -> Result<Option<(Stamp, Result<Scenario, FileError>)>, FileError> {
+    fn read(&self, file: &ScenarioFile) -> Result<Option<Reading>, FileError> {
         let unreadable = |source| FileError::Read {
             path: file.path().to_owned(),
             source,
@@ -91,10 +97,16 @@ impl Watch {
         let stamp = Stamp::of(&open.metadata().map_err(unreadable)?);
         let mut text = Vec::new();
         open.read_to_end(&mut text).map_err(unreadable)?;
-        Ok(Some((stamp, file.parse(&text))))
+        Ok(Some(Reading {
+            stamp,
+            scenario: file.parse(&text),
+        }))
     }
 
-    #[expect(clippy::print_stderr, reason = "a library that stands in for a driver has no other way to say it")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "a library that stands in for a driver has no other way to say it"
+    )]
     fn complain(&mut self, what: String) {
         if self.complaint.as_ref() != Some(&what) {
             eprintln!("fake NVML: {what}");
@@ -145,7 +157,10 @@ mod tests {
         fs::write(file.path(), "{").unwrap();
         assert!(watch.look().is_some());
         let complaint = watch.complaint.clone().unwrap();
-        assert!(complaint.contains("state.json") && complaint.contains("EOF"), "{complaint}");
+        assert!(
+            complaint.contains("state.json") && complaint.contains("EOF"),
+            "{complaint}"
+        );
         fs::remove_file(file.path()).unwrap();
         assert!(watch.look().is_some());
         file.save(&Scenario::default()).unwrap();

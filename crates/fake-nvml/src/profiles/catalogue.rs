@@ -3,7 +3,10 @@
 use super::migs;
 use crate::scenario::{Architecture, Brand, EventKind, MaxClocks, PowerRange, Product, TemperatureLimits};
 
-pub(super) const PRODUCTS: &[(&str, fn() -> Product)] = &[
+/// A key, and what makes the product.
+type Entry = (&'static str, fn() -> Product);
+
+pub(super) const PRODUCTS: &[Entry] = &[
     ("h100-sxm5-80gb", h100_sxm5),
     ("h100-pcie-80gb", h100_pcie),
     ("h100-nvl-94gb", h100_nvl),

@@ -6,12 +6,24 @@ use crate::scenario::{BusId, Fabric, LinkPeer, LinkPeerKind, NvLinks, Place};
 type Slots = fn() -> Vec<Slot>;
 
 pub(super) const MACHINES: &[(&str, &str, Slots)] = &[
-    ("dgx-h100", "8 × H100 SXM 80 GB, 18 NVLinks each to 4 NVSwitches", dgx_h100),
+    (
+        "dgx-h100",
+        "8 × H100 SXM 80 GB, 18 NVLinks each to 4 NVSwitches",
+        dgx_h100,
+    ),
     ("h200", "8 × H200 SXM 141 GB, NVLinks as in dgx-h100", h200),
     ("dgx-b200", "8 × B200 180 GB, 18 NVLinks each to 2 NVSwitches", dgx_b200),
-    ("gb200", "a GB200 NVL72 compute tray: 4 × GB200 with Grace, in a rack-wide fabric", gb200),
+    (
+        "gb200",
+        "a GB200 NVL72 compute tray: 4 × GB200 with Grace, in a rack-wide fabric",
+        gb200,
+    ),
     ("gh200", "1 × GH200 with Grace", gh200),
-    ("dgx-a100", "8 × A100 SXM 80 GB, 12 NVLinks each to 6 NVSwitches", dgx_a100),
+    (
+        "dgx-a100",
+        "8 × A100 SXM 80 GB, 12 NVLinks each to 6 NVSwitches",
+        dgx_a100,
+    ),
     ("dgx-a100-40gb", "the same with 40 GB", dgx_a100_40),
     ("dgx-1v", "8 × V100 SXM2 32 GB, 6 direct NVLinks each", dgx_1v),
     ("l40s", "8 × L40S on PCIe", l40s),
@@ -23,9 +35,21 @@ pub(super) const MACHINES: &[(&str, &str, Slots)] = &[
     ("l4", "8 × L4", l4),
     ("t4", "4 × T4", t4),
     ("rtx-4090", "2 × GeForce RTX 4090, a desktop", rtx_4090),
-    ("rtx-pro-6000", "8 × RTX PRO 6000 Blackwell Server Edition", rtx_pro_6000),
-    ("mixed", "2 × H100 PCIe, 2 × A100 PCIe, 2 × L40S, 2 × L4 in one machine", mixed),
-    ("mig", "dgx-h100, of which GPUs 4 to 7 are in MIG mode with different layouts", dgx_h100),
+    (
+        "rtx-pro-6000",
+        "8 × RTX PRO 6000 Blackwell Server Edition",
+        rtx_pro_6000,
+    ),
+    (
+        "mixed",
+        "2 × H100 PCIe, 2 × A100 PCIe, 2 × L40S, 2 × L4 in one machine",
+        mixed,
+    ),
+    (
+        "mig",
+        "dgx-h100, of which GPUs 4 to 7 are in MIG mode with different layouts",
+        dgx_h100,
+    ),
 ];
 
 /// PCI domains that one copy of a layout takes, when it repeats.
@@ -101,7 +125,10 @@ fn hopper_board(product: &'static str, nvlink: &NvLinks) -> Vec<Slot> {
 
 fn hopper_switches() -> NvLinks {
     let switches = [(0x07, 5), (0x08, 4), (0x09, 4), (0x0A, 5)];
-    links(LinkPeerKind::Switch, switches.map(|(bus, count)| (Some(BusId::new(0, bus)), count)))
+    links(
+        LinkPeerKind::Switch,
+        switches.map(|(bus, count)| (Some(BusId::new(0, bus)), count)),
+    )
 }
 
 fn dgx_h100() -> Vec<Slot> {
@@ -163,7 +190,9 @@ fn ampere_board(product: &'static str) -> Vec<Slot> {
         ([0x87, 0x90], 7, "112-127,240-255"),
         ([0xB7, 0xBD], 5, "80-95,208-223"),
     ];
-    let gpus = pairs.into_iter().flat_map(|(buses, node, cpus)| buses.map(|bus| (bus, buses[0], node, cpus)));
+    let gpus = pairs
+        .into_iter()
+        .flat_map(|(buses, node, cpus)| buses.map(|bus| (bus, buses[0], node, cpus)));
     let slots = (1..).zip(gpus).map(|(module, (bus, tree, node, cpus))| {
         let mut place = place(node, cpus, u32::from(tree) & 0xF0, &format!("switch-{node}"));
         place.pcie_switches.push(format!("switch-{node}-{module}"));
@@ -205,7 +234,10 @@ fn dgx_1v() -> Vec<Slot> {
             (1, "20-39,60-79", 0x80)
         };
         Slot {
-            nvlink: links(LinkPeerKind::Gpu, peers.map(|(bus, links)| (Some(BusId::new(0, bus)), links))),
+            nvlink: links(
+                LinkPeerKind::Gpu,
+                peers.map(|(bus, links)| (Some(BusId::new(0, bus)), links)),
+            ),
             module_id: Some(index + 1),
             ..slot(
                 "v100-sxm2-32gb",

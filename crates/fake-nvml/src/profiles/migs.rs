@@ -42,20 +42,21 @@ fn row((name, id, nvml_profile, slices, memory_slices, starts, max_instances): S
 
 /// The seven profiles that A100 and its successors have, in the order 1g, 1g+me, 1g with double memory, 2g, 3g, 4g, 7g.
 fn seven(names: [&str; 7], shares: [Share; 7]) -> Vec<MigProfile> {
-    let shapes: [(u32, u32, u32, u32, &[u32], u32); 7] = [
-        (19, SLICE_1, 1, 1, EACH, 7),
-        (20, SLICE_1_REV1, 1, 1, EACH, 1),
-        (15, SLICE_1_REV2, 1, 2, &[0, 2, 4, 6], 4),
-        (14, SLICE_2, 2, 2, &[0, 2, 4], 3),
-        (9, SLICE_3, 3, 4, &[0, 4], 2),
-        (5, SLICE_4, 4, 4, &[0], 1),
-        (0, SLICE_7, 7, 8, &[0], 1),
+    let [one, media, double, two, three, four, all] = names;
+    let shapes: [Shape<'_>; 7] = [
+        (one, 19, SLICE_1, 1, 1, EACH, 7),
+        (media, 20, SLICE_1_REV1, 1, 1, EACH, 1),
+        (double, 15, SLICE_1_REV2, 1, 2, &[0, 2, 4, 6], 4),
+        (two, 14, SLICE_2, 2, 2, &[0, 2, 4], 3),
+        (three, 9, SLICE_3, 3, 4, &[0, 4], 2),
+        (four, 5, SLICE_4, 4, 4, &[0], 1),
+        (all, 0, SLICE_7, 7, 8, &[0], 1),
     ];
-    let rows = names.into_iter().zip(shapes).zip(shares);
-    rows.map(|((name, (id, nvml, slices, memory, starts, max)), share)| {
-        row((name, id, nvml, slices, memory, starts, max), share)
-    })
-    .collect()
+    shapes
+        .into_iter()
+        .zip(shares)
+        .map(|(shape, share)| row(shape, share))
+        .collect()
 }
 
 fn a100(names: [&str; 7], memory: [u64; 4]) -> Vec<MigProfile> {
@@ -73,12 +74,28 @@ fn a100(names: [&str; 7], memory: [u64; 4]) -> Vec<MigProfile> {
 }
 
 pub(super) fn a100_40() -> Vec<MigProfile> {
-    let names = ["1g.5gb", "1g.5gb+me", "1g.10gb", "2g.10gb", "3g.20gb", "4g.20gb", "7g.40gb"];
+    let names = [
+        "1g.5gb",
+        "1g.5gb+me",
+        "1g.10gb",
+        "2g.10gb",
+        "3g.20gb",
+        "4g.20gb",
+        "7g.40gb",
+    ];
     a100(names, [4864, 9984, 20096, 40448])
 }
 
 pub(super) fn a100_80() -> Vec<MigProfile> {
-    let names = ["1g.10gb", "1g.10gb+me", "1g.20gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"];
+    let names = [
+        "1g.10gb",
+        "1g.10gb+me",
+        "1g.20gb",
+        "2g.20gb",
+        "3g.40gb",
+        "4g.40gb",
+        "7g.80gb",
+    ];
     a100(names, [9728, 19968, 40192, 80640])
 }
 
@@ -97,7 +114,15 @@ fn hopper(names: [&str; 7], memory: [u64; 4]) -> Vec<MigProfile> {
 }
 
 pub(super) fn h100_80() -> Vec<MigProfile> {
-    let names = ["1g.10gb", "1g.10gb+me", "1g.20gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"];
+    let names = [
+        "1g.10gb",
+        "1g.10gb+me",
+        "1g.20gb",
+        "2g.20gb",
+        "3g.40gb",
+        "4g.40gb",
+        "7g.80gb",
+    ];
     hopper(names, [9984, 20096, 40448, 81152])
 }
 
@@ -111,17 +136,41 @@ pub(super) fn h100_pcie_80() -> Vec<MigProfile> {
 }
 
 pub(super) fn h100_94() -> Vec<MigProfile> {
-    let names = ["1g.12gb", "1g.12gb+me", "1g.24gb", "2g.24gb", "3g.47gb", "4g.47gb", "7g.94gb"];
+    let names = [
+        "1g.12gb",
+        "1g.12gb+me",
+        "1g.24gb",
+        "2g.24gb",
+        "3g.47gb",
+        "4g.47gb",
+        "7g.94gb",
+    ];
     hopper(names, [11008, 22144, 47488, 95104])
 }
 
 pub(super) fn gh200_96() -> Vec<MigProfile> {
-    let names = ["1g.12gb", "1g.12gb+me", "1g.24gb", "2g.24gb", "3g.48gb", "4g.48gb", "7g.96gb"];
+    let names = [
+        "1g.12gb",
+        "1g.12gb+me",
+        "1g.24gb",
+        "2g.24gb",
+        "3g.48gb",
+        "4g.48gb",
+        "7g.96gb",
+    ];
     hopper(names, [11008, 23040, 47488, 96768])
 }
 
 pub(super) fn h200_141() -> Vec<MigProfile> {
-    let names = ["1g.18gb", "1g.18gb+me", "1g.35gb", "2g.35gb", "3g.71gb", "4g.71gb", "7g.141gb"];
+    let names = [
+        "1g.18gb",
+        "1g.18gb+me",
+        "1g.35gb",
+        "2g.35gb",
+        "3g.71gb",
+        "4g.71gb",
+        "7g.141gb",
+    ];
     hopper(names, [16384, 33024, 71168, 143_360])
 }
 
@@ -140,29 +189,60 @@ fn blackwell(names: [&str; 7], memory: [u64; 4], sms: [u32; 7]) -> Vec<MigProfil
 }
 
 pub(super) fn b200_180() -> Vec<MigProfile> {
-    let names = ["1g.23gb", "1g.23gb+me", "1g.45gb", "2g.45gb", "3g.90gb", "4g.90gb", "7g.180gb"];
+    let names = [
+        "1g.23gb",
+        "1g.23gb+me",
+        "1g.45gb",
+        "2g.45gb",
+        "3g.90gb",
+        "4g.90gb",
+        "7g.180gb",
+    ];
     blackwell(names, [22528, 45312, 91136, 182_784], [18, 18, 30, 36, 70, 72, 148])
 }
 
 pub(super) fn gb200_189() -> Vec<MigProfile> {
-    let names = ["1g.23gb", "1g.23gb+me", "1g.47gb", "2g.47gb", "3g.95gb", "4g.95gb", "7g.189gb"];
+    let names = [
+        "1g.23gb",
+        "1g.23gb+me",
+        "1g.47gb",
+        "2g.47gb",
+        "3g.95gb",
+        "4g.95gb",
+        "7g.189gb",
+    ];
     blackwell(names, [22528, 46592, 93952, 188_416], [18, 18, 32, 38, 74, 76, 152])
 }
 
 pub(super) fn a30_24() -> Vec<MigProfile> {
     vec![
-        row(("1g.6gb", 14, SLICE_1, 1, 1, &[0, 1, 2, 3], 4), (14, 5952, [1, 0, 0, 0, 0])),
-        row(("1g.6gb+me", 21, SLICE_1_REV1, 1, 1, &[0, 1, 2, 3], 1), (14, 5952, [1, 1, 0, 1, 1])),
+        row(
+            ("1g.6gb", 14, SLICE_1, 1, 1, &[0, 1, 2, 3], 4),
+            (14, 5952, [1, 0, 0, 0, 0]),
+        ),
+        row(
+            ("1g.6gb+me", 21, SLICE_1_REV1, 1, 1, &[0, 1, 2, 3], 1),
+            (14, 5952, [1, 1, 0, 1, 1]),
+        ),
         row(("2g.12gb", 5, SLICE_2, 2, 2, &[0, 2], 2), (28, 11968, [2, 2, 0, 0, 0])),
-        row(("2g.12gb+me", 6, SLICE_2_REV1, 2, 2, &[0, 2], 1), (28, 11968, [2, 2, 0, 1, 1])),
+        row(
+            ("2g.12gb+me", 6, SLICE_2_REV1, 2, 2, &[0, 2], 1),
+            (28, 11968, [2, 2, 0, 1, 1]),
+        ),
         row(("4g.24gb", 0, SLICE_4, 4, 4, &[0], 1), (56, 24000, [4, 4, 0, 1, 1])),
     ]
 }
 
 pub(super) fn rtx_pro_6000_96() -> Vec<MigProfile> {
     vec![
-        row(("1g.24gb", 14, SLICE_1, 1, 1, &[0, 1, 2, 3], 4), (46, 23680, [1, 1, 1, 1, 0])),
-        row(("1g.24gb+me", 21, SLICE_1_REV1, 1, 1, &[0, 1, 2, 3], 1), (46, 23680, [1, 1, 1, 1, 1])),
+        row(
+            ("1g.24gb", 14, SLICE_1, 1, 1, &[0, 1, 2, 3], 4),
+            (46, 23680, [1, 1, 1, 1, 0]),
+        ),
+        row(
+            ("1g.24gb+me", 21, SLICE_1_REV1, 1, 1, &[0, 1, 2, 3], 1),
+            (46, 23680, [1, 1, 1, 1, 1]),
+        ),
         row(("2g.48gb", 5, SLICE_2, 2, 2, &[0, 2], 2), (94, 47616, [2, 2, 2, 2, 0])),
         row(("4g.96gb", 0, SLICE_4, 4, 4, &[0], 1), (188, 95488, [4, 4, 4, 4, 1])),
     ]

@@ -150,7 +150,10 @@ mod tests {
         file.save(&Scenario::default()).unwrap();
         let result: Result<(), EditError> = file.edit(|scenario| {
             scenario.driver.loaded = false;
-            Err(EditError::NoSuchGpu { wanted: "7".to_owned(), known: 0 })
+            Err(EditError::NoSuchGpu {
+                wanted: "7".to_owned(),
+                known: 0,
+            })
         });
         assert!(result.is_err());
         assert!(file.load().unwrap().driver.loaded);
@@ -182,6 +185,6 @@ mod tests {
         fs::write(file.path(), br#"{"gpu": []}"#).unwrap();
         let error = file.load().unwrap_err();
         assert_eq!(error.reason(), "ScenarioMalformed");
-        assert!(format!("{:?}", error).contains("`gpus`"), "{error:?}");
+        assert!(format!("{error:?}").contains("`gpus`"), "{error:?}");
     }
 }

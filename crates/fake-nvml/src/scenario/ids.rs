@@ -41,7 +41,7 @@ impl FromStr for BusId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parse = || {
             let mut parts = text.split(':').rev();
-            let (device, function) = parts.next()?.split_once('.').unwrap_or_else(|| ("", "0"));
+            let (device, function) = parts.next()?.split_once('.').unwrap_or(("", "0"));
             let bus = parts.next()?;
             let domain = parts.next().unwrap_or("0");
             if parts.next().is_some() || function != "0" {
@@ -87,7 +87,9 @@ pub fn hashed_uuid(prefix: &str, parts: &[&str]) -> String {
 
 fn fnv(seed: u64, parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    bytes.fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.fold(seed, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

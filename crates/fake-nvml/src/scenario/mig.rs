@@ -96,9 +96,14 @@ impl GpuInstance {
     ) -> Result<&ComputeInstance, String> {
         let free = self.free_compute_starts(profile, slices);
         let start = pick(&free, start, || {
-            format!("no room for {slices} compute slices in GPU instance {} ({})", self.id, self.profile)
+            format!(
+                "no room for {slices} compute slices in GPU instance {} ({})",
+                self.id, self.profile
+            )
         })?;
-        let id = (0..).find(|id| self.compute.iter().all(|other| other.id != *id)).unwrap_or(0);
+        let id = (0..u32::MAX)
+            .find(|id| self.compute.iter().all(|other| other.id != *id))
+            .unwrap_or(0);
         let at = self.compute.partition_point(|other| other.id < id);
         self.compute.insert(
             at,
@@ -123,12 +128,19 @@ impl Mig {
 
     /// Where instances of a profile can still begin.
     pub fn free_starts(&self, product: &Product, profile: &MigProfile) -> Vec<u32> {
-        let same = self.instances.iter().filter(|other| other.profile == profile.name).count();
+        let same = self
+            .instances
+            .iter()
+            .filter(|other| other.profile == profile.name)
+            .count();
         if same >= profile.max_instances as usize {
             return Vec::new();
         }
         let end_of = |other: &GpuInstance| {
-            other.start + product.mig_profile(&other.profile).map_or(0, |profile| profile.memory_slices)
+            other.start
+                + product
+                    .mig_profile(&other.profile)
+                    .map_or(0, |profile| profile.memory_slices)
         };
         let free = |start: u32| {
             self.instances
@@ -140,7 +152,11 @@ impl Mig {
 
     /// How many more instances of a profile fit.
     pub fn remaining(&self, product: &Product, profile: &MigProfile) -> u32 {
-        let same = self.instances.iter().filter(|other| other.profile == profile.name).count();
+        let same = self
+            .instances
+            .iter()
+            .filter(|other| other.profile == profile.name)
+            .count();
         let mut count = 0;
         let mut end = 0;
         for start in self.free_starts(product, profile) {
@@ -149,7 +165,9 @@ impl Mig {
                 end = start + profile.memory_slices;
             }
         }
-        let left = profile.max_instances.saturating_sub(u32::try_from(same).unwrap_or(u32::MAX));
+        let left = profile
+            .max_instances
+            .saturating_sub(u32::try_from(same).unwrap_or(u32::MAX));
         count.min(left)
     }
 
@@ -166,7 +184,9 @@ impl Mig {
         let start = pick(&free, start, || format!("no room for a {} instance", profile.name))?;
         // The positions of each size have numbers of their own: 0 for the whole GPU, 1 and 2 for the halves, and so on.
         let id = product.memory_slices() / profile.memory_slices - 1 + start / profile.memory_slices;
-        let id = (id..).find(|id| self.instances.iter().all(|other| other.id != *id)).unwrap_or(id);
+        let id = (id..u32::MAX)
+            .find(|id| self.instances.iter().all(|other| other.id != *id))
+            .unwrap_or(id);
         let at = self.instances.partition_point(|other| other.id < id);
         self.instances.insert(
             at,
@@ -205,11 +225,19 @@ impl Mig {
 }
 
 pub(crate) fn unknown_profile(product: &Product, name: &str) -> String {
-    let known: Vec<_> = product.mig_profiles.iter().map(|profile| profile.name.as_str()).collect();
+    let known: Vec<_> = product
+        .mig_profiles
+        .iter()
+        .map(|profile| profile.name.as_str())
+        .collect();
     if known.is_empty() {
         format!("{} has no MIG", product.name)
     } else {
-        format!("{} has no MIG profile {name:?}; it has {}", product.name, known.join(", "))
+        format!(
+            "{} has no MIG profile {name:?}; it has {}",
+            product.name,
+            known.join(", ")
+        )
     }
 }
 
@@ -232,7 +260,8 @@ mod tests {
 
     fn add(mig: &mut Mig, product: &Product, name: &str) -> Result<(u32, u32), String> {
         let profile = product.mig_profile(name).expect("a profile of the product");
-        mig.add(product, profile, None, 1).map(|instance| (instance.id, instance.start))
+        mig.add(product, profile, None, 1)
+            .map(|instance| (instance.id, instance.start))
     }
 
     #[test]
@@ -249,7 +278,11 @@ mod tests {
     #[test]
     fn a_mixed_layout_fits_in_any_order() {
         let (product, mut mig) = (h100(), Mig::default());
-        assert_eq!(add(&mut mig, &product, "3g.40gb").unwrap(), (2, 4), "leaves the half that a 4g needs");
+        assert_eq!(
+            add(&mut mig, &product, "3g.40gb").unwrap(),
+            (2, 4),
+            "leaves the half that a 4g needs"
+        );
         add(&mut mig, &product, "1g.10gb").unwrap();
         add(&mut mig, &product, "2g.20gb").unwrap();
         add(&mut mig, &product, "1g.10gb").unwrap();
@@ -279,7 +312,12 @@ mod tests {
         instance.add_compute(&profile, 1, None, 2).unwrap();
         instance.add_compute(&profile, 1, Some(2), 3).unwrap();
         assert_eq!(instance.free_compute_starts(&profile, 1), [1]);
-        assert!(instance.add_compute(&profile, 2, None, 4).unwrap_err().contains("no room"));
+        assert!(
+            instance
+                .add_compute(&profile, 2, None, 4)
+                .unwrap_err()
+                .contains("no room")
+        );
         assert_eq!(compute_profile_name(&profile, 1), "1c.3g.40gb");
         assert_eq!(compute_profile_name(&profile, 3), "3g.40gb");
         assert_eq!(mig.devices().count(), 2);

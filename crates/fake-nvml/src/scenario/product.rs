@@ -52,12 +52,20 @@ impl Product {
 
     /// Memory slices that MIG divides the GPU into; 0 without MIG.
     pub fn memory_slices(&self) -> u32 {
-        self.mig_profiles.iter().map(|profile| profile.memory_slices).max().unwrap_or(0)
+        self.mig_profiles
+            .iter()
+            .map(|profile| profile.memory_slices)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Most MIG devices at the same time.
     pub fn max_mig_devices(&self) -> u32 {
-        self.mig_profiles.iter().map(|profile| profile.slices).max().unwrap_or(0)
+        self.mig_profiles
+            .iter()
+            .map(|profile| profile.slices)
+            .max()
+            .unwrap_or(0)
     }
 }
 

@@ -23,7 +23,12 @@ pub enum PathLevel {
 impl PathLevel {
     pub fn between(a: &Gpu, b: &Gpu) -> Self {
         let (a, b) = (&a.place, &b.place);
-        let shared = a.pcie_switches.iter().zip(&b.pcie_switches).take_while(|(a, b)| a == b).count();
+        let shared = a
+            .pcie_switches
+            .iter()
+            .zip(&b.pcie_switches)
+            .take_while(|(a, b)| a == b)
+            .count();
         if !a.board.is_empty() && a.board == b.board {
             Self::Internal
         } else if shared > 0 && shared == a.pcie_switches.len() && shared == b.pcie_switches.len() {
@@ -53,7 +58,11 @@ impl Gpu {
 
     /// Whether the two may read and write each other's memory over PCIe.
     pub fn pcie_peer_of(&self, other: &Self, product: &Product) -> bool {
-        product.pcie_p2p && self.uuid != other.uuid && self.product == other.product && !self.mig.current && !other.mig.current
+        product.pcie_p2p
+            && self.uuid != other.uuid
+            && self.product == other.product
+            && !self.mig.current
+            && !other.mig.current
     }
 }
 

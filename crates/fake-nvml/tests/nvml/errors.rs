@@ -49,7 +49,9 @@ fn handles_that_nobody_gave_out_are_invalid() {
     unsafe {
         for address in [0, 1, 0xDEAD_BEEF, usize::MAX, good.handle().addr() + 16] {
             let mut minor = 0;
-            let raw = nvml.lib().nvmlDeviceGetMinorNumber(ptr::without_provenance_mut(address), &raw mut minor);
+            let raw = nvml
+                .lib()
+                .nvmlDeviceGetMinorNumber(ptr::without_provenance_mut(address), &raw mut minor);
             assert_eq!(code(raw), ReturnCode::INVALID_ARGUMENT, "{address:#x}");
         }
     }
@@ -79,9 +81,15 @@ fn a_small_buffer_is_told_what_is_needed() {
     // SAFETY: buffers are as long as the calls are told, and outlive them.
     unsafe {
         let mut text = [1; 80];
-        assert_eq!(code(lib.nvmlDeviceGetUUID(gpu.handle(), text.as_mut_ptr(), 40)), ReturnCode::INSUFFICIENT_SIZE);
+        assert_eq!(
+            code(lib.nvmlDeviceGetUUID(gpu.handle(), text.as_mut_ptr(), 40)),
+            ReturnCode::INSUFFICIENT_SIZE
+        );
         assert_eq!(text, [1; 80], "nothing is written then");
-        assert_eq!(code(lib.nvmlDeviceGetUUID(gpu.handle(), text.as_mut_ptr(), 41)), ReturnCode::SUCCESS);
+        assert_eq!(
+            code(lib.nvmlDeviceGetUUID(gpu.handle(), text.as_mut_ptr(), 41)),
+            ReturnCode::SUCCESS
+        );
         let mut count = 2;
         let mut infos: [nvmlProcessInfo_t; 3] = mem::zeroed();
         let raw = lib.nvmlDeviceGetComputeRunningProcesses_v3(gpu.handle(), &raw mut count, infos.as_mut_ptr());
@@ -108,8 +116,11 @@ fn structs_of_an_unknown_version_are_refused() {
 fn every_code_has_words() {
     let rig = Rig::new("l40s");
     let nvml = rig.nvml();
-    // SAFETY: the function returns a string that is never freed.
-    let text = |raw| unsafe { CStr::from_ptr(nvml.lib().nvmlErrorString(raw)) }.to_str().unwrap();
+    let text = |raw| {
+        // SAFETY: the function returns a string that lives as long as the library is loaded.
+        let text = unsafe { CStr::from_ptr(nvml.lib().nvmlErrorString(raw)) };
+        text.to_str().unwrap()
+    };
     assert_eq!(text(0), "Success");
     assert_eq!(text(15), "GPU is lost");
     assert_eq!(text(999), "Unknown Error");

@@ -21,7 +21,12 @@ fn an_event_wakes_a_waiter_within_milliseconds() {
     let rig = Rig::new("dgx-h100");
     let nvml = rig.nvml();
     let set = nvml.create_event_set().unwrap();
-    let set = nvml.device_by_index(2).unwrap().register_events(XIDS, set).map_err(|error| error.error).unwrap();
+    let set = nvml
+        .device_by_index(2)
+        .unwrap()
+        .register_events(XIDS, set)
+        .map_err(|error| error.error)
+        .unwrap();
     let state = rig.installed.state.clone();
     let (send, receive) = mpsc::channel();
     let teller = spawn(move || {
@@ -42,7 +47,11 @@ fn an_event_wakes_a_waiter_within_milliseconds() {
         send.send(()).unwrap();
     }
     let told = teller.join().unwrap();
-    let mut delays: Vec<_> = heard.iter().zip(told).map(|(heard, told)| heard.saturating_duration_since(told)).collect();
+    let mut delays: Vec<_> = heard
+        .iter()
+        .zip(told)
+        .map(|(heard, told)| heard.saturating_duration_since(told))
+        .collect();
     delays.sort_unstable();
     assert!(delays[5] < Duration::from_millis(50), "median of {delays:?}");
 }
@@ -54,7 +63,11 @@ fn every_set_hears_every_event_once_and_in_order() {
     let sets: Vec<_> = (0..3)
         .map(|_| {
             let set = nvml.create_event_set().unwrap();
-            nvml.device_by_index(0).unwrap().register_events(XIDS, set).map_err(|error| error.error).unwrap()
+            nvml.device_by_index(0)
+                .unwrap()
+                .register_events(XIDS, set)
+                .map_err(|error| error.error)
+                .unwrap()
         })
         .collect();
     for xid in 1..=20 {
@@ -75,7 +88,12 @@ fn a_set_hears_only_what_it_registered_and_since() {
     let nvml = rig.nvml();
     let set = nvml.create_event_set().unwrap();
     rig.edit(|scenario| scenario.xid("0", 1, None));
-    let set = nvml.device_by_index(0).unwrap().register_events(XIDS, set).map_err(|error| error.error).unwrap();
+    let set = nvml
+        .device_by_index(0)
+        .unwrap()
+        .register_events(XIDS, set)
+        .map_err(|error| error.error)
+        .unwrap();
     rig.edit(|scenario| {
         scenario.xid("1", 2, None)?;
         scenario.ecc("0", false, MemoryLocation::Dram, 1)?;
@@ -85,7 +103,12 @@ fn a_set_hears_only_what_it_registered_and_since() {
     assert!(matches!(event.event_data, Some(XidError::Value(3))));
     assert!(matches!(set.wait(0), Err(NvmlError::Timeout)));
     let kinds = EventTypes::DOUBLE_BIT_ECC_ERROR | EventTypes::MIG_CONFIG_CHANGE;
-    let set = nvml.device_by_index(1).unwrap().register_events(kinds, set).map_err(|error| error.error).unwrap();
+    let set = nvml
+        .device_by_index(1)
+        .unwrap()
+        .register_events(kinds, set)
+        .map_err(|error| error.error)
+        .unwrap();
     rig.edit(|scenario| {
         scenario.ecc("1", false, MemoryLocation::Dram, 1)?;
         scenario.mig_mode("1", true).map(drop)
@@ -102,7 +125,10 @@ fn a_timeout_is_kept() {
     let begin = Instant::now();
     assert!(matches!(set.wait(80), Err(NvmlError::Timeout)));
     let took = begin.elapsed();
-    assert!(took >= Duration::from_millis(80) && took < Duration::from_secs(2), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(80) && took < Duration::from_secs(2),
+        "{took:?}"
+    );
 }
 
 #[test]
@@ -127,7 +153,12 @@ fn a_lost_gpu_is_told_after_its_last_events() {
     let nvml = rig.nvml();
     let mut set = nvml.create_event_set().unwrap();
     for index in [0, 1] {
-        set = nvml.device_by_index(index).unwrap().register_events(XIDS, set).map_err(|error| error.error).unwrap();
+        set = nvml
+            .device_by_index(index)
+            .unwrap()
+            .register_events(XIDS, set)
+            .map_err(|error| error.error)
+            .unwrap();
     }
     rig.edit(|scenario| scenario.lose("0", Presence::OffBus, false));
     let event = set.wait(1000).unwrap();
@@ -153,7 +184,10 @@ fn a_xid_of_a_mig_device_names_its_instances() {
         // SAFETY: a C struct of integers and a pointer; the set is alive.
         unsafe {
             let mut data: nvmlEventData_t = mem::zeroed();
-            assert_eq!(code(nvml.lib().nvmlEventSetWait_v2(set.handle(), &raw mut data, 1000)), ReturnCode::SUCCESS);
+            assert_eq!(
+                code(nvml.lib().nvmlEventSetWait_v2(set.handle(), &raw mut data, 1000)),
+                ReturnCode::SUCCESS
+            );
             (data.eventData, data.gpuInstanceId, data.computeInstanceId)
         }
     };
@@ -170,11 +204,17 @@ fn a_set_that_was_freed_is_no_set() {
     unsafe {
         let lib = nvml.lib();
         assert_eq!(code(lib.nvmlEventSetCreate(&raw mut set)), ReturnCode::SUCCESS);
-        assert_eq!(code(lib.nvmlEventSetWait_v2(set, ptr::null_mut(), 0)), ReturnCode::INVALID_ARGUMENT);
+        assert_eq!(
+            code(lib.nvmlEventSetWait_v2(set, ptr::null_mut(), 0)),
+            ReturnCode::INVALID_ARGUMENT
+        );
         assert_eq!(code(lib.nvmlEventSetFree(set)), ReturnCode::SUCCESS);
         assert_eq!(code(lib.nvmlEventSetFree(set)), ReturnCode::INVALID_ARGUMENT);
         let mut data: nvmlEventData_t = mem::zeroed();
-        assert_eq!(code(lib.nvmlEventSetWait_v2(set, &raw mut data, 0)), ReturnCode::INVALID_ARGUMENT);
+        assert_eq!(
+            code(lib.nvmlEventSetWait_v2(set, &raw mut data, 0)),
+            ReturnCode::INVALID_ARGUMENT
+        );
     }
 }
 
@@ -193,7 +233,10 @@ fn plugging_is_an_event_of_the_system() {
         register.version = version(size_of_val(&register));
         register.eventTypes = 3;
         register.set = create.set;
-        assert_eq!(code(lib.nvmlSystemRegisterEvents(&raw mut register)), ReturnCode::SUCCESS);
+        assert_eq!(
+            code(lib.nvmlSystemRegisterEvents(&raw mut register)),
+            ReturnCode::SUCCESS
+        );
         rig.edit(|scenario| {
             scenario.tell("0", EventKind::Xid, 13, None)?;
             scenario.unplug("1")?;

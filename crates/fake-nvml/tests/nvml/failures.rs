@@ -61,7 +61,6 @@ fn a_removed_gpu_is_lost_and_one_put_in_its_place_is_another() {
     });
     assert!(matches!(gpu.uuid(), Err(NvmlError::GpuLost)));
     assert_eq!(nvml.device_count().unwrap(), 8);
-    drop(gpu);
     drop(nvml);
     assert_eq!(rig.nvml().device_by_index(2).unwrap().uuid().unwrap(), old.uuid);
 }
@@ -84,7 +83,10 @@ fn a_plugged_gpu_is_seen_by_a_new_session_or_by_discovery() {
     })
     .unwrap();
     assert_eq!(nvml.device_count().unwrap(), 9);
-    assert_eq!(nvml.device_by_index(8).unwrap().pci_info().unwrap().bus_id, bus_id.to_string());
+    assert_eq!(
+        nvml.device_by_index(8).unwrap().pci_info().unwrap().bus_id,
+        bus_id.to_string()
+    );
     drop(nvml);
     assert_eq!(rig.nvml().device_count().unwrap(), 9);
 }
@@ -96,10 +98,17 @@ fn a_function_fails_for_all_or_for_one_gpu() {
     let gpus: Vec<_> = (0..2).map(|index| nvml.device_by_index(index).unwrap()).collect();
     rig.edit(|scenario| {
         scenario.break_call("nvmlDeviceGetTemperature", None, Effect::Fail(ReturnCode::TIMEOUT))?;
-        scenario.break_call("nvmlDeviceGetMemoryInfo_v2", Some("1"), Effect::Fail(ReturnCode::RESET_REQUIRED))
+        scenario.break_call(
+            "nvmlDeviceGetMemoryInfo_v2",
+            Some("1"),
+            Effect::Fail(ReturnCode::RESET_REQUIRED),
+        )
     });
     let sensor = nvml_wrapper::enum_wrappers::device::TemperatureSensor::Gpu;
-    assert!(gpus.iter().all(|gpu| matches!(gpu.temperature(sensor.clone()), Err(NvmlError::Timeout))));
+    assert!(
+        gpus.iter()
+            .all(|gpu| matches!(gpu.temperature(sensor), Err(NvmlError::Timeout)))
+    );
     assert!(gpus[0].memory_info().is_ok());
     assert!(matches!(gpus[1].memory_info(), Err(NvmlError::ResetRequired)));
     assert!(gpus[1].uuid().is_ok());
@@ -107,7 +116,10 @@ fn a_function_fails_for_all_or_for_one_gpu() {
     assert!(matches!(gpus[1].uuid(), Err(NvmlError::Unknown)));
     assert!(gpus[0].uuid().is_ok());
     rig.edit(|scenario| scenario.mend_calls(None, None).map(drop));
-    assert!(gpus.iter().all(|gpu| gpu.temperature(sensor.clone()).is_ok() && gpu.memory_info().is_ok()));
+    assert!(
+        gpus.iter()
+            .all(|gpu| gpu.temperature(sensor).is_ok() && gpu.memory_info().is_ok())
+    );
 }
 
 #[test]

@@ -29,7 +29,10 @@ fn memory_errors_are_counted_by_kind_life_and_place() {
     let total = |error, counter| gpu.total_ecc_errors(error, counter).unwrap();
     assert_eq!(total(MemoryError::Uncorrected, EccCounter::Volatile), 2);
     assert_eq!(total(MemoryError::Corrected, EccCounter::Aggregate), 5);
-    let at = |location| gpu.memory_error_counter(MemoryError::Uncorrected, EccCounter::Aggregate, location).unwrap();
+    let at = |location| {
+        gpu.memory_error_counter(MemoryError::Uncorrected, EccCounter::Aggregate, location)
+            .unwrap()
+    };
     assert_eq!((at(Location::Device), at(Location::SRAM)), (2, 0));
     rig.set(1, "ecc.enabled", "false");
     let off = gpu.total_ecc_errors(MemoryError::Corrected, EccCounter::Volatile);
@@ -39,7 +42,11 @@ fn memory_errors_are_counted_by_kind_life_and_place() {
 #[test]
 fn rows_are_remapped_from_ampere_on() {
     let rig = Rig::new("dgx-h100");
-    rig.set(0, "remapped_rows", r#"{"correctable": 1, "uncorrectable": 2, "pending": true, "failed": true}"#);
+    rig.set(
+        0,
+        "remapped_rows",
+        r#"{"correctable": 1, "uncorrectable": 2, "pending": true, "failed": true}"#,
+    );
     let nvml = rig.nvml();
     let gpu = nvml.device_by_index(0).unwrap();
     let (mut correctable, mut uncorrectable, mut pending, mut failed) = (9, 9, 9, 9);
@@ -135,7 +142,10 @@ fn fields_answer_one_by_one() {
     assert_eq!(number(NVML_FI_DEV_NVLINK_LINK_COUNT), 18);
     assert_eq!(number(NVML_FI_DEV_NVLINK_SPEED_MBPS_COMMON), 26562);
     assert_eq!(number(NVML_FI_DEV_POWER_CURRENT_LIMIT), 700_000);
-    assert!(matches!(field(&rig, NVML_FI_DEV_RETIRED_DBE), Err(NvmlError::NotSupported)));
+    assert!(matches!(
+        field(&rig, NVML_FI_DEV_RETIRED_DBE),
+        Err(NvmlError::NotSupported)
+    ));
     assert!(matches!(field(&rig, 9999), Err(NvmlError::NotSupported)));
 }
 

@@ -1,10 +1,7 @@
 //! Who is there, and how much memory each has.
 
 use nvml_wrapper::{
-    Nvml,
-    enum_wrappers::device::Brand,
-    enums::device::DeviceArchitecture,
-    error::NvmlError,
+    Nvml, enum_wrappers::device::Brand, enums::device::DeviceArchitecture, error::NvmlError,
     structs::device::CudaComputeCapability,
 };
 
@@ -40,7 +37,10 @@ fn an_h100_is_an_h100() {
     assert!(!gpu.vbios_version().unwrap().is_empty());
     assert_eq!(gpu.serial().unwrap().len(), 13);
     let pci = gpu.pci_info().unwrap();
-    assert_eq!((pci.bus_id.as_str(), pci.bus, pci.pci_device_id), ("00000000:1B:00.0", 0x1B, 0x2330_10DE));
+    assert_eq!(
+        (pci.bus_id.as_str(), pci.bus, pci.pci_device_id),
+        ("00000000:1B:00.0", 0x1B, 0x2330_10DE)
+    );
     assert_eq!(gpu.max_pcie_link_gen().unwrap(), 5);
     let memory = gpu.memory_info().unwrap();
     assert_eq!(memory.total, 81559 << 20);
@@ -66,8 +66,14 @@ fn a_gpu_is_found_by_each_of_its_names() {
         }
     }
     assert_eq!(error(&nvml, "GPU-unknown"), NvmlErrorKind::NotFound);
-    assert!(matches!(nvml.device_by_pci_bus_id("nonsense"), Err(NvmlError::InvalidArg)));
-    assert!(matches!(nvml.device_by_pci_bus_id("0000:FF:00.0"), Err(NvmlError::NotFound)));
+    assert!(matches!(
+        nvml.device_by_pci_bus_id("nonsense"),
+        Err(NvmlError::InvalidArg)
+    ));
+    assert!(matches!(
+        nvml.device_by_pci_bus_id("0000:FF:00.0"),
+        Err(NvmlError::NotFound)
+    ));
     assert!(matches!(nvml.device_by_index(8), Err(NvmlError::InvalidArg)));
 }
 
@@ -98,9 +104,15 @@ fn many_more_gpus_than_eight_are_served() {
 fn products_of_one_machine_may_differ() {
     let rig = Rig::new("mixed");
     let nvml = rig.nvml();
-    let names: Vec<_> = (0..8).map(|index| nvml.device_by_index(index).unwrap().name().unwrap()).collect();
+    let names: Vec<_> = (0..8)
+        .map(|index| nvml.device_by_index(index).unwrap().name().unwrap())
+        .collect();
     for name in ["NVIDIA H100 PCIe", "NVIDIA A100 80GB PCIe", "NVIDIA L40S", "NVIDIA L4"] {
-        assert_eq!(names.iter().filter(|found| *found == name).count(), 2, "{name} in {names:?}");
+        assert_eq!(
+            names.iter().filter(|found| *found == name).count(),
+            2,
+            "{name} in {names:?}"
+        );
     }
 }
 

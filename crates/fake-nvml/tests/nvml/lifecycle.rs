@@ -36,9 +36,15 @@ fn a_reloaded_driver_ends_the_sessions_of_before() {
         scenario.load(None);
         Ok(())
     });
-    assert!(matches!(gpu.uuid(), Err(NvmlError::Uninitialized)), "the old session is dead for good");
+    assert!(
+        matches!(gpu.uuid(), Err(NvmlError::Uninitialized)),
+        "the old session is dead for good"
+    );
     let anew = rig.nvml();
-    assert!(matches!(gpu.uuid(), Err(NvmlError::InvalidArg)), "and its handles mean nothing to the new one");
+    assert!(
+        matches!(gpu.uuid(), Err(NvmlError::InvalidArg)),
+        "and its handles mean nothing to the new one"
+    );
     assert!(anew.device_by_index(0).unwrap().uuid().is_ok());
 }
 
@@ -52,8 +58,10 @@ fn after_an_upgrade_the_library_must_be_loaded_anew() {
         Ok(())
     });
     assert!(matches!(gpu.uuid(), Err(NvmlError::LibRmVersionMismatch)));
-    assert!(matches!(rig.try_nvml(), Err(NvmlError::LibRmVersionMismatch)), "the old library is still mapped");
-    drop(gpu);
+    assert!(
+        matches!(rig.try_nvml(), Err(NvmlError::LibRmVersionMismatch)),
+        "the old library is still mapped"
+    );
     drop(nvml);
     assert!(!is_mapped(&rig.installed.library), "nothing holds the library back");
     let nvml = rig.nvml();
@@ -96,7 +104,10 @@ fn sessions_are_counted() {
     unsafe {
         assert_eq!(code(lib.nvmlShutdown()), ReturnCode::SUCCESS);
         let mut count = 0;
-        assert_eq!(code(lib.nvmlDeviceGetCount_v2(&raw mut count)), ReturnCode::UNINITIALIZED);
+        assert_eq!(
+            code(lib.nvmlDeviceGetCount_v2(&raw mut count)),
+            ReturnCode::UNINITIALIZED
+        );
         assert_eq!(code(lib.nvmlShutdown()), ReturnCode::UNINITIALIZED);
         assert_eq!(code(lib.nvmlInit_v2()), ReturnCode::SUCCESS);
     }

@@ -31,7 +31,10 @@ fn processes_are_listed_by_kind_with_their_memory() {
         scenario.add_process("0", process(60, ProcessKind::Mps, None))
     });
     let compute = gpu.running_compute_processes().unwrap();
-    assert_eq!(compute.iter().map(|process| process.pid).collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+    assert_eq!(
+        compute.iter().map(|process| process.pid).collect::<Vec<_>>(),
+        (1..=9).collect::<Vec<_>>()
+    );
     assert_eq!(compute[0].used_gpu_memory, UsedGpuMemory::Used(100 << 20));
     assert_eq!(compute[0].gpu_instance_id, None);
     assert_eq!(gpu.running_graphics_processes().unwrap()[0].pid, 50);

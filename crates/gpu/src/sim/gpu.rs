@@ -62,9 +62,6 @@ impl SimGpu {
         gpu
     }
 
-    pub(super) const fn product(&self) -> &'static Product {
-        self.slot.product
-    }
 
     /// A reset: as new, with the same MIG layout.
     pub(super) fn restore(&mut self) {

@@ -7,11 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use berth_placement::{DeviceUuid, Health};
+use berth_placement::{DeviceState, DeviceUuid, Health};
 
 use super::Ledger;
 use crate::{
-    Drift, DriftReason, Effect, GpuProcess, Holder, LedgerConfig, OutOfBandUse, book::Entry, outbox::Outbox,
+    Claim, Drift, DriftReason, Effect, GpuProcess, Holder, LedgerConfig, OutOfBandUse, book::Entry, outbox::Outbox,
     tally::exists,
 };
 
@@ -125,10 +125,13 @@ impl Ledger {
         self.processes = processes;
     }
 
-    pub(super) fn has_processes(&self, device: &DeviceUuid) -> bool {
+    /// Whether processes run that this claim covers: on its devices, or its pod's elsewhere.
+    pub(super) fn has_processes(&self, claim: &Claim) -> bool {
+        let uid = claim.pod.as_ref().map(|pod| &pod.uid);
+        let on_its_devices = |process: &GpuProcess| claim.grants.iter().any(|grant| grant.device == process.device);
         self.processes
-            .binary_search_by(|process| process.device.cmp(device))
-            .is_ok()
+            .iter()
+            .any(|process| on_its_devices(process) || (uid.is_some() && process.pod_uid.as_ref() == uid))
     }
 
     /// Finds the processes that nobody assigned. At once, not after a grace: what a stranger uses is not free.
@@ -187,7 +190,13 @@ impl Ledger {
         for (holder, entry) in self.book.iter() {
             self.find_in_claim(holder, entry, &mut found);
         }
-        for device in self.node.devices.iter().filter(|device| self.exceeds(&device.uuid)) {
+        let exceeded = |device: &&DeviceState| {
+            self.book
+                .tally()
+                .get(&device.uuid)
+                .is_some_and(|held| held.exceeds(device))
+        };
+        for device in self.node.devices.iter().filter(exceeded) {
             let key = (DriftReason::OverCommitted, None, Some(device.uuid.clone()));
             let message = format!("more of {} is held than it has", device.uuid);
             found.insert(key, Finding { message, since: None });

@@ -120,69 +120,56 @@ impl Ledger {
     /// The sums are computed the long way, apart from the tally's own arithmetic.
     fn check_capacity(&self, device: &DeviceState) -> Result<(), Violation> {
         let claims = self.book.iter().map(|(_, entry)| &*entry.claim);
-        let parts = claims.flat_map(|claim| claim.grants.iter().map(move |grant| (claim, &grant.size, grant)));
-        let here: Vec<Part<'_>> = parts.filter(|(.., grant)| grant.device == device.uuid).collect();
-        let reserved = here
-            .iter()
-            .find(|(claim, ..)| matches!(claim.state, ClaimState::Reserved { .. }));
-        holds(
-            reserved.is_none() || fits(device, &here),
-            "no reservation is planned on more than there is",
-            || {
-                format!(
-                    "{} on {}",
-                    reserved.map(|(claim, ..)| claim.holder.to_string()).unwrap_or_default(),
-                    device.uuid
-                )
-            },
-        )?;
-        let rest = match &device.mig {
+        let parts = claims.flat_map(|claim| claim.grants.iter().map(move |grant| (claim, grant)));
+        let here: Vec<Part<'_>> = parts.filter(|(_, grant)| grant.device == device.uuid).collect();
+        for part in &here {
+            let reserved = matches!(part.0.state, ClaimState::Reserved { .. });
+            holds(
+                !reserved || fits(device, part, &here),
+                "no reservation is planned on more than there is",
+                || format!("{} on {}", part.0.holder, part.1),
+            )?;
+        }
+        let rest_is_free = match &device.mig {
             Some(slots) => slots.iter().filter(|slot| slot.free).all(|slot| {
                 here.iter()
-                    .all(|(_, size, _)| matches!(size, GrantSize::Mig { instance, .. } if *instance != slot.uuid))
+                    .all(|(_, grant)| instance(grant).is_some_and(|held| *held != slot.uuid))
             }),
-            None => {
-                device.free == Room::default()
-                    || sum(device, &here, device.free)
-                        .is_some_and(|sum| sum.0 <= 1000 && sum.1 <= u128::from(device.memory.get()))
-            }
+            None => device.free == Room::default() || is_within(device, &here, device.free),
         };
-        holds(rest, "what is held is not free", || device.uuid.to_string())
+        holds(rest_is_free, "what is held is not free", || device.uuid.to_string())
     }
 }
 
-/// A part of a device: who has it, how much.
-type Part<'a> = (&'a Claim, &'a GrantSize, &'a Grant);
+/// A part of a device, with its holder.
+type Part<'a> = (&'a Claim, &'a Grant);
 
-/// Thousandths and bytes of all parts and this one; `None` where a stranger has an unknown part.
-fn sum(device: &DeviceState, parts: &[Part<'_>], and: Room) -> Option<(u64, u128)> {
-    let known = parts.iter().all(|(claim, ..)| !claim.is_stranger());
-    let rooms = || parts.iter().map(|(.., grant)| grant.room(device.memory)).chain([and]);
-    let milli = rooms().map(|room| u64::from(room.milli.get())).sum();
-    let memory = rooms().map(|room| u128::from(room.memory.get())).sum();
-    known.then_some((milli, memory))
+/// Whether a reservation's part goes together with all the others of its device.
+fn fits(device: &DeviceState, part: &Part<'_>, all: &[Part<'_>]) -> bool {
+    match instance(part.1) {
+        Some(uuid) => {
+            all.iter()
+                .filter(|(_, grant)| instance(grant).is_none_or(|other| other == uuid))
+                .count()
+                == 1
+        }
+        None => is_within(device, all, Room::default()),
+    }
 }
 
-fn fits(device: &DeviceState, parts: &[Part<'_>]) -> bool {
-    let mut instances: Vec<_> = parts
+/// Whether all parts of the GPU and this one are no more than the GPU: never, where one is of unknown size or an instance.
+fn is_within(device: &DeviceState, parts: &[Part<'_>], and: Room) -> bool {
+    let known = parts
         .iter()
-        .filter_map(|(claim, size, _)| instance(size).map(|uuid| (uuid, claim)))
-        .collect();
-    if instances.is_empty() {
-        let known = |(milli, memory): (u64, u128)| milli <= 1000 && memory <= u128::from(device.memory.get());
-        let strangers = || parts.iter().all(|(claim, ..)| claim.is_stranger());
-        return sum(device, parts, Room::default()).map_or_else(strangers, known);
-    }
-    instances.sort_by_key(|(uuid, _)| *uuid);
-    instances.len() == parts.len()
-        && instances.windows(2).all(|two| match two {
-            [(a, holder), (b, other)] => a != b || (holder.is_stranger() && other.is_stranger()),
-            _ => true,
-        })
+        .all(|(claim, grant)| !claim.is_stranger() && instance(grant).is_none());
+    let rooms = || parts.iter().map(|(_, grant)| grant.room(device.memory)).chain([and]);
+    let milli: u64 = rooms().map(|room| u64::from(room.milli.get())).sum();
+    let memory: u128 = rooms().map(|room| u128::from(room.memory.get())).sum();
+    known && milli <= 1000 && memory <= u128::from(device.memory.get())
 }
 
-fn instance(size: &GrantSize) -> Option<&DeviceUuid> {
-    match size {
+fn instance(grant: &Grant) -> Option<&DeviceUuid> {
+    match &grant.size {
         GrantSize::Mig { instance, .. } => Some(instance),
         GrantSize::Whole | GrantSize::Share(_) => None,
     }

@@ -14,30 +14,17 @@ use std::sync::Arc;
 use berth_placement::{DeviceUuid, Grant, Refusal, fit};
 
 use super::{Ledger, removal};
-use crate::{
-    Claim, Holder, Record,
-    book::Entry,
-    outbox::Outbox,
-    tally::{Held, is_usable},
-};
+use crate::{Claim, Holder, Record, book::Entry, outbox::Outbox, tally::is_usable};
 
 impl Ledger {
     pub(super) fn displace_reservations(&mut self, out: &mut Outbox<'_>) {
-        let exceeded: Vec<_> = self
-            .node
-            .devices
-            .iter()
-            .filter(|device| self.exceeds(&device.uuid))
-            .map(|device| device.uuid.clone())
-            .collect();
         let mut displaced = Vec::new();
-        for uuid in &exceeded {
-            let reason = self.reason_to_make_way(uuid);
-            for holder in self.book.reservations().iter().rev() {
-                if self.exceeds(uuid) && self.holds_part_of(holder, uuid) {
-                    displaced.extend(self.book.remove(holder).map(|entry| (entry, reason)));
-                }
-            }
+        for holder in self.book.reservations().iter().rev() {
+            let Some(uuid) = self.contested_device(holder) else {
+                continue;
+            };
+            let reason = self.reason_to_make_way(&uuid);
+            displaced.extend(self.book.remove(holder).map(|entry| (entry, reason)));
         }
         displaced.sort_by_key(|(entry, _)| entry.order);
         for (entry, reason) in displaced {
@@ -128,23 +115,22 @@ impl Ledger {
         })
     }
 
-    pub(super) fn exceeds(&self, uuid: &DeviceUuid) -> bool {
-        let held = self.book.tally().get(uuid);
-        let device = self.node.device(uuid);
-        held.zip(device)
-            .is_some_and(|(held, device)| Held::exceeds(held, device))
-    }
-
-    fn holds_part_of(&self, holder: &Holder, uuid: &DeviceUuid) -> bool {
-        self.book
-            .get(holder)
-            .is_some_and(|entry| entry.claim.grants.iter().any(|grant| grant.device == *uuid))
+    /// A device of the holder's of which more is held than there is, at the holder's own part of it.
+    fn contested_device(&self, holder: &Holder) -> Option<DeviceUuid> {
+        let grants = &self.book.get(holder)?.claim.grants;
+        let contested = grants.iter().find(|grant| {
+            let held = self.book.tally().get(&grant.device);
+            let device = self.node.device(&grant.device);
+            held.zip(device)
+                .is_some_and(|(held, device)| held.contests(grant, device))
+        });
+        contested.map(|grant| grant.device.clone())
     }
 
     fn reason_to_make_way(&self, uuid: &DeviceUuid) -> &'static str {
         let by_kubelet = self.book.iter().any(|(holder, entry)| {
             let told = entry.is_allocated() || matches!(holder, Holder::Foreign(_));
-            told && self.holds_part_of(holder, uuid)
+            told && entry.claim.grants.iter().any(|grant| grant.device == *uuid)
         });
         if by_kubelet {
             removal::DISPLACED_BY_KUBELET

@@ -3,7 +3,7 @@
 //! A holder has at most one claim. Asked again for the same shape, it gets the same answer and, while it is a reservation,
 //! a later deadline (never an earlier one); asked for another shape, it is refused.
 
-use berth_placement::{DeviceUuid, GpuShape, Grant, LeaseId, MemoryBytes, MilliGpu, PodRef, Shape, ShareSize, fit};
+use berth_placement::{DeviceUuid, GpuShape, LeaseId, MemoryBytes, MilliGpu, PodRef, Shape, ShareSize, fit};
 
 use super::{Ledger, kubelet::Evidence, removal};
 use crate::{Claim, ClaimState, Holder, Reply, RequestRefused, outbox::Outbox};
@@ -103,7 +103,7 @@ impl Ledger {
             self.match_assignments(Evidence::Old, out);
         }
         self.sync_devices(out);
-        if entry.is_allocated() || self.removal_disturbs(&entry.claim.grants) {
+        if entry.is_allocated() || self.removal_disturbs(&entry.claim) {
             self.settle(out);
         }
         Reply::Released { was_held: true }
@@ -142,9 +142,9 @@ impl Ledger {
     }
 
     /// Whether a removal has consequences beyond its devices' sums.
-    fn removal_disturbs(&self, grants: &[Grant]) -> bool {
+    fn removal_disturbs(&self, claim: &Claim) -> bool {
         !self.drift.is_empty()
-            || grants.iter().any(|grant| self.has_processes(&grant.device))
+            || self.has_processes(claim)
             || self.book.iter().any(|(_, entry)| entry.notes.unusable_since.is_some())
     }
 }

@@ -7,7 +7,7 @@ use berth_ledger::{
 };
 use berth_placement::{ComputeMode, GpuShape, GrantSize, Health, NodeVerdict};
 
-use crate::model::{Model, held, is_reserved, naive_free, name, target, targets};
+use crate::model::{Model, held, is_reserved, naive_fits, naive_free, name, target, targets};
 
 /// One event, from all sides.
 pub(crate) struct Turn<'a> {
@@ -135,13 +135,12 @@ impl Turn<'_> {
             check(device.schedulable != model.cordons.contains(&device.uuid), || {
                 format!("cordoned? {device:?}")
             })?;
-            let (free, fits) = naive_free(now, device);
-            let planned: Vec<_> = held(now, &device.uuid)
-                .filter(|(claim, _)| is_reserved(claim))
-                .collect();
-            check(fits || planned.is_empty() || !now.reconciled, || {
-                format!("{planned:?} is planned on the full {device:?}")
-            })?;
+            let free = naive_free(now, device);
+            for (claim, grant) in held(now, &device.uuid).filter(|(claim, _)| now.reconciled && is_reserved(claim)) {
+                check(naive_fits(now, device, grant), || {
+                    format!("{claim:?} is planned on the full {device:?}")
+                })?;
+            }
             let told = (u64::from(device.free.milli.get()), device.free.memory.get());
             check(told == if device.mig.is_some() { (0, 0) } else { free }, || {
                 format!("{told:?} is told free, {free:?} is")

@@ -149,42 +149,46 @@ pub(crate) fn name(claim: &Claim) -> Option<String> {
     }
 }
 
-/// Thousandths and bytes that are free of a device without MIG, and whether the claims there go together at all.
-pub(crate) fn naive_free(book: &Snapshot, device: &DeviceState) -> ((u64, u64), bool) {
-    let all: Vec<_> = held(book, &device.uuid).collect();
-    let wholes = all.iter().filter(|(_, grant)| grant.size == GrantSize::Whole).count();
-    let strangers = all
-        .iter()
-        .filter(|(claim, grant)| is_stranger(claim) && matches!(grant.size, GrantSize::Share(_)))
-        .count();
-    let shares: Vec<_> = all
-        .iter()
-        .filter_map(|(claim, grant)| match &grant.size {
-            GrantSize::Share(room) if !is_stranger(claim) => Some(*room),
+/// Thousandths and bytes that are free of a device without MIG.
+pub(crate) fn naive_free(book: &Snapshot, device: &DeviceState) -> (u64, u64) {
+    let (mut milli, mut memory) = (1000_u64, device.memory.get());
+    for (claim, grant) in held(book, &device.uuid) {
+        let left = match &grant.size {
+            GrantSize::Share(room) if !is_stranger(claim) => {
+                let milli = milli.checked_sub(u64::from(room.milli.get()));
+                milli.zip(memory.checked_sub(room.memory.get()))
+            }
             _ => None,
-        })
-        .collect();
-    let instances: Vec<_> = all
-        .iter()
-        .filter(|(_, grant)| matches!(grant.size, GrantSize::Mig { .. }))
-        .collect();
-    let milli: u64 = shares.iter().map(|room| u64::from(room.milli.get())).sum();
-    let memory: u64 = shares.iter().map(|room| room.memory.get()).sum();
-    let kinds = [wholes, shares.len(), strangers, instances.len()]
-        .iter()
-        .filter(|count| **count > 0)
-        .count();
-    let twice = instances.iter().enumerate().any(|(at, (claim, grant))| {
-        let same = |(other, twin): &&&(&Claim, &Grant)| {
-            target(twin) == target(grant) && !(is_stranger(claim) && is_stranger(other))
         };
-        instances[..at].iter().any(|earlier| same(&earlier))
-    });
-    let fits = kinds <= 1 && wholes <= 1 && !twice && milli <= 1000 && memory <= device.memory.get();
-    let free = if !fits || wholes + strangers + instances.len() > 0 {
-        (0, 0)
-    } else {
-        (1000 - milli, device.memory.get() - memory)
-    };
-    (free, fits)
+        let Some(left) = left else { return (0, 0) };
+        (milli, memory) = left;
+    }
+    (milli, memory)
+}
+
+/// Whether what a reservation holds of the device leaves everybody else there what they hold.
+pub(crate) fn naive_fits(book: &Snapshot, device: &DeviceState, planned: &Grant) -> bool {
+    let all = || held(book, &device.uuid);
+    match &planned.size {
+        GrantSize::Whole => all().count() == 1,
+        GrantSize::Mig { .. } => {
+            let in_the_way =
+                |grant: &Grant| !matches!(grant.size, GrantSize::Mig { .. }) || target(grant) == target(planned);
+            all().filter(|(_, grant)| in_the_way(grant)).count() == 1
+        }
+        GrantSize::Share(_) => {
+            let sizes = || {
+                all().map(|(claim, grant)| match &grant.size {
+                    GrantSize::Share(room) if !is_stranger(claim) => {
+                        Some((u64::from(room.milli.get()), room.memory.get()))
+                    }
+                    _ => None,
+                })
+            };
+            let sum = |of: fn((u64, u64)) -> u64| sizes().flatten().map(of).sum::<u64>();
+            sizes().all(|size| size.is_some())
+                && sum(|size| size.0) <= 1000
+                && sum(|size| size.1) <= device.memory.get()
+        }
+    }
 }

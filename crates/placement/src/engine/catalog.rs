@@ -46,6 +46,8 @@ pub(crate) struct Ask {
     pub(crate) memory: u64,
     pub(crate) form: Form,
     pub(crate) count: u32,
+    /// Thousandths of a device that it takes on any kind at least.
+    pub(crate) least: u32,
     /// By kind.
     pub(crate) needs: Vec<Need>,
 }
@@ -107,6 +109,7 @@ impl Catalog {
             memory: shape.memory.get(),
             form,
             count,
+            least: u32::MAX,
             needs: Vec::with_capacity(self.kinds.len()),
         };
         ask.learn(shape, &self.kinds);
@@ -118,7 +121,9 @@ impl Ask {
     /// Works out the needs for kinds that came after the last call.
     pub(crate) fn learn(&mut self, shape: &Shape, kinds: &[Kind]) {
         for kind in kinds.iter().skip(self.needs.len()) {
-            self.needs.push(need(shape, kind));
+            let need = need(shape, kind);
+            self.least = self.least.min(need.milli);
+            self.needs.push(need);
         }
     }
 

@@ -45,6 +45,12 @@ pub(crate) struct Cell {
     pub(crate) cpu: u32,
     /// Free bytes of host memory; `u64::MAX` where nobody knows.
     pub(crate) memory: u64,
+    /// How many devices nobody has any part of.
+    pub(crate) wholes: u32,
+    /// Free thousandths of the device that has the most.
+    pub(crate) most: u32,
+    /// Free thousandths of all devices, whole or not.
+    pub(crate) free: u32,
     /// Sorted. Devices that take nothing (held, unhealthy, cordoned, split by MIG) are in none.
     pub(crate) levels: SmallVec<[Level; 4]>,
     pub(crate) mig: SmallVec<[MigLevel; 0]>,
@@ -67,8 +73,7 @@ impl Cell {
                 .cpu_free
                 .map_or(UNKNOWN_CPU, |cpu| u32::try_from(cpu.0).unwrap_or(UNKNOWN_CPU)),
             memory: node.memory_free.map_or(u64::MAX, crate::MemoryBytes::get),
-            levels: SmallVec::new(),
-            mig: SmallVec::new(),
+            ..Self::default()
         };
         for (device, &kind) in node.devices.iter().zip(kinds).filter(|(device, _)| usable(device)) {
             let suspect = device.health == Health::Suspect;
@@ -81,6 +86,12 @@ impl Cell {
                 None if device.free.milli > MilliGpu::ZERO => cell.add_device(device, kind),
                 None => {}
             }
+        }
+        for level in &cell.levels {
+            let count = u32::from(level.count);
+            cell.wholes += if level.whole { count } else { 0 };
+            cell.most = cell.most.max(u32::from(level.milli));
+            cell.free += count * u32::from(level.effective);
         }
         cell.levels.sort_unstable();
         cell.mig.sort_unstable();
@@ -117,6 +128,15 @@ impl Cell {
         if !self.open || self.cpu < ask.cpu || self.memory < ask.memory {
             return None;
         }
+        // Most nodes of a full cluster are done with here.
+        let hopeless = match ask.form {
+            Form::Whole => self.wholes < ask.count,
+            Form::Share => self.most < ask.least,
+            Form::None | Form::Mig(_) => false,
+        };
+        if hopeless {
+            return None;
+        }
         let (mut healthy, mut suspect) = (0, 0);
         match ask.form {
             Form::None => {}
@@ -136,23 +156,6 @@ impl Cell {
         (healthy + suspect >= ask.count).then(|| Offer {
             suspects: ask.count.saturating_sub(healthy),
         })
-    }
-
-    /// Free thousandths of all devices, whole or not.
-    pub(crate) fn free(&self) -> u32 {
-        self.levels
-            .iter()
-            .map(|level| u32::from(level.effective) * u32::from(level.count))
-            .sum()
-    }
-
-    /// How many devices nobody has any part of.
-    pub(crate) fn wholes(&self) -> u32 {
-        self.levels
-            .iter()
-            .filter(|level| level.whole)
-            .map(|level| u32::from(level.count))
-            .sum()
     }
 }
 

@@ -51,8 +51,10 @@ pub struct Weights {
     pub liquidity: f64,
     /// How much the completion of a node is tempered towards good ones; 0 is a random fill.
     pub temper: f64,
-    /// Share of the single-GPU pods below which a remainder counts as dead.
+    /// Share of the single-GPU pods below which a remainder counts as dead, while nobody leaves.
     pub sliver: f64,
+    /// The same where as many pods leave as come: a remainder that few can use is then better given back whole.
+    pub sliver_churn: f64,
     /// Price of nodes that only few can use, per unit of scarcity.
     pub class_pressure: f64,
     /// Price of breaking up blocks of free GPUs that multi-GPU pods need, per unit of scarcity.
@@ -96,6 +98,7 @@ impl Default for Weights {
             liquidity: 0.15,
             temper: 3.0,
             sliver: 0.005,
+            sliver_churn: 0.02,
             class_pressure: 0.2,
             block_pressure: 0.1,
             block_exponent: 1.0,

@@ -158,7 +158,7 @@ impl Nodes {
     /// After prices of blocks changed: nodes that have one count as changed.
     pub(crate) fn touch_blocks(&mut self, scorer: &Scorer) {
         for (slot, (cell, worth)) in (0..).zip(self.cells.iter().zip(&mut self.worth)) {
-            if cell.wholes() > 1 {
+            if cell.wholes > 1 {
                 *worth = scorer.worth(cell);
                 self.log.push(slot);
             }

@@ -23,6 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub struct RebuildJob {
     demand: Vec<Demand>,
+    churn: f64,
     coverage: f64,
     scorer: Scorer,
     kinds: Vec<Kind>,
@@ -58,7 +59,7 @@ pub(super) struct Schedule {
 /// Decisions between two looks at the prices.
 const LOOK: u64 = 128;
 /// The mix is looked at again when it has grown by this factor, or by this part of its half-life.
-const GROWTH: f64 = 1.5;
+const GROWTH: f64 = 2.0;
 const OF_HALF_LIFE: f64 = 0.125;
 
 impl Engine {
@@ -94,6 +95,7 @@ impl Engine {
         self.schedule.running = true;
         Some(RebuildJob {
             demand: self.mix.demand(),
+            churn: self.mix.churn(),
             coverage: self.config.mix.coverage,
             scorer: self.scorer.clone(),
             kinds: self.nodes.catalog().kinds().to_vec(),
@@ -146,8 +148,8 @@ impl Engine {
 impl RebuildJob {
     /// Milliseconds of work: not for the path of decisions.
     pub fn run(self) -> Tables {
-        let mut scorer = self.scorer;
-        scorer.values = Arc::new(values(&self.demand, self.coverage, &self.kinds, &scorer));
+        let mut scorer = self.scorer.clone();
+        scorer.values = Arc::new(self.values());
         let supply = Arc::new(Supply::new(self.demand, &self.classes, &self.kinds, &self.totals));
         let prices = Prices::new(supply, &self.kinds, &scorer.values, &self.totals, &scorer.weights);
         scorer.prices = Arc::new(prices);
@@ -165,21 +167,23 @@ impl RebuildJob {
             position: self.position,
         }
     }
-}
 
-fn values(demand: &[Demand], coverage: f64, kinds: &[Kind], scorer: &Scorer) -> Values {
-    let gradient = scorer.policy == PolicyName::Fragmentation;
-    let extent = Extent {
-        cpu: whole(scorer.scale.cpu),
-        gpus: whole(scorer.scale.gpu / 1000.0) as usize,
-        completion: gradient,
-    };
-    // FGD counts a remainder by the share of pods that fit it, as it is.
-    let weights = Weights {
-        liquidity: if gradient { scorer.weights.liquidity } else { 1.0 },
-        ..scorer.weights.clone()
-    };
-    Values::new(demand, coverage, kinds, &weights, extent)
+    fn values(&self) -> Values {
+        let Scorer { policy, weights, scale, .. } = &self.scorer;
+        let gradient = *policy == PolicyName::Fragmentation;
+        let extent = Extent {
+            cpu: whole(scale.cpu),
+            gpus: whole(scale.gpu / 1000.0) as usize,
+            completion: gradient,
+        };
+        let weights = Weights {
+            // FGD counts a remainder by the share of pods that fit it, as it is.
+            liquidity: if gradient { weights.liquidity } else { 1.0 },
+            sliver: weights.sliver + self.churn * (weights.sliver_churn - weights.sliver),
+            ..weights.clone()
+        };
+        Values::new(&self.demand, self.coverage, &self.kinds, &weights, extent)
+    }
 }
 
 /// Nodes that are the same to a policy are reckoned once.

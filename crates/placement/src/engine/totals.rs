@@ -25,15 +25,15 @@ impl Totals {
         if !cell.open {
             return;
         }
-        let (class, wholes) = (cell.class as usize, cell.wholes() as usize);
+        let (class, wholes) = (cell.class as usize, cell.wholes as usize);
         if self.free.len() <= class {
             self.free.resize(class + 1, 0);
         }
         if self.wholes.len() <= wholes {
             self.wholes.resize(wholes + 1, 0);
         }
-        self.free[class] = step(self.free[class], u64::from(cell.free()));
-        self.all = step(self.all, u64::from(cell.free()));
+        self.free[class] = step(self.free[class], u64::from(cell.free));
+        self.all = step(self.all, u64::from(cell.free));
         self.wholes[wholes] = step(self.wholes[wholes], 1);
     }
 

@@ -26,7 +26,7 @@ fn gpu_left(cell: &Cell, ask: &Ask) -> f64 {
     let left: u32 = match ask.form {
         // Instances are compared with instances.
         Form::Mig(_) => cell.mig.iter().map(|level| 1000 * level.free).sum(),
-        _ => cell.free(),
+        _ => cell.free,
     };
     f64::from(left)
 }

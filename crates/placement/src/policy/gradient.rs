@@ -69,13 +69,12 @@ impl<'a> Rest<'a> {
             rank: scorer.values.rank(cpu),
             liquid: 0.0,
             holds: 0.0,
-            wholes: 0,
+            wholes: cell.wholes,
         };
         for level in &cell.levels {
             let (view, count) = (rest.view_of(level), f64::from(level.count));
             rest.liquid += count * f64::from(view.liquid(rest.rank)[slot(level)]);
             rest.holds += count * holds(view, slot(level), level.whole);
-            rest.wholes += if level.whole { u32::from(level.count) } else { 0 };
         }
         Some(rest)
     }
@@ -198,7 +197,7 @@ fn several<'a>(mut rest: Rest<'a>, cell: &Cell, ask: &Ask) -> Rest<'a> {
 /// Small, and only to tell equals apart: the fuller node.
 fn pack(scorer: &Scorer, cell: &Cell, ask: &Ask) -> f64 {
     let cpu = if cell.cpu == UNKNOWN_CPU { 0.0 } else { f64::from(cell.cpu - ask.cpu) };
-    scorer.weights.pack * (0.5 * cpu / scorer.scale.cpu + 0.5 * f64::from(cell.free()) / scorer.scale.gpu)
+    scorer.weights.pack * (0.5 * cpu / scorer.scale.cpu + 0.5 * f64::from(cell.free) / scorer.scale.gpu)
 }
 
 /// What the shape takes of a node of a kind, in GPUs: CPU counts half.

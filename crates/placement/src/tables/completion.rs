@@ -16,8 +16,10 @@ const PER_GPU: usize = 10;
 pub(super) struct Completion {
     /// [row of CPU][column of GPUs]
     values: Vec<f32>,
+    rows: usize,
     columns: usize,
-    step: u32,
+    /// 2^32 by the step of CPU, rounded up: a product instead of a division. Exact up to 2^32 / step rows.
+    per_step: u64,
 }
 
 /// A shape on the grid.
@@ -78,7 +80,12 @@ impl Completion {
                 }
             }
         }
-        Self { values, columns, step }
+        Self {
+            values,
+            rows,
+            columns,
+            per_step: (1_u64 << 32).div_ceil(u64::from(step)),
+        }
     }
 
     /// Floor in CPU, linear in GPUs.
@@ -86,8 +93,7 @@ impl Completion {
         if self.columns < 2 {
             return 0.0;
         }
-        let rows = self.values.len() / self.columns;
-        let row = ((cpu / self.step) as usize).min(rows - 1);
+        let row = ((u64::from(cpu) * self.per_step >> 32) as usize).min(self.rows - 1);
         let column = (gpus * PER_GPU as f64).clamp(0.0, (self.columns - 1) as f64);
         let left = (column as usize).min(self.columns - 2);
         let at = row * self.columns + left;

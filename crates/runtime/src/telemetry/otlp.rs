@@ -131,8 +131,6 @@ impl<E: SpanExporter> SpanExporter for EdgeLogged<E> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::future::{Ready, ready};
-
     use opentelemetry_sdk::error::OTelSdkError;
     use parking_lot::Mutex;
 
@@ -142,19 +140,29 @@ pub(super) mod tests {
     struct Scripted(Mutex<Vec<bool>>);
 
     impl SpanExporter for Scripted {
-        fn export(&self, _: Vec<SpanData>) -> Ready<OTelSdkResult> {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
             let works = self.0.lock().remove(0);
-            ready(if works { Ok(()) } else { Err(OTelSdkError::InternalFailure("scripted".to_owned())) })
+            if works {
+                Ok(())
+            } else {
+                Err(OTelSdkError::InternalFailure("scripted".to_owned()))
+            }
         }
     }
 
     /// One export per result.
     pub(in crate::telemetry) fn export_with_results(works: &[bool]) {
-        let exporter = EdgeLogged { exporter: Scripted(Mutex::new(works.to_vec())), failing: AtomicBool::new(false) };
+        let exporter = EdgeLogged {
+            exporter: Scripted(Mutex::new(works.to_vec())),
+            failing: AtomicBool::new(false),
+        };
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         for _ in works {
             let export = std::pin::pin!(exporter.export(Vec::new()));
-            assert!(export.poll(&mut context).is_ready(), "the scripted exporter never waits");
+            assert!(
+                export.poll(&mut context).is_ready(),
+                "the scripted exporter never waits"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use parking_lot::Mutex;
-use tracing::{debug, warn};
+use tracing::{Dispatch, debug, warn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use super::*;
@@ -32,6 +32,13 @@ impl Write for Log {
     }
 }
 
+/// Runs `body` with `subscriber` as this thread's. A second one is alive all the while: `tracing` asks a lone one only on
+/// the thread that changes a level, so that a test on another thread would silence this one.
+fn under(subscriber: impl Into<Dispatch>, body: impl FnOnce()) {
+    let _second = Dispatch::new(Registry::default());
+    tracing::dispatcher::with_default(&subscriber.into(), body);
+}
+
 #[test]
 fn the_log_level_changes_while_the_process_runs() {
     let log = Log::default();
@@ -39,7 +46,7 @@ fn the_log_level_changes_while_the_process_runs() {
     let subscriber = Registry::default()
         .with(filter)
         .with(log_layer(LogFormat::Text, log.writer()));
-    tracing::subscriber::with_default(subscriber, || {
+    under(subscriber, || {
         debug!("one");
         warn!("two");
         level.set("warn,berth_runtime=debug").unwrap();
@@ -84,7 +91,7 @@ fn json_logs_are_one_object_a_line_with_the_fields_on_top() {
         endpoint: "x".to_owned(),
         source: Some(cause.into()),
     };
-    tracing::subscriber::with_default(subscriber, || {
+    under(subscriber, || {
         let _task = tracing::info_span!("task", task = "journal", node = "a").entered();
         let _batch = tracing::info_span!("batch", node = "b").entered();
         warn!(
@@ -130,7 +137,7 @@ fn a_bad_collector_address_is_refused_in_plain_words() {
 fn an_outage_of_the_collector_is_told_once_and_its_end_too() {
     let log = Log::default();
     let subscriber = Registry::default().with(log_layer(LogFormat::Text, log.writer()));
-    tracing::subscriber::with_default(subscriber, || {
+    under(subscriber, || {
         otlp::tests::export_with_results(&[true, false, false, false, true, true, false]);
     });
     let text = log.text();
@@ -148,7 +155,7 @@ async fn trace_context_goes_out_with_a_request_and_is_the_parent_where_it_comes_
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let tracer = SdkTracerProvider::builder().build().tracer("test");
     let subscriber = Registry::default().with(tracing_opentelemetry::layer().with_tracer(tracer));
-    tracing::subscriber::with_default(subscriber, || {
+    under(subscriber, || {
         let client = tracing::info_span!("client");
         let sent = client
             .in_scope(|| trace_context::inject_grpc(tonic::Request::new(())))

@@ -23,13 +23,16 @@ impl Scenario {
         let gpu = self.uuid_of(gpu)?;
         let before = self.faults.len();
         self.faults.retain(|fault| {
-            let meant = function.is_none_or(|function| function == fault.function) && (gpu.is_none() || gpu == fault.gpu);
+            let meant =
+                function.is_none_or(|function| function == fault.function) && (gpu.is_none() || gpu == fault.gpu);
             !meant
         });
         Ok(before - self.faults.len())
     }
 
     fn uuid_of(&self, wanted: Option<&str>) -> Result<Option<String>, EditError> {
-        wanted.map(|wanted| Ok(self.gpus[self.find(wanted)?].uuid.clone())).transpose()
+        wanted
+            .map(|wanted| Ok(self.gpus[self.find(wanted)?].uuid.clone()))
+            .transpose()
     }
 }

@@ -26,7 +26,13 @@ impl Scenario {
     }
 
     /// Counts memory errors, volatile and aggregate, and emits the event for them.
-    pub fn ecc(&mut self, wanted: &str, corrected: bool, location: MemoryLocation, count: u64) -> Result<(), EditError> {
+    pub fn ecc(
+        &mut self,
+        wanted: &str,
+        corrected: bool,
+        location: MemoryLocation,
+        count: u64,
+    ) -> Result<(), EditError> {
         let gpu = self.gpu_mut(wanted)?;
         if !gpu.ecc.enabled {
             let why = format!("GPU {wanted} has ECC switched off; `set {wanted} ecc.enabled true` switches it on");
@@ -82,7 +88,11 @@ impl Scenario {
             return Err(EditError::Refused(format!("GPU {wanted} {why}")));
         }
         let place = (process.gpu_instance, process.compute_instance);
-        let known = |(gi, ci)| gpu.mig.devices().any(|(gpu, compute)| Some(gpu.id) == gi && Some(compute.id) == ci);
+        let known = |(gi, ci)| {
+            gpu.mig
+                .devices()
+                .any(|(gpu, compute)| Some(gpu.id) == gi && Some(compute.id) == ci)
+        };
         if place.0.is_some() && !known(place) {
             return Err(EditError::Refused(format!("GPU {wanted} has no such MIG device")));
         }

@@ -71,7 +71,10 @@ impl Scenario {
         let Some(profile) = product.mig_profile(&found.profile) else {
             return Err(EditError::Refused(unknown_profile(&product, &found.profile)));
         };
-        let id = found.add_compute(profile, slices, start, birth).map_err(EditError::Refused)?.id;
+        let id = found
+            .add_compute(profile, slices, start, birth)
+            .map_err(EditError::Refused)?
+            .id;
         self.tell(wanted, EventKind::MigConfig, 0, None)?;
         Ok(id)
     }

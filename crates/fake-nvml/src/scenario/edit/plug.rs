@@ -21,14 +21,17 @@ impl Scenario {
     /// discover it.
     pub fn plug(&mut self, new: NewGpu) -> Result<usize, EditError> {
         let key = new.product.or_else(|| self.gpus.last().map(|gpu| gpu.product.clone()));
-        let key = key.ok_or_else(|| EditError::Refused("name the product: no other GPU is there to copy".to_owned()))?;
+        let key =
+            key.ok_or_else(|| EditError::Refused("name the product: no other GPU is there to copy".to_owned()))?;
         let product = match self.products.get(&key) {
             Some(product) => product.clone(),
             None => profiles::product(&key).ok_or_else(|| EditError::Refused(profiles::unknown_product(&key)))?,
         };
         let birth = self.new_birth();
         let bus_id = new.bus_id.unwrap_or_else(|| self.next_bus());
-        let minor = (0..).find(|minor| self.gpus.iter().all(|gpu| gpu.minor != *minor)).unwrap_or(0);
+        let minor = (0..u32::MAX)
+            .find(|minor| self.gpus.iter().all(|gpu| gpu.minor != *minor))
+            .unwrap_or(0);
         let mut gpu = profiles::idle_gpu(&key, &product, minor as usize);
         if let Some(like) = self.gpus.iter().rev().find(|gpu| gpu.product == key) {
             gpu.place = like.place.clone();
@@ -52,7 +55,8 @@ impl Scenario {
     /// Takes a GPU out. Sessions that know it get `GPU_IS_LOST` and go on counting it.
     pub fn unplug(&mut self, wanted: &str) -> Result<Gpu, EditError> {
         let gpu = self.gpus.remove(self.find(wanted)?);
-        self.faults.retain(|fault| fault.gpu.as_deref() != Some(gpu.uuid.as_str()));
+        self.faults
+            .retain(|fault| fault.gpu.as_deref() != Some(gpu.uuid.as_str()));
         self.events.push(EventKind::GpuUnbind, &gpu.uuid, gpu.bus_id, 0, None);
         Ok(gpu)
     }

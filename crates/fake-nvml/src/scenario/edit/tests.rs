@@ -50,7 +50,13 @@ fn a_wrong_key_or_value_is_told_and_changes_nothing() {
     let error = scenario.set("0", "temperatur", "91").unwrap_err().to_string();
     assert!(error.contains("temperature_c"), "{error}");
     assert!(scenario.set("0", "temperature_c", "hot").is_err());
-    assert!(scenario.set("0", "processes.4.pid", "1").unwrap_err().to_string().contains("list of 0"));
+    assert!(
+        scenario
+            .set("0", "processes.4.pid", "1")
+            .unwrap_err()
+            .to_string()
+            .contains("list of 0")
+    );
     assert_eq!(scenario, before);
 }
 
@@ -92,13 +98,23 @@ fn an_upgrade_ends_the_epoch_and_what_lived_in_it() {
     assert_eq!((scenario.driver.loaded, scenario.driver.epoch), (true, 1));
     let gpu = &scenario.gpus[0];
     assert!(gpu.processes.is_empty() && gpu.ecc.volatile.uncorrected.is_empty());
-    assert_eq!(gpu.ecc.aggregate.uncorrected[&MemoryLocation::Dram], 2, "the board remembers");
+    assert_eq!(
+        gpu.ecc.aggregate.uncorrected[&MemoryLocation::Dram],
+        2,
+        "the board remembers"
+    );
 }
 
 #[test]
 fn mig_is_made_used_and_destroyed() {
     let mut scenario = h100s();
-    assert!(scenario.create_mig_device("0", "1g.10gb", None).unwrap_err().to_string().contains("mig enable"));
+    assert!(
+        scenario
+            .create_mig_device("0", "1g.10gb", None)
+            .unwrap_err()
+            .to_string()
+            .contains("mig enable")
+    );
     assert!(scenario.mig_mode("0", true).unwrap());
     let error = scenario.create_mig_device("0", "1g.5gb", None).unwrap_err().to_string();
     assert!(error.contains("1g.10gb"), "{error}");
@@ -106,7 +122,13 @@ fn mig_is_made_used_and_destroyed() {
     assert!(scenario.add_process("0", process(7, None)).is_err());
     assert!(scenario.add_process("0", process(7, Some(99))).is_err());
     scenario.add_process("0", process(7, Some(id))).unwrap();
-    assert!(scenario.destroy_instance("0", id, None).unwrap_err().to_string().contains("process 7"));
+    assert!(
+        scenario
+            .destroy_instance("0", id, None)
+            .unwrap_err()
+            .to_string()
+            .contains("process 7")
+    );
     assert!(!scenario.mig_mode("0", false).unwrap(), "pending while in use");
     scenario.remove_process("0", 7).unwrap();
     assert!(scenario.mig_mode("0", false).unwrap());
@@ -119,8 +141,12 @@ fn a_fault_replaces_one_of_its_kind_and_is_mended() {
     let mut scenario = h100s();
     scenario.break_call("*", None, Effect::SlowMs(5)).unwrap();
     scenario.break_call("*", None, Effect::SlowMs(9)).unwrap();
-    scenario.break_call("*", None, Effect::Fail(ReturnCode::TIMEOUT)).unwrap();
-    scenario.break_call("nvmlDeviceGetUUID", Some("1"), Effect::Hang).unwrap();
+    scenario
+        .break_call("*", None, Effect::Fail(ReturnCode::TIMEOUT))
+        .unwrap();
+    scenario
+        .break_call("nvmlDeviceGetUUID", Some("1"), Effect::Hang)
+        .unwrap();
     assert_eq!(scenario.faults.len(), 3);
     assert_eq!(scenario.mend_calls(None, Some("1")).unwrap(), 1);
     assert_eq!(scenario.mend_calls(Some("*"), None).unwrap(), 2);
