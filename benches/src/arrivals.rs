@@ -7,6 +7,7 @@ use berth_placement::{Engine, EngineConfig, NodeState};
 
 use crate::{
     driver::{Driver, Latencies, now},
+    fragmentation::Typical,
     random::Random,
     trace::Pod,
 };
@@ -56,8 +57,9 @@ pub fn capacity(nodes: &[NodeState]) -> u64 {
 }
 
 /// One run of the protocol.
-pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, arrivals: f64, fragmentation: bool) -> std::io::Result<Run> {
+pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, arrivals: f64) -> std::io::Result<Run> {
     let capacity = capacity(nodes);
+    let typical = Typical::of(pods);
     let sequence = sequence(pods, capacity, arrivals, config.seed);
     let mut engine = Engine::new(config);
     for node in nodes {
@@ -65,40 +67,37 @@ pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, arrivals: f6
     }
     let mut driver = Driver::new(engine)?;
     let mut run = Run::default();
-    let (mut arrived, mut allocated) = (0_u64, 0_u64);
+    let (mut arrived, mut allocated) = (0, 0);
     let mut steps = STEPS.iter().copied().peekable();
-    let mut start = now();
+    let start = now();
+    let mut pauses = Duration::ZERO;
     for pod in sequence {
-        let before = arrived;
-        arrived += pod.milli;
-        while steps.peek().is_some_and(|step| arrived * 100 > u64::from(*step) * capacity && before * 100 <= u64::from(*step) * capacity) {
-            steps.next();
-            run.allocated.push(percent(allocated, capacity));
-            if fragmentation {
-                let pause = now();
-                run.fragmented.push(fragmented(&driver.engine, pods) * 100_000.0 / to_f64(capacity));
-                start += pause.elapsed();
-            }
+        // A step shows the cluster as it is with the last pod that it still includes.
+        while steps.next_if(|step| (arrived + pod.milli) * 100 > u64::from(*step) * capacity).is_some() {
+            let pause = now();
+            run.step(&driver.engine, &typical, allocated, capacity);
+            pauses += pause.elapsed();
         }
+        arrived += pod.milli;
         match driver.place(&pod.shape) {
             Some(_) => allocated += pod.milli,
             None => run.failed += 1,
         }
     }
-    run.wall = start.elapsed();
-    for _ in steps.filter(|step| to_f64(arrived) * 100.0 >= f64::from(*step) * to_f64(capacity)) {
-        run.allocated.push(percent(allocated, capacity));
-        if fragmentation {
-            run.fragmented.push(fragmented(&driver.engine, pods) * 100_000.0 / to_f64(capacity));
-        }
+    run.wall = start.elapsed().saturating_sub(pauses);
+    while steps.next_if(|step| arrived * 100 >= u64::from(*step) * capacity).is_some() {
+        run.step(&driver.engine, &typical, allocated, capacity);
     }
     run.latencies = driver.latencies;
     Ok(run)
 }
 
-/// Free GPUs that a random pod of the workload cannot use: FGD's F, for all pods of the trace.
-fn fragmented(_engine: &Engine, _pods: &[Pod]) -> f64 {
-    0.0
+impl Run {
+    fn step(&mut self, engine: &Engine, typical: &Typical, allocated: u64, capacity: u64) {
+        self.allocated.push(percent(allocated, capacity));
+        let unusable = typical.unusable(engine.nodes());
+        self.fragmented.push(100_000.0 * unusable / to_f64(capacity));
+    }
 }
 
 fn percent(part: u64, whole: u64) -> f64 {

@@ -4,6 +4,10 @@
 pub mod arrivals;
 pub mod departures;
 pub mod driver;
+pub mod fixtures;
+pub mod fragmentation;
+pub mod plot;
 pub mod published;
 pub mod random;
+pub mod report;
 pub mod trace;

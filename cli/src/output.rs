@@ -172,7 +172,8 @@ impl Page {
     /// How long from now: `4m`; `overdue` where that has passed.
     pub(crate) fn until(&self, unix_ms: u64) -> String {
         match unix_ms.checked_sub(self.now_unix_ms) {
-            Some(left) if left > 0 => text::duration(left),
+            // Up to the second, so that what was granted for 5m just now lapses in 5m.
+            Some(left) if left > 0 => text::duration(left.next_multiple_of(1000)),
             _ => "overdue".to_owned(),
         }
     }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use berth_placement::engine::EngineConfig;
+use berth_placement::EngineConfig;
 use berth_runtime::{
     BuildInfo, Drain, Outcome, Readiness, SharedClock, Shutdown, Tasks,
     admin::{Admin, AdminState, config_page},
@@ -17,6 +17,7 @@ use berth_runtime::{
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use crate::{
     binder::{Binder, ReserveOnly},
@@ -199,6 +200,8 @@ impl Bound {
         }
         let sweep = sweep(Arc::clone(&self.extender.cluster));
         drop(tasks.spawn("sweep", stop.clone().run_until_cancelled_owned(sweep)));
+        let rebuild = rebuild(Arc::clone(&self.extender.cluster));
+        drop(tasks.spawn("rebuild", stop.clone().run_until_cancelled_owned(rebuild)));
         if let Some(tls) = self.tls {
             drop(tasks.spawn("follow-tls", tls.follow(stop.clone())));
         }
@@ -214,6 +217,24 @@ impl Bound {
         self.admin.serve(state, pages, &admin_off);
         drain.phase("tasks", async move { tasks.join().await });
         drain.run().await
+    }
+}
+
+/// Keeps the policy's tables fresh, on a thread for blocking work: decisions go on meanwhile.
+async fn rebuild(cluster: Arc<Cluster>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(job) = cluster.pending_rebuild() {
+            match tokio::task::spawn_blocking(|| job.run()).await {
+                Ok(tables) => cluster.install(tables),
+                Err(error) => error!(
+                    error = &error as &dyn std::error::Error,
+                    "the policy's tables stay as they are"
+                ),
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use berth_kube_api::Quantity;
-use berth_placement::engine::PolicyName;
+use berth_placement::PolicyName;
 use berth_runtime::{
     args::{AdminArgs, HumanDuration, TelemetryArgs, TlsArgs},
     dial::Target,

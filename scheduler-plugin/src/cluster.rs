@@ -6,8 +6,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use berth_placement::{
-    Health, NodeName, NodeState, Plan, PodUid, PolicyName, Reason, Refusal, Shape,
-    engine::{Candidates, Engine, EngineConfig},
+    Candidates, Engine, EngineConfig, Health, NodeName, NodeState, Plan, PodUid, PolicyName, Reason, RebuildJob,
+    Refusal, Shape, Tables,
 };
 use berth_runtime::{SharedClock, dial::Target};
 use parking_lot::Mutex;
@@ -205,6 +205,20 @@ impl Cluster {
         let mut inner = self.inner.lock();
         let held = held.filter(|held| held.shape == *shape && inner.still_good(held));
         inner.rank(shape, names, held)
+    }
+
+    /// A pod asks for a place for the first time: policies learn from it what is asked for.
+    pub(crate) fn observe(&self, shape: &Shape) {
+        self.inner.lock().engine.observe(shape);
+    }
+
+    /// The policy's tables are out of date: run the job off the path of decisions, and [`Self::install`] what it makes.
+    pub(crate) fn pending_rebuild(&self) -> Option<RebuildJob> {
+        self.inner.lock().engine.pending_rebuild()
+    }
+
+    pub(crate) fn install(&self, tables: Tables) {
+        self.inner.lock().engine.install(tables);
     }
 
     /// Plans the shape on this node and keeps the devices from everybody else, until [`Self::settle`], [`Self::forget`] or

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use berth_placement::engine::PolicyName;
+use berth_placement::PolicyName;
 use berth_runtime::{
     args::HumanDuration,
     dial::Target,

@@ -78,26 +78,25 @@ impl Pods {
         }
     }
 
-    /// Remembers what the pod asks for now. What it holds stays known.
-    pub(crate) fn remember(&self, pod: PodRef, ask: Ask) {
+    /// Remembers what the pod asks for now. What it holds stays known. True where the pod was not known.
+    pub(crate) fn remember(&self, pod: PodRef, ask: Ask) -> bool {
         let now = self.clock.monotonic();
         let mut inner = self.inner.lock();
         let seen = (now, inner.next);
         inner.next += 1;
-        let entry = if let Some(mut known) = inner.take(&pod.uid).filter(|known| known.pod.pod == pod) {
-            known.seen = seen;
+        let known = inner.take(&pod.uid).filter(|known| known.pod.pod == pod);
+        let is_new = known.is_none();
+        let pod = if let Some(known) = known {
             *known.pod.ask.lock() = ask;
-            known
+            known.pod
         } else {
-            Entry {
-                pod: Arc::new(SeenPod::new(pod, ask)),
-                seen,
-            }
+            Arc::new(SeenPod::new(pod, ask))
         };
-        let uid = entry.pod.pod.uid.clone();
+        let uid = pod.pod.uid.clone();
         inner.order.insert(seen, uid.clone());
-        inner.by_uid.insert(uid, entry);
+        inner.by_uid.insert(uid, Entry { pod, seen });
         inner.forget_older(now.saturating_sub(TTL), self.capacity);
+        is_new
     }
 
     pub(crate) fn get(&self, uid: &PodUid) -> Option<Arc<SeenPod>> {
@@ -178,7 +177,7 @@ mod tests {
     #[test]
     fn a_pod_is_known_by_its_uid_with_its_last_ask() {
         let pods = Pods::new(ManualClock::at_unix_ms(0).shared(), 10);
-        pods.remember(pod("a"), ask(1));
+        assert!(pods.remember(pod("a"), ask(1)));
         let first = pods.get(&uid("a")).unwrap();
         let held = Held {
             node: "n".parse().unwrap(),
@@ -186,7 +185,7 @@ mod tests {
             plan: Plan::default(),
         };
         first.set_held(Some(held.clone()));
-        pods.remember(pod("a"), ask(2));
+        assert!(!pods.remember(pod("a"), ask(2)));
         assert_eq!(pods.get(&uid("a")).unwrap().ask(), ask(2));
         assert_eq!(
             pods.held(&uid("a")),

@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use berth_placement::{
-    ComputeMode, DeviceState, GpuShape, Health, MemoryBytes, NodeState, PodRef, Room, Shape,
-    engine::{EngineConfig, PolicyName},
+    ComputeMode, DeviceState, EngineConfig, GpuShape, Health, MemoryBytes, NodeState, PodRef, PolicyName, Room, Shape,
 };
 use berth_runtime::{ManualClock, Shutdown, Tasks};
 use prometheus_client::registry::Registry;

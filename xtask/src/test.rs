@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 
-use crate::{codegen, demo, grpcurl, process::Stopwatch, tidy, workspace};
+use crate::{codegen, demo, grpcurl, process::Stopwatch, tidy, tools, workspace};
 
 type Step = (&'static str, &'static str, fn() -> anyhow::Result<()>);
 
@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
         "a million random events on the ledger, in release mode",
         ledger,
     ),
+    ("rig", "a real control plane: up, at work, in trouble, gone", rig),
     ("codegen", "generated pages are what the code says", || {
         codegen::run(true)
     }),
@@ -86,6 +87,11 @@ fn unit() -> anyhow::Result<()> {
         tests.env("BERTH_OPENB", traces);
     }
     workspace::check(&mut tests)
+}
+
+fn rig() -> anyhow::Result<()> {
+    let args = ["test", "--quiet", "-p", "berth-testkit", "--features", "rig", "--test", "rig", "--", "--test-threads=2"];
+    workspace::check(workspace::cargo(&args).env("BERTH_TOOLS", tools::rig()?))
 }
 
 fn ledger() -> anyhow::Result<()> {

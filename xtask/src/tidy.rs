@@ -111,7 +111,9 @@ fn rust_file(file: &str, text: &str, breaches: &mut Vec<String>) {
     if file.ends_with("/mod.rs") {
         breaches.push(format!("{file}: a module is foo.rs beside foo/, not mod.rs"));
     }
-    if !text.starts_with("//!") {
+    // The tests of a module are said by the module.
+    let tests_of_a_module = file.contains("/src/") && (file.ends_with("/tests.rs") || file.contains("/tests/"));
+    if !text.starts_with("//!") && !tests_of_a_module {
         breaches.push(format!("{file}: the first line must say (//!) what the file owns"));
     }
     for word in [

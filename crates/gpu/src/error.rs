@@ -51,6 +51,9 @@ impl GpuError {
 
     /// No call of this session can succeed any more: a new one is needed.
     pub const fn ends_session(&self) -> bool {
-        matches!(self, Self::NoLibrary { .. } | Self::NoDriver | Self::VersionMismatch | Self::SessionLost)
+        matches!(
+            self,
+            Self::NoLibrary { .. } | Self::NoDriver | Self::VersionMismatch | Self::SessionLost
+        )
     }
 }

@@ -40,7 +40,10 @@ pub enum DriverState {
         since_unix_ms: u64,
     },
     /// A call into the driver does not come back. The devices are those known before.
-    NotAnswering { message: String, since_unix_ms: u64 },
+    NotAnswering {
+        message: String,
+        since_unix_ms: u64,
+    },
 }
 
 /// What answers, and which version of it.
@@ -239,7 +242,12 @@ pub struct Unidentified {
 impl Inventory {
     /// Nothing known yet.
     pub const fn starting() -> Self {
-        Self { generation: 0, driver: DriverState::Starting, devices: Vec::new(), unidentified: Vec::new() }
+        Self {
+            generation: 0,
+            driver: DriverState::Starting,
+            devices: Vec::new(),
+            unidentified: Vec::new(),
+        }
     }
 
     pub fn device(&self, uuid: &DeviceUuid) -> Option<&DeviceReport> {
@@ -251,7 +259,11 @@ impl Inventory {
         self.driver != other.driver
             || self.unidentified != other.unidentified
             || self.devices.len() != other.devices.len()
-            || self.devices.iter().zip(&other.devices).any(|(one, two)| one.differs_materially(two))
+            || self
+                .devices
+                .iter()
+                .zip(&other.devices)
+                .any(|(one, two)| one.differs_materially(two))
     }
 }
 
@@ -268,7 +280,11 @@ impl DeviceReport {
 impl Sample {
     /// Whether every value is the same, whenever it was read.
     pub fn same_values(&self, other: &Self) -> bool {
-        *self == Self { sampled_unix_ms: self.sampled_unix_ms, ..other.clone() }
+        *self
+            == Self {
+                sampled_unix_ms: self.sampled_unix_ms,
+                ..other.clone()
+            }
     }
 }
 

@@ -23,6 +23,6 @@ pub use backend::{GpuBackend, GpuSession};
 pub use error::GpuError;
 pub use health::{HealthConfig, HealthMemory, Moment};
 pub use inventory::{DeviceFacts, DeviceReport, DriverState, HealthReport, Inventory, Process, Sample, to_placement};
-pub use monitor::{Acknowledged, AcknowledgeError, Monitor, MonitorClock, MonitorConfig, MonitorHandle};
+pub use monitor::{AcknowledgeError, Acknowledged, Monitor, MonitorClock, MonitorConfig, MonitorHandle};
 pub use nvml::NvmlBackend;
 pub use sim::{Profile, SimBackend, SimControl};

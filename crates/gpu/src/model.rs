@@ -5,8 +5,9 @@ use berth_placement::GpuModel;
 /// Brand words that say nothing about the model.
 const BRANDS: [&str; 6] = ["NVIDIA", "TESLA", "QUADRO", "GEFORCE", "GRAPHICS", "DEVICE"];
 /// Words after which nothing belongs to the model's name: form factors, editions.
-const ENDS: [&str; 12] =
-    ["SXM", "SXM2", "SXM3", "SXM4", "SXM5", "SXM6", "PCIE", "HBM2", "HBM2E", "HBM3", "HBM3E", "NVL"];
+const ENDS: [&str; 12] = [
+    "SXM", "SXM2", "SXM3", "SXM4", "SXM5", "SXM6", "PCIE", "HBM2", "HBM2E", "HBM3", "HBM3E", "NVL",
+];
 /// Words that belong to the number after them.
 const JOINED: [&str; 3] = ["RTX", "GTX", "TITAN"];
 
@@ -26,7 +27,11 @@ pub fn short_name(product: &str) -> GpuModel {
         [] => product.split_whitespace().collect::<Vec<_>>().join("-"),
     };
     let printable: String = name.chars().filter(char::is_ascii_graphic).take(64).collect();
-    let unknown = || "unknown".parse().unwrap_or_else(|_| unreachable!("a plain word is a model name"));
+    let unknown = || {
+        "unknown"
+            .parse()
+            .unwrap_or_else(|_| unreachable!("a plain word is a model name"))
+    };
     printable.parse().unwrap_or_else(|_| unknown())
 }
 
@@ -35,13 +40,19 @@ fn joined(words: &[String]) -> String {
     let number = words.iter().position(|word| word.chars().any(|c| c.is_ascii_digit()));
     let end = number.map_or(words.len(), |at| at + 1);
     let suffix = |word: &&String| ["TI", "SUPER", "ADA", "D"].contains(&word.as_str());
-    words.iter().take(end).chain(words.iter().skip(end).take_while(suffix)).map(String::as_str).collect()
+    words
+        .iter()
+        .take(end)
+        .chain(words.iter().skip(end).take_while(suffix))
+        .map(String::as_str)
+        .collect()
 }
 
 /// `80GB`, `16384MiB`.
 fn is_memory(word: &str) -> bool {
     let number = word.trim_end_matches(|c: char| !c.is_ascii_digit());
-    !number.is_empty() && ["GB", "GIB", "MB", "MIB", "G"].contains(&&word[number.len()..])
+    !number.is_empty()
+        && ["GB", "GIB", "MB", "MIB", "G"].contains(&&word[number.len()..])
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -101,7 +112,15 @@ mod tests {
 
     #[test]
     fn any_text_gives_some_model_name() {
-        for product in ["", " ", "NVIDIA", "NVIDIA Graphics Device", "80GB", "\u{9}\u{1F600}", &"x".repeat(500)] {
+        for product in [
+            "",
+            " ",
+            "NVIDIA",
+            "NVIDIA Graphics Device",
+            "80GB",
+            "\u{9}\u{1F600}",
+            &"x".repeat(500),
+        ] {
             assert!(!short_name(product).as_str().is_empty(), "{product:?}");
         }
     }

@@ -144,8 +144,15 @@ impl Monitor {
                 stopping: Arc::clone(&stopping),
             },
         );
-        thread::Builder::new().name("gpu-monitor".to_owned()).spawn(move || supervisor.run())?;
-        Ok(MonitorHandle { inventory, memory: memory_in, messages, stopping })
+        thread::Builder::new()
+            .name("gpu-monitor".to_owned())
+            .spawn(move || supervisor.run())?;
+        Ok(MonitorHandle {
+            inventory,
+            memory: memory_in,
+            messages,
+            stopping,
+        })
     }
 }
 
@@ -153,7 +160,11 @@ impl MonitorHandle {
     /// An operator's word that the cause of a device's ill health is dealt with.
     pub async fn acknowledge(&self, device: DeviceUuid, message: String) -> Result<Acknowledged, AcknowledgeError> {
         let (answer, answered) = oneshot::channel();
-        match self.messages.try_send(Message::Acknowledge { device, message, answer }) {
+        match self.messages.try_send(Message::Acknowledge {
+            device,
+            message,
+            answer,
+        }) {
             Ok(()) => answered.await.unwrap_or(Err(AcknowledgeError::Stopped)),
             Err(TrySendError::Full(_)) => Err(AcknowledgeError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(AcknowledgeError::Stopped),

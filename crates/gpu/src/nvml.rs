@@ -91,7 +91,9 @@ impl<'nvml> NvmlSession<'nvml> {
             backend: "nvml",
             driver_version: ask.must(|| nvml.sys_driver_version())?,
             nvml_version: ask.may(|| nvml.sys_nvml_version())?,
-            cuda_version: ask.may(|| nvml.sys_cuda_driver_version())?.and_then(|version| u32::try_from(version).ok()),
+            cuda_version: ask
+                .may(|| nvml.sys_cuda_driver_version())?
+                .and_then(|version| u32::try_from(version).ok()),
         };
         Ok(Self {
             hotplug: HotPlug::begin(nvml, &ask),
@@ -116,21 +118,31 @@ impl GpuSession for NvmlSession<'_> {
 
     fn discover(&mut self) -> Result<Discovery, GpuError> {
         let found = facts::discover(self.nvml, &self.ask)?;
-        let mut discovery = Discovery { devices: Vec::new(), unidentified: found.unidentified };
+        let mut discovery = Discovery {
+            devices: Vec::new(),
+            unidentified: found.unidentified,
+        };
         self.devices.clear();
         for (facts, device) in found.devices {
-            self.devices.push(Known { uuid: facts.uuid.clone(), device });
+            self.devices.push(Known {
+                uuid: facts.uuid.clone(),
+                device,
+            });
             discovery.devices.push(facts);
         }
         topology::join(&self.devices, &mut discovery.devices, &self.ask)?;
-        self.hotplug.expect(found.count, discovery.unidentified.iter().map(|gpu| gpu.index));
+        self.hotplug
+            .expect(found.count, discovery.unidentified.iter().map(|gpu| gpu.index));
         self.events = Events::of(self.nvml, &self.devices, &self.ask)?;
         Ok(discovery)
     }
 
     fn refresh(&mut self, device: &DeviceUuid) -> Result<Refreshed, GpuError> {
         let device = self.find(device)?;
-        Ok(Refreshed { compute_mode: facts::compute_mode(device, &self.ask)?, mig: mig::report(device, &self.ask)? })
+        Ok(Refreshed {
+            compute_mode: facts::compute_mode(device, &self.ask)?,
+            mig: mig::report(device, &self.ask)?,
+        })
     }
 
     fn sample(&mut self, device: &DeviceUuid) -> Result<Sample, GpuError> {

@@ -65,12 +65,20 @@ impl SimBackend {
             machine.drop_events();
             Mutex::new(file)
         });
-        Self { shared: Arc::new(Shared { machine: Mutex::new(machine), changed: Condvar::new(), control_file }) }
+        Self {
+            shared: Arc::new(Shared {
+                machine: Mutex::new(machine),
+                changed: Condvar::new(),
+                control_file,
+            }),
+        }
     }
 
     /// For tests and demos in the same process.
     pub fn control(&self) -> SimControl {
-        SimControl { shared: Arc::clone(&self.shared) }
+        SimControl {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -105,7 +113,11 @@ impl Shared {
 
 fn obey(machine: &mut Machine, command: &Command) {
     if let Err(error) = machine.obey(command) {
-        tracing::warn!(error = &error as &dyn std::error::Error, ?command, "the simulated machine refused a command");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            ?command,
+            "the simulated machine refused a command"
+        );
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Claim {
     pub holder: Holder,
     /// Absent for a lease and a foreign pod's claim.
     pub pod: Option<PodRef>,
+    /// Of a foreign pod what it must have asked for; a share of zero where it shares its devices with others and nobody
+    /// knows how much it takes.
     pub shape: Shape,
     /// The plan while reserved, the assignment once allocated.
     pub grants: Vec<Grant>,

@@ -38,7 +38,8 @@ pub struct Assignment {
 pub enum Event {
     /// All devices of the node, whenever something of theirs changed.
     Devices(Vec<DeviceFacts>),
-    /// All that the kubelet assigned, each time that it was asked. The first one opens the book for grants.
+    /// All that the kubelet assigned, each time that it was asked. The first one opens the book for grants. Pods without
+    /// devices belong in it too (with none): so a share that is not the kubelet's to give is confirmed.
     Kubelet(Vec<Assignment>),
     /// There is no kubelet on this node (or none that we may ask): opens the book for grants, confirms nothing.
     NoKubelet,

@@ -136,6 +136,7 @@ mod property {
             "event Reserve existing",
             "event Reserve refused: NoRoom",
             "event Reserve refused: HolderHasOther",
+            "event Reserve refused: NotReconciled",
             "event Acquire granted",
             "event Release freed",
             "put Allocated",

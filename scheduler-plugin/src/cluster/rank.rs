@@ -1,6 +1,6 @@
 //! The answer of filter and prioritize, from the engine's.
 
-use berth_placement::{NodeName, Plan, Reason, Refusal, Shape, engine::Candidates};
+use berth_placement::{Candidates, NodeName, Plan, Reason, Refusal, Shape};
 
 use super::Inner;
 use crate::{eviction, pods::Held};

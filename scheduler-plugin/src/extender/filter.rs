@@ -117,7 +117,13 @@ impl Extender {
         let names = offer.names();
         let ranking = self.cluster.rank(&shape, &names, self.pods.held(&pod.uid).as_ref());
         let decision = self.decide(&pod, &shape, &names, &ranking);
-        self.pods.remember(pod, Ask { shape, decision });
+        let ask = Ask {
+            shape: shape.clone(),
+            decision,
+        };
+        if self.pods.remember(pod, ask) {
+            self.cluster.observe(&shape);
+        }
 
         let mut failed = BTreeMap::new();
         let mut unresolvable = BTreeMap::new();

@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod bench_tmp;
 mod bind;
 mod fake_node;
 mod nodes;
 mod process;
 mod scheduler;
+mod tls;

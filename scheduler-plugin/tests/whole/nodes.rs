@@ -144,6 +144,27 @@ async fn decisions_nodes_and_metrics_are_served() {
 }
 
 #[tokio::test]
+async fn every_policy_places_pods() {
+    let nodes = [FakeNode::start("a", 8).await, FakeNode::start("b", 8).await];
+    let targets: Vec<_> = nodes.iter().map(FakeNode::target).collect();
+    for policy in ["fragmentation", "fgd", "binpack", "spread", "random"] {
+        let scheduler = Scheduler::start(&targets, &["--policy", policy]);
+        let name = |n: u32| format!("{policy}-{n}");
+        scheduler
+            .until_fits(&Pod::new(&name(0), 1), &["a", "b"], &["a", "b"])
+            .await;
+        for n in 1..=2 {
+            let pod = Pod::new(&name(n), 1);
+            scheduler.filter(&pod, &["a", "b"]).await;
+            let best = scheduler.best(&pod, &["a", "b"]).await;
+            assert_eq!(scheduler.bind(&pod, &best).await, "", "{policy}");
+        }
+        assert!(scheduler.stop().await.is_clean());
+    }
+    assert_eq!(nodes.iter().map(|node| node.held().len()).sum::<usize>(), 10);
+}
+
+#[tokio::test]
 async fn one_connection_serves_many_requests_and_ends_with_the_scheduler() {
     let node = FakeNode::start("a", 2).await;
     let scheduler = Scheduler::start(&[node.target()], &[]);

@@ -29,10 +29,11 @@ pub(super) struct Call {
 
 /// Runs the body of an exported function. Nothing unwinds into the caller.
 pub(super) fn run(function: &'static str, body: impl FnOnce(&Call) -> Outcome) -> u32 {
-    let call = || {
-        let call = Call::begin(function)?;
-        body(&call)
-    };
+    contained(|| body(&Call::begin(function)?))
+}
+
+/// The code that a call returns: a bug of ours is an unknown error to the caller, and not an abort.
+fn contained(call: impl FnOnce() -> Outcome) -> u32 {
     match panic::catch_unwind(panic::AssertUnwindSafe(call)) {
         Ok(Ok(())) => ReturnCode::SUCCESS.raw(),
         Ok(Err(code)) => code.raw(),
@@ -220,5 +221,17 @@ pub(super) fn supported(condition: bool) -> Outcome {
         Ok(())
     } else {
         Err(ReturnCode::NOT_SUPPORTED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_does_not_reach_the_caller() {
+        assert_eq!(contained(|| panic!("a bug")), ReturnCode::UNKNOWN.raw());
+        assert_eq!(contained(|| Err(ReturnCode::NOT_FOUND)), ReturnCode::NOT_FOUND.raw());
+        assert_eq!(contained(|| Ok(())), 0);
     }
 }

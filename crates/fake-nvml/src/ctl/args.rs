@@ -15,7 +15,7 @@ use crate::scenario::{BusId, EventKind, MemoryLocation, ProcessKind, ReturnCode}
     name = "fake-nvml-ctl",
     version,
     after_help = "Example:
-  export BERTH_FAKE_NVML=/tmp/gpus.json
+  export BERTH_FAKE_NVML=gpus.json
   fake-nvml-ctl init --profile dgx-h100
   fake-nvml-ctl xid 2 79              # a GPU breaks
   fake-nvml-ctl lose 2 --off-bus      # ... and answers no more

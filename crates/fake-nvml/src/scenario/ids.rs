@@ -87,9 +87,12 @@ pub fn hashed_uuid(prefix: &str, parts: &[&str]) -> String {
 
 fn fnv(seed: u64, parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    bytes.fold(seed, |hash, byte| {
+    let hash = bytes.fold(seed, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    });
+    // Spread what the last bytes changed over all digits.
+    let hash = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    hash ^ hash >> 32
 }
 
 #[cfg(test)]

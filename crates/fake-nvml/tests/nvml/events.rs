@@ -53,7 +53,8 @@ fn an_event_wakes_a_waiter_within_milliseconds() {
         .map(|(heard, told)| heard.saturating_duration_since(told))
         .collect();
     delays.sort_unstable();
-    assert!(delays[5] < Duration::from_millis(50), "median of {delays:?}");
+    // The machine may be busy with other things at times, but not at all ten.
+    assert!(delays[0] < Duration::from_millis(20), "{delays:?}");
 }
 
 #[test]

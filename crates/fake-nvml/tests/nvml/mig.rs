@@ -187,11 +187,29 @@ fn a_handle_does_not_pass_to_an_instance_made_anew() {
     let gpu = nvml.device_by_index(7).unwrap();
     let old = gpu.mig_device_by_index(0).unwrap();
     let uuid = old.uuid().unwrap();
+    let mut instance = ptr::null_mut();
+    let id_of = |instance| {
+        // SAFETY: a C struct of integers and a pointer; handles are never followed.
+        unsafe {
+            let mut info: nvmlGpuInstanceInfo_t = mem::zeroed();
+            match code(nvml.lib().nvmlGpuInstanceGetInfo(instance, &raw mut info)) {
+                ReturnCode::SUCCESS => Ok(info.id),
+                code => Err(code),
+            }
+        }
+    };
+    // SAFETY: the handle is alive and `instance` outlives the call.
+    let raw = unsafe {
+        nvml.lib()
+            .nvmlDeviceGetGpuInstanceById(gpu.handle(), 0, &raw mut instance)
+    };
+    assert_eq!((code(raw), id_of(instance)), (ReturnCode::SUCCESS, Ok(0)));
     rig.edit(|scenario| {
         scenario.destroy_instance("7", 0, None)?;
         scenario.create_mig_device("7", "7g.80gb", None).map(drop)
     });
     assert!(matches!(old.uuid(), Err(NvmlError::InvalidArg)));
+    assert_eq!(id_of(instance), Err(ReturnCode::INVALID_ARGUMENT));
     let new = gpu.mig_device_by_index(0).unwrap();
     assert_eq!(
         new.uuid().unwrap(),

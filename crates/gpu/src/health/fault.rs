@@ -131,13 +131,19 @@ impl FaultKind {
 
     /// About whether the device answers at all, not about what it answers.
     pub(crate) const fn is_silence(self) -> bool {
-        matches!(self, Self::Lost | Self::ResetRequired | Self::NotAnswering | Self::Unresponsive)
+        matches!(
+            self,
+            Self::Lost | Self::ResetRequired | Self::NotAnswering | Self::Unresponsive
+        )
     }
 
     pub(crate) const fn is_recovery_action(self) -> bool {
         matches!(
             self,
-            Self::RecoveryActionReset | Self::RecoveryActionReboot | Self::RecoveryActionDrain | Self::RecoveryActionOther
+            Self::RecoveryActionReset
+                | Self::RecoveryActionReboot
+                | Self::RecoveryActionDrain
+                | Self::RecoveryActionOther
         )
     }
 
@@ -190,7 +196,11 @@ impl Fault {
             reason: self.kind.reason(),
             message: self.kind.message(),
             since_unix_ms: self.since_unix_ms,
-            xid: if let FaultKind::Xid(code) = self.kind { Some(code) } else { None },
+            xid: if let FaultKind::Xid(code) = self.kind {
+                Some(code)
+            } else {
+                None
+            },
         }
     }
 }

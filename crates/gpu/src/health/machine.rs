@@ -85,7 +85,11 @@ impl HealthMachine {
             ..Self::new(config, now)
         };
         if memory.state == Health::Recovering {
-            machine.recovery = Recovery { since: now.monotonic, from: faults, ..Recovery::default() };
+            machine.recovery = Recovery {
+                since: now.monotonic,
+                from: faults,
+                ..Recovery::default()
+            };
         } else {
             machine.faults = faults;
             machine.action_asked = machine.faults.iter().any(|fault| fault.kind.is_recovery_action());
@@ -95,8 +99,15 @@ impl HealthMachine {
     }
 
     pub fn memory(&self) -> DeviceMemory {
-        let faults = if self.state == Health::Recovering { &self.recovery.from } else { &self.faults };
-        let remember = |fault: &Fault| FaultMemory { kind: fault.kind, since_unix_ms: fault.since_unix_ms };
+        let faults = if self.state == Health::Recovering {
+            &self.recovery.from
+        } else {
+            &self.faults
+        };
+        let remember = |fault: &Fault| FaultMemory {
+            kind: fault.kind,
+            since_unix_ms: fault.since_unix_ms,
+        };
         DeviceMemory {
             state: self.state,
             since_unix_ms: self.since_unix_ms,
@@ -117,7 +128,11 @@ impl HealthMachine {
         if self.state == Health::Recovering {
             reasons.extend(self.recovery.acknowledged.clone());
         }
-        HealthReport { state: self.state, since_unix_ms: self.since_unix_ms, reasons }
+        HealthReport {
+            state: self.state,
+            since_unix_ms: self.since_unix_ms,
+            reasons,
+        }
     }
 
     /// The driver sent an XID.
@@ -224,7 +239,9 @@ impl HealthMachine {
     }
 
     fn note_ecc(&mut self, now: Moment, sample: &Sample) {
-        let Some(total) = sample.ecc_uncorrected_total else { return };
+        let Some(total) = sample.ecc_uncorrected_total else {
+            return;
+        };
         // A lower count than before was set back by a reset or by hand. Without a count from before, nothing is new.
         if self.ecc_uncorrected.is_some_and(|known| total > known) {
             // What a GPU that replaces rows cannot contain, it tells by XID 48 or 95 and by the recovery action.
@@ -251,7 +268,11 @@ impl HealthMachine {
         if let Some(fault) = self.faults.iter_mut().find(|fault| fault.kind == kind) {
             fault.last_seen = now.monotonic;
         } else if self.faults.len() < MAX_FAULTS || !kind.is_event() {
-            self.faults.push(Fault { kind, since_unix_ms: now.unix_ms, last_seen: now.monotonic });
+            self.faults.push(Fault {
+                kind,
+                since_unix_ms: now.unix_ms,
+                last_seen: now.monotonic,
+            });
         }
     }
 
@@ -288,8 +309,14 @@ impl HealthMachine {
             self.since_unix_ms = now.unix_ms;
         }
         if self.state == Health::Unhealthy {
-            let condemning = self.faults.iter().filter(|fault| fault.kind.severity() == Health::Unhealthy);
-            self.recovery = Recovery { from: condemning.copied().collect(), ..Recovery::default() };
+            let condemning = self
+                .faults
+                .iter()
+                .filter(|fault| fault.kind.severity() == Health::Unhealthy);
+            self.recovery = Recovery {
+                from: condemning.copied().collect(),
+                ..Recovery::default()
+            };
         }
     }
 
@@ -306,10 +333,18 @@ fn levels(sample: &Sample) -> Vec<FaultKind> {
     let flags = [
         (rows.failed, FaultKind::RowRemapFailed),
         (rows.pending, FaultKind::RowRemapPending),
-        (sample.page_retirement_pending == Some(true), FaultKind::PageRetirementPending),
-        (throttled(ThrottleReason::HwThermalSlowdown), FaultKind::HwThermalSlowdown),
+        (
+            sample.page_retirement_pending == Some(true),
+            FaultKind::PageRetirementPending,
+        ),
+        (
+            throttled(ThrottleReason::HwThermalSlowdown),
+            FaultKind::HwThermalSlowdown,
+        ),
         (throttled(ThrottleReason::HwPowerBrake), FaultKind::HwPowerBrake),
     ];
     let flags = flags.into_iter().filter_map(|(set, kind)| set.then_some(kind));
-    flags.chain(sample.recovery_action.and_then(FaultKind::of_recovery_action)).collect()
+    flags
+        .chain(sample.recovery_action.and_then(FaultKind::of_recovery_action))
+        .collect()
 }

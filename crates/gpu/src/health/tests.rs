@@ -19,8 +19,14 @@ struct Device {
 
 impl Device {
     fn new() -> Self {
-        let now = Moment { unix_ms: 1_000_000, monotonic: Duration::from_secs(100) };
-        Self { machine: HealthMachine::new(HealthConfig::default(), now), now }
+        let now = Moment {
+            unix_ms: 1_000_000,
+            monotonic: Duration::from_secs(100),
+        };
+        Self {
+            machine: HealthMachine::new(HealthConfig::default(), now),
+            now,
+        }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -66,7 +72,12 @@ impl Device {
     }
 
     fn reasons(&self) -> Vec<&'static str> {
-        self.machine.report().reasons.iter().map(|reason| reason.reason).collect()
+        self.machine
+            .report()
+            .reasons
+            .iter()
+            .map(|reason| reason.reason)
+            .collect()
     }
 }
 
@@ -82,11 +93,18 @@ fn good() -> Sample {
 
 /// A V100 in good order.
 fn good_old() -> Sample {
-    Sample { ecc_uncorrected_total: Some(0), page_retirement_pending: Some(false), ..Sample::default() }
+    Sample {
+        ecc_uncorrected_total: Some(0),
+        page_retirement_pending: Some(false),
+        ..Sample::default()
+    }
 }
 
 fn asks(action: RecoveryAction) -> Sample {
-    Sample { recovery_action: Some(action), ..good() }
+    Sample {
+        recovery_action: Some(action),
+        ..good()
+    }
 }
 
 #[test]
@@ -116,26 +134,64 @@ fn xids_count_by_their_class() {
 #[test]
 fn readings_count_by_what_they_show() {
     let rows = |pending, failed| Sample {
-        remapped_rows: Some(RemappedRows { pending, failed, ..RemappedRows::default() }),
+        remapped_rows: Some(RemappedRows {
+            pending,
+            failed,
+            ..RemappedRows::default()
+        }),
         ..good()
     };
-    let throttled = |reason| Sample { throttle: vec![reason], ..good() };
+    let throttled = |reason| Sample {
+        throttle: vec![reason],
+        ..good()
+    };
     for (sample, expected, reasons) in [
         (good(), Health::Healthy, vec![]),
         (good_old(), Health::Healthy, vec![]),
         (Sample::default(), Health::Healthy, vec![]),
         (throttled(ThrottleReason::SwPowerCap), Health::Healthy, vec![]),
         (throttled(ThrottleReason::SwThermalSlowdown), Health::Healthy, vec![]),
-        (throttled(ThrottleReason::HwThermalSlowdown), Health::Suspect, vec!["HwThermalSlowdown"]),
-        (throttled(ThrottleReason::HwPowerBrake), Health::Suspect, vec!["HwPowerBrake"]),
-        (rows(true, false), Health::Suspect, vec!["RowRemapPending"]),
-        (rows(true, true), Health::Unhealthy, vec!["RowRemapFailed", "RowRemapPending"]),
-        (asks(RecoveryAction::GpuReset), Health::Unhealthy, vec!["RecoveryActionReset"]),
-        (asks(RecoveryAction::NodeReboot), Health::Unhealthy, vec!["RecoveryActionReboot"]),
-        (asks(RecoveryAction::DrainAndReset), Health::Unhealthy, vec!["RecoveryActionDrain"]),
-        (asks(RecoveryAction::Other(77)), Health::Suspect, vec!["RecoveryActionOther"]),
         (
-            Sample { page_retirement_pending: Some(true), ..good_old() },
+            throttled(ThrottleReason::HwThermalSlowdown),
+            Health::Suspect,
+            vec!["HwThermalSlowdown"],
+        ),
+        (
+            throttled(ThrottleReason::HwPowerBrake),
+            Health::Suspect,
+            vec!["HwPowerBrake"],
+        ),
+        (rows(true, false), Health::Suspect, vec!["RowRemapPending"]),
+        (
+            rows(true, true),
+            Health::Unhealthy,
+            vec!["RowRemapFailed", "RowRemapPending"],
+        ),
+        (
+            asks(RecoveryAction::GpuReset),
+            Health::Unhealthy,
+            vec!["RecoveryActionReset"],
+        ),
+        (
+            asks(RecoveryAction::NodeReboot),
+            Health::Unhealthy,
+            vec!["RecoveryActionReboot"],
+        ),
+        (
+            asks(RecoveryAction::DrainAndReset),
+            Health::Unhealthy,
+            vec!["RecoveryActionDrain"],
+        ),
+        (
+            asks(RecoveryAction::Other(77)),
+            Health::Suspect,
+            vec!["RecoveryActionOther"],
+        ),
+        (
+            Sample {
+                page_retirement_pending: Some(true),
+                ..good_old()
+            },
             Health::Suspect,
             vec!["PageRetirementPending"],
         ),
@@ -163,7 +219,10 @@ fn a_critical_xid_is_over_when_the_driver_has_asked_for_nothing_for_a_minute() {
 fn a_critical_xid_stays_where_the_driver_tells_no_recovery_action() {
     let mut device = Device::new();
     device.xid(48);
-    assert_eq!(device.sweep_for(Duration::from_hours(2), &good_old()), Health::Unhealthy);
+    assert_eq!(
+        device.sweep_for(Duration::from_hours(2), &good_old()),
+        Health::Unhealthy
+    );
 }
 
 #[test]
@@ -171,7 +230,10 @@ fn a_taken_recovery_action_ends_what_it_was_asked_for() {
     let mut device = Device::new();
     device.xid(95);
     device.sweep(&asks(RecoveryAction::GpuReset));
-    assert_eq!(device.sweep_for(Duration::from_hours(1), &asks(RecoveryAction::GpuReset)), Health::Unhealthy);
+    assert_eq!(
+        device.sweep_for(Duration::from_hours(1), &asks(RecoveryAction::GpuReset)),
+        Health::Unhealthy
+    );
     assert_eq!(device.sweep(&good()), Health::Recovering);
 }
 
@@ -196,7 +258,9 @@ fn a_lost_gpu_that_answers_again_recovers_and_its_xid_is_history() {
 
 #[test]
 fn one_failed_reading_is_forgiven_two_are_not_and_a_long_silence_condemns() {
-    let transient = GpuError::Transient { detail: "unknown error".to_owned() };
+    let transient = GpuError::Transient {
+        detail: "unknown error".to_owned(),
+    };
     let mut device = Device::new();
     assert_eq!(device.fail(&transient), Health::Healthy);
     assert_eq!(device.sweep(&good()), Health::Healthy);
@@ -226,12 +290,18 @@ fn an_acknowledgement_does_not_hide_what_the_sweep_still_sees() {
     let mut device = Device::new();
     device.xid(64);
     let worn = Sample {
-        remapped_rows: Some(RemappedRows { failed: true, ..RemappedRows::default() }),
+        remapped_rows: Some(RemappedRows {
+            failed: true,
+            ..RemappedRows::default()
+        }),
         ..good()
     };
     device.sweep(&worn);
     assert_eq!(device.machine.acknowledge(device.now, "looks fine to me"), ["Xid"]);
-    assert_eq!((device.state(), device.reasons()), (Health::Unhealthy, vec!["RowRemapFailed"]));
+    assert_eq!(
+        (device.state(), device.reasons()),
+        (Health::Unhealthy, vec!["RowRemapFailed"])
+    );
 }
 
 #[test]
@@ -256,7 +326,10 @@ fn a_suspicion_ends_after_a_quiet_time_that_each_sign_renews() {
 
 #[test]
 fn throttling_that_flickers_does_not_make_health_flicker() {
-    let hot = Sample { throttle: vec![ThrottleReason::HwThermalSlowdown], ..good() };
+    let hot = Sample {
+        throttle: vec![ThrottleReason::HwThermalSlowdown],
+        ..good()
+    };
     let mut device = Device::new();
     for _ in 0..5 {
         assert_eq!(device.sweep(&hot), Health::Suspect);
@@ -267,13 +340,19 @@ fn throttling_that_flickers_does_not_make_health_flicker() {
 
 #[test]
 fn uncorrectable_errors_count_only_when_they_grow() {
-    let counted = |total| Sample { ecc_uncorrected_total: Some(total), ..good() };
+    let counted = |total| Sample {
+        ecc_uncorrected_total: Some(total),
+        ..good()
+    };
     let mut device = Device::new();
     assert_eq!(device.sweep(&counted(7)), Health::Healthy, "old ones are no news");
     assert_eq!(device.sweep(&counted(8)), Health::Suspect);
     let mut old = Device::new();
     old.sweep(&good_old());
-    let grown = Sample { ecc_uncorrected_total: Some(1), ..good_old() };
+    let grown = Sample {
+        ecc_uncorrected_total: Some(1),
+        ..good_old()
+    };
     assert_eq!(old.sweep(&grown), Health::Unhealthy, "a GPU that cannot replace rows");
     let mut cleared = Device::new();
     cleared.sweep(&counted(7));
@@ -286,7 +365,13 @@ fn errors_that_happened_while_the_daemon_was_down_are_noticed() {
     let mut device = Device::new();
     device.sweep(&good());
     device.restart();
-    assert_eq!(device.sweep(&Sample { ecc_uncorrected_total: Some(3), ..good() }), Health::Suspect);
+    assert_eq!(
+        device.sweep(&Sample {
+            ecc_uncorrected_total: Some(3),
+            ..good()
+        }),
+        Health::Suspect
+    );
 }
 
 #[test]
@@ -294,7 +379,10 @@ fn a_restart_neither_launders_nor_forgets() {
     let mut device = Device::new();
     device.xid(79);
     assert_eq!(device.restart(), Health::Unhealthy);
-    assert_eq!(device.sweep_for(Duration::from_hours(1), &good_old()), Health::Unhealthy);
+    assert_eq!(
+        device.sweep_for(Duration::from_hours(1), &good_old()),
+        Health::Unhealthy
+    );
     assert_eq!(device.reasons(), ["Xid"]);
     device.machine.acknowledge(device.now, "exchanged");
     assert_eq!(device.restart(), Health::Recovering);
@@ -329,7 +417,10 @@ fn a_device_that_sends_every_xid_does_not_fill_the_memory() {
     }
     assert!(device.machine.memory().faults.len() <= 32);
     assert_eq!(device.fail(&GpuError::DeviceLost), Health::Unhealthy);
-    assert!(device.reasons().contains(&"Lost"), "what the sweep sees is kept whatever the events");
+    assert!(
+        device.reasons().contains(&"Lost"),
+        "what the sweep sees is kept whatever the events"
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -355,8 +446,16 @@ fn step() -> impl Strategy<Value = Step> {
         |(recovery_action, total, pending, failed, hot)| Sample {
             recovery_action,
             ecc_uncorrected_total: Some(total),
-            remapped_rows: Some(RemappedRows { pending, failed: failed && pending, ..RemappedRows::default() }),
-            throttle: if hot { vec![ThrottleReason::HwThermalSlowdown] } else { vec![] },
+            remapped_rows: Some(RemappedRows {
+                pending,
+                failed: failed && pending,
+                ..RemappedRows::default()
+            }),
+            throttle: if hot {
+                vec![ThrottleReason::HwThermalSlowdown]
+            } else {
+                vec![]
+            },
             ..Sample::default()
         },
     );

@@ -46,7 +46,11 @@ const CATALOGUE: &[Entry] = &[
     entry(41, Application, "copy engine 2 exception"),
     entry(43, Application, "a program's channel was reset"),
     entry(44, Application, "engine fault during a context switch"),
-    entry(45, Application, "channels were removed after an earlier error or a kill"),
+    entry(
+        45,
+        Application,
+        "channels were removed after an earlier error or a kill",
+    ),
     entry(46, Reset, "the GPU stopped processing"),
     entry(48, Reset, "uncorrectable memory error"),
     entry(54, Suspect, "auxiliary power is not connected"),

@@ -18,11 +18,17 @@ impl MonitorClock {
         unix_ms: impl Fn() -> u64 + Send + Sync + 'static,
         monotonic: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Self {
-        Self { unix_ms: Arc::new(unix_ms), monotonic: Arc::new(monotonic) }
+        Self {
+            unix_ms: Arc::new(unix_ms),
+            monotonic: Arc::new(monotonic),
+        }
     }
 
     pub(super) fn now(&self) -> Moment {
-        Moment { unix_ms: (self.unix_ms)(), monotonic: (self.monotonic)() }
+        Moment {
+            unix_ms: (self.unix_ms)(),
+            monotonic: (self.monotonic)(),
+        }
     }
 }
 

@@ -25,12 +25,27 @@ pub(super) enum Report {
     SessionEnded(GpuError),
     /// A good session is given up for a new one.
     Outdated,
-    Connected { driver: DriverFacts, discovery: Discovery },
-    Read { device: DeviceUuid, result: Result<Sample, GpuError> },
-    Refreshed { device: DeviceUuid, refreshed: Refreshed },
-    Processes { device: DeviceUuid, processes: Vec<Process> },
+    Connected {
+        driver: DriverFacts,
+        discovery: Discovery,
+    },
+    Read {
+        device: DeviceUuid,
+        result: Result<Sample, GpuError>,
+    },
+    Refreshed {
+        device: DeviceUuid,
+        refreshed: Refreshed,
+    },
+    Processes {
+        device: DeviceUuid,
+        processes: Vec<Process>,
+    },
     /// Without a device: the driver did not say where.
-    Xid { device: Option<DeviceUuid>, code: u32 },
+    Xid {
+        device: Option<DeviceUuid>,
+        code: u32,
+    },
 }
 
 pub(super) struct State {
@@ -98,7 +113,10 @@ impl State {
         }
         if !matches!(self.driver, DriverState::NotAnswering { .. }) {
             let message = "a call into the driver does not come back; if this lasts, reboot the machine".to_owned();
-            self.driver = DriverState::NotAnswering { message, since_unix_ms: now.unix_ms };
+            self.driver = DriverState::NotAnswering {
+                message,
+                since_unix_ms: now.unix_ms,
+            };
         }
         for device in &mut self.devices {
             device.sample = None;
@@ -123,7 +141,10 @@ impl State {
         tracing::info!(gpu = %device, message, "health acknowledged");
         self.judge(device, |machine| {
             let cleared = machine.acknowledge(now, message);
-            Acknowledged { health: machine.report(), cleared }
+            Acknowledged {
+                health: machine.report(),
+                cleared,
+            }
         })
         .ok_or_else(|| AcknowledgeError::UnknownDevice(device.clone()))
     }
@@ -149,8 +170,16 @@ impl State {
 
     pub(super) fn memory(&self) -> HealthMemory {
         let mut devices = self.remembered.devices.clone();
-        devices.extend(self.health.iter().map(|(uuid, machine)| (uuid.clone(), machine.memory())));
-        HealthMemory { boot_id: self.boot_id.clone(), driver_version: self.driver_version.clone(), devices }
+        devices.extend(
+            self.health
+                .iter()
+                .map(|(uuid, machine)| (uuid.clone(), machine.memory())),
+        );
+        HealthMemory {
+            boot_id: self.boot_id.clone(),
+            driver_version: self.driver_version.clone(),
+            devices,
+        }
     }
 
     fn note_end(&mut self, error: &GpuError) {
@@ -159,24 +188,38 @@ impl State {
 
     fn absent(&mut self, now: Moment, error: &GpuError) {
         let message = error.to_string();
-        if let DriverState::Absent { reason, message: told, .. } = &self.driver
+        if let DriverState::Absent {
+            reason, message: told, ..
+        } = &self.driver
             && *reason == error.reason()
             && *told == message
         {
             return;
         }
         tracing::warn!(reason = error.reason(), %error, "the driver cannot be used; it is tried again");
-        self.driver = DriverState::Absent { reason: error.reason(), message, since_unix_ms: now.unix_ms };
+        self.driver = DriverState::Absent {
+            reason: error.reason(),
+            message,
+            since_unix_ms: now.unix_ms,
+        };
         self.devices.clear();
         self.unidentified.clear();
     }
 
     fn connected(&mut self, now: Moment, driver: DriverFacts, discovery: Discovery) {
         let version = Some(driver.driver_version.clone());
-        let reloaded = std::mem::take(&mut self.reloaded) || self.driver_version.as_ref().is_some_and(|_| self.driver_version != version);
+        let reloaded = std::mem::take(&mut self.reloaded)
+            || self
+                .driver_version
+                .as_ref()
+                .is_some_and(|_| self.driver_version != version);
         tracing::info!(
-            backend = driver.backend, driver = driver.driver_version, gpus = discovery.devices.len(),
-            unidentified = discovery.unidentified.len(), reloaded, "connected to the driver"
+            backend = driver.backend,
+            driver = driver.driver_version,
+            gpus = discovery.devices.len(),
+            unidentified = discovery.unidentified.len(),
+            reloaded,
+            "connected to the driver"
         );
         self.driver_version = version;
         self.driver = DriverState::Ready(driver);
@@ -184,12 +227,20 @@ impl State {
         let mut before = std::mem::take(&mut self.devices);
         for facts in discovery.devices {
             let uuid = facts.uuid.clone();
-            let known = before.iter().position(|device| device.facts.uuid == uuid).map(|at| before.swap_remove(at));
+            let known = before
+                .iter()
+                .position(|device| device.facts.uuid == uuid)
+                .map(|at| before.swap_remove(at));
             self.devices.push(Device::new(facts, known));
             self.admit(now, &uuid);
         }
         if reloaded {
-            for uuid in self.devices.iter().map(|device| device.facts.uuid.clone()).collect::<Vec<_>>() {
+            for uuid in self
+                .devices
+                .iter()
+                .map(|device| device.facts.uuid.clone())
+                .collect::<Vec<_>>()
+            {
                 self.judge(&uuid, |machine| machine.reset(now));
             }
         }
@@ -213,8 +264,11 @@ impl State {
     fn forget(&mut self) {
         let devices = &self.devices;
         let present = |uuid: &DeviceUuid| devices.iter().any(|device| device.facts.uuid == *uuid);
-        self.health.retain(|uuid, machine| present(uuid) || machine.state() != Health::Healthy);
-        self.remembered.devices.retain(|_, memory| memory.state != Health::Healthy);
+        self.health
+            .retain(|uuid, machine| present(uuid) || machine.state() != Health::Healthy);
+        self.remembered
+            .devices
+            .retain(|_, memory| memory.state != Health::Healthy);
         while self.health.len() + self.remembered.devices.len() > MAX_REMEMBERED.max(devices.len()) {
             let gone = self.health.keys().find(|uuid| !present(uuid)).cloned();
             match gone {
@@ -247,7 +301,11 @@ impl State {
         let Refreshed { compute_mode, mig } = refreshed;
         if device.facts.compute_mode != compute_mode || device.facts.mig != mig {
             tracing::info!(gpu = %uuid, ?compute_mode, mig = mig.enabled, instances = mig.instances.len(), "GPU reconfigured");
-            device.facts = Arc::new(DeviceFacts { compute_mode, mig, ..DeviceFacts::clone(&device.facts) });
+            device.facts = Arc::new(DeviceFacts {
+                compute_mode,
+                mig,
+                ..DeviceFacts::clone(&device.facts)
+            });
         }
     }
 
@@ -262,14 +320,18 @@ impl State {
 
     fn xid(&mut self, now: Moment, device: Option<DeviceUuid>, code: u32) {
         let message = xid::describe(code);
-        let concerned: Vec<DeviceUuid> = match device {
-            Some(uuid) => vec![uuid],
-            // The sweep before this report shows who does not answer.
-            None => {
-                let silent = self.devices.iter().filter(|device| device.sample.is_none());
-                silent.map(|device| device.facts.uuid.clone()).collect()
-            }
-        };
+        // The sweep before a report without a device shows who does not answer.
+        let silent = |device: &&Device| device.sample.is_none();
+        let concerned: Vec<DeviceUuid> = device.map_or_else(
+            || {
+                self.devices
+                    .iter()
+                    .filter(silent)
+                    .map(|device| device.facts.uuid.clone())
+                    .collect()
+            },
+            |uuid| vec![uuid],
+        );
         if concerned.is_empty() {
             tracing::warn!(message, "an XID without a GPU, and every GPU answers");
         }
@@ -290,7 +352,12 @@ impl State {
         let outcome = take(machine);
         let after = machine.state();
         if before != after {
-            let reasons: Vec<String> = machine.report().reasons.into_iter().map(|reason| reason.message).collect();
+            let reasons: Vec<String> = machine
+                .report()
+                .reasons
+                .into_iter()
+                .map(|reason| reason.message)
+                .collect();
             tracing::warn!(gpu = %uuid, from = before.as_str(), to = after.as_str(), reasons = reasons.join("; "), "health changed");
         }
         Some(outcome)
@@ -303,17 +370,29 @@ impl Device {
         match known {
             // The same facts stay the same allocation: cheap to compare, and nothing to publish.
             Some(known) if *known.facts == facts => known,
-            Some(known) => Self { facts: Arc::new(facts), ..known },
-            None => Self { facts: Arc::new(facts), sample: None, processes: Vec::new(), processes_unix_ms: None },
+            Some(known) => Self {
+                facts: Arc::new(facts),
+                ..known
+            },
+            None => Self {
+                facts: Arc::new(facts),
+                sample: None,
+                processes: Vec::new(),
+                processes_unix_ms: None,
+            },
         }
     }
 
     fn show(&mut self, now: Moment, sample: Sample) {
-        let stays = self.sample.as_ref().is_some_and(|shown| {
-            shown.same_values(&sample) && !due(Some(shown.sampled_unix_ms), now)
-        });
+        let stays = self
+            .sample
+            .as_ref()
+            .is_some_and(|shown| shown.same_values(&sample) && !due(Some(shown.sampled_unix_ms), now));
         if !stays {
-            self.sample = Some(Sample { sampled_unix_ms: now.unix_ms, ..sample });
+            self.sample = Some(Sample {
+                sampled_unix_ms: now.unix_ms,
+                ..sample
+            });
         }
     }
 }

@@ -128,7 +128,11 @@ impl Supervisor {
                     self.state.apply(self.clock.now(), report);
                 }
             }
-            Message::Acknowledge { device, message, answer } => {
+            Message::Acknowledge {
+                device,
+                message,
+                answer,
+            } => {
                 let outcome = self.state.acknowledge(self.clock.now(), &device, &message);
                 // Published before it is answered: who was answered finds it in the inventory.
                 self.publish();
@@ -146,7 +150,8 @@ impl Supervisor {
             self.start_after = now.monotonic + self.config.retry_max;
             let detail = "the thread that calls the driver ended unexpectedly".to_owned();
             tracing::error!("{detail}");
-            self.state.apply(now, Report::ConnectFailed(GpuError::Transient { detail }));
+            self.state
+                .apply(now, Report::ConnectFailed(GpuError::Transient { detail }));
         }
         if now.monotonic.saturating_sub(self.last_look) >= look {
             self.last_look = now.monotonic;
@@ -201,7 +206,15 @@ impl Supervisor {
             worker.run(backend);
         };
         match thread::Builder::new().name("gpu-driver".to_owned()).spawn(body) {
-            Ok(thread) => self.worker = Some(Running { number, thread, lease, progress: 0, stalled: 0 }),
+            Ok(thread) => {
+                self.worker = Some(Running {
+                    number,
+                    thread,
+                    lease,
+                    progress: 0,
+                    stalled: 0,
+                });
+            }
             Err(error) => {
                 tracing::error!(%error, "no thread for the driver can be started");
                 self.start_after = (self.clock.monotonic)() + self.config.retry_max;
@@ -213,7 +226,13 @@ impl Supervisor {
         let inventory = &self.wiring.inventory;
         inventory.send_if_modified(|published| {
             let mut next = self.state.inventory();
-            if next.driver == DriverState::Starting || next == (Inventory { generation: next.generation, ..Inventory::clone(published) }) {
+            if next.driver == DriverState::Starting
+                || next
+                    == (Inventory {
+                        generation: next.generation,
+                        ..Inventory::clone(published)
+                    })
+            {
                 return false;
             }
             next.generation = published.generation + u64::from(next.differs_materially(published));

@@ -111,7 +111,10 @@ impl Worker {
             Err(error) => return ControlFlow::Break(End::Failed(error)),
         };
         let devices: Vec<DeviceUuid> = discovery.devices.iter().map(|device| device.uuid.clone()).collect();
-        self.send(Report::Connected { driver: session.driver(), discovery })?;
+        self.send(Report::Connected {
+            driver: session.driver(),
+            discovery,
+        })?;
         let mut schedule = Schedule::starting((self.clock.monotonic)(), &self.config);
         loop {
             self.round(session, &devices, &mut schedule)?;
@@ -161,8 +164,14 @@ impl Worker {
 
     fn event(&self, session: &mut dyn GpuSession, devices: &[DeviceUuid], event: GpuEvent) -> ControlFlow<End> {
         match event {
-            GpuEvent::Xid { device: Some(device), code } => {
-                self.send(Report::Xid { device: Some(device.clone()), code })?;
+            GpuEvent::Xid {
+                device: Some(device),
+                code,
+            } => {
+                self.send(Report::Xid {
+                    device: Some(device.clone()),
+                    code,
+                })?;
                 // The reading shows what the XID only announces, such as the recovery action.
                 if xid::class(code) != XidClass::Application {
                     self.read(session, &device)?;
@@ -191,19 +200,28 @@ impl Worker {
         {
             return ControlFlow::Break(End::Failed(error.clone()));
         }
-        self.send(Report::Read { device: device.clone(), result })
+        self.send(Report::Read {
+            device: device.clone(),
+            result,
+        })
     }
 
     fn refresh(&self, session: &mut dyn GpuSession, device: &DeviceUuid) -> ControlFlow<End> {
         match self.check(session.refresh(device))? {
-            Some(refreshed) => self.send(Report::Refreshed { device: device.clone(), refreshed }),
+            Some(refreshed) => self.send(Report::Refreshed {
+                device: device.clone(),
+                refreshed,
+            }),
             None => ControlFlow::Continue(()),
         }
     }
 
     fn processes(&self, session: &mut dyn GpuSession, device: &DeviceUuid) -> ControlFlow<End> {
         match self.check(session.processes(device))? {
-            Some(processes) => self.send(Report::Processes { device: device.clone(), processes }),
+            Some(processes) => self.send(Report::Processes {
+                device: device.clone(),
+                processes,
+            }),
             None => ControlFlow::Continue(()),
         }
     }
@@ -230,7 +248,12 @@ impl Worker {
 impl Schedule {
     /// Everything but the refresh at once: discovery has just read what a refresh reads.
     fn starting(now: Duration, config: &MonitorConfig) -> Self {
-        Self { sweep: now, refresh: now + config.refresh, processes: now, rounds: 0 }
+        Self {
+            sweep: now,
+            refresh: now + config.refresh,
+            processes: now,
+            rounds: 0,
+        }
     }
 
     fn next(&self) -> Duration {

@@ -46,7 +46,9 @@ pub(super) const fn is_final(error: &GpuError) -> bool {
 /// Any call.
 pub(super) fn of(error: &NvmlError) -> GpuError {
     match error {
-        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => GpuError::NoLibrary { detail: error.to_string() },
+        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound => GpuError::NoLibrary {
+            detail: error.to_string(),
+        },
         NvmlError::DriverNotLoaded => GpuError::NoDriver,
         NvmlError::LibRmVersionMismatch => GpuError::VersionMismatch,
         NvmlError::Uninitialized => GpuError::SessionLost,
@@ -63,14 +65,18 @@ pub(super) fn of(error: &NvmlError) -> GpuError {
         NvmlError::NotFound
         | NvmlError::InvalidArg
         | NvmlError::UnexpectedVariant(sys::nvmlReturn_enum_NVML_ERROR_GPU_NOT_FOUND) => GpuError::NotFound,
-        other => GpuError::Transient { detail: other.to_string() },
+        other => GpuError::Transient {
+            detail: other.to_string(),
+        },
     }
 }
 
 /// Opening the library: what it lacks makes it no NVML at all.
 pub(super) fn of_opening(error: NvmlError) -> GpuError {
     match error {
-        NvmlError::LibloadingError(source) => GpuError::NoLibrary { detail: source.to_string() },
+        NvmlError::LibloadingError(source) => GpuError::NoLibrary {
+            detail: source.to_string(),
+        },
         NvmlError::FailedToLoadSymbol(detail) => GpuError::NoLibrary { detail },
         other => of(&other),
     }
@@ -90,7 +96,11 @@ mod tests {
             (NvmlError::GpuLost, "DeviceLost", false),
             (NvmlError::ResetRequired, "ResetRequired", false),
             (NvmlError::NotSupported, "Unsupported", false),
-            (NvmlError::FailedToLoadSymbol("nvmlNew".to_owned()), "Unsupported", false),
+            (
+                NvmlError::FailedToLoadSymbol("nvmlNew".to_owned()),
+                "Unsupported",
+                false,
+            ),
             (NvmlError::UnexpectedVariant(25), "Unsupported", false),
             (NvmlError::NoPermission, "NoPermission", false),
             (NvmlError::InvalidArg, "NotFound", false),
@@ -101,7 +111,10 @@ mod tests {
             let ours = of(&error);
             assert_eq!((ours.reason(), ours.ends_session()), (reason, ends), "{error:?}");
         }
-        assert_eq!(of_opening(NvmlError::FailedToLoadSymbol("nvmlInit_v2".to_owned())).reason(), "NoLibrary");
+        assert_eq!(
+            of_opening(NvmlError::FailedToLoadSymbol("nvmlInit_v2".to_owned())).reason(),
+            "NoLibrary"
+        );
     }
 
     #[test]

@@ -54,7 +54,13 @@ struct Member {
 
 impl<'nvml> Events<'nvml> {
     pub(super) const fn none() -> Self {
-        Self { set: None, members: Vec::new(), silent: Vec::new(), pending: VecDeque::new(), failures: 0 }
+        Self {
+            set: None,
+            members: Vec::new(),
+            silent: Vec::new(),
+            pending: VecDeque::new(),
+            failures: 0,
+        }
     }
 
     /// A set of all GPUs that support events.
@@ -85,7 +91,10 @@ impl<'nvml> Events<'nvml> {
                 },
             }
         }
-        let member = |(known, _): &(&Known<'_>, u64)| Member { key: raw::key(&known.device), uuid: known.uuid.clone() };
+        let member = |(known, _): &(&Known<'_>, u64)| Member {
+            key: raw::key(&known.device),
+            uuid: known.uuid.clone(),
+        };
         if events.set.is_some() {
             events.members = candidates.iter().map(member).collect();
         }
@@ -156,7 +165,9 @@ impl<'nvml> Events<'nvml> {
             return Ok(());
         }
         self.renew(nvml, devices, ask)?;
-        let gone = before.into_iter().filter(|uuid| self.members.iter().all(|member| member.uuid != *uuid));
+        let gone = before
+            .into_iter()
+            .filter(|uuid| self.members.iter().all(|member| member.uuid != *uuid));
         let gone: Vec<_> = gone.map(|device| GpuEvent::Changed { device }).collect();
         if gone.is_empty() {
             // Nobody is lost, so the next wait may fail as this one did: not at full speed.
@@ -179,13 +190,21 @@ impl<'nvml> Events<'nvml> {
     fn tell(&self, event: &EventData<'_>) -> GpuEvent {
         let key = raw::key(&event.device);
         // By the handle first: a GPU that fell off the bus does not tell its UUID.
-        let by_key = self.members.iter().find(|member| member.key == key).map(|member| member.uuid.clone());
+        let by_key = self
+            .members
+            .iter()
+            .find(|member| member.key == key)
+            .map(|member| member.uuid.clone());
         let device = by_key.or_else(|| event.device.uuid().ok()?.parse().ok());
         match (&event.event_data, device) {
-            (Some(XidError::Value(code)), device) => {
-                GpuEvent::Xid { device, code: u32::try_from(*code).unwrap_or(UNKNOWN_XID) }
-            }
-            (Some(XidError::Unknown), device) => GpuEvent::Xid { device, code: UNKNOWN_XID },
+            (Some(XidError::Value(code)), device) => GpuEvent::Xid {
+                device,
+                code: u32::try_from(*code).unwrap_or(UNKNOWN_XID),
+            },
+            (Some(XidError::Unknown), device) => GpuEvent::Xid {
+                device,
+                code: UNKNOWN_XID,
+            },
             (None, Some(device)) => GpuEvent::Changed { device },
             (None, None) => GpuEvent::DevicesChanged,
         }
@@ -200,7 +219,9 @@ fn register<'nvml>(
     candidates: &[(&Known<'nvml>, u64)],
     ask: &Asking,
 ) -> Result<EventSet<'nvml>, (usize, GpuError)> {
-    let mut set = ask.must(|| nvml.create_event_set()).map_err(|error| (candidates.len(), error))?;
+    let mut set = ask
+        .must(|| nvml.create_event_set())
+        .map_err(|error| (candidates.len(), error))?;
     for (at, (known, bits)) in candidates.iter().enumerate() {
         let types = EventTypes::from_bits_retain(*bits);
         set = ask

@@ -24,13 +24,21 @@ pub(super) struct Found<'nvml> {
 /// Attaches to every GPU. One that does not answer does not hide the others.
 pub(super) fn discover<'nvml>(nvml: &'nvml Nvml, ask: &Asking) -> Result<Found<'nvml>, GpuError> {
     let count = ask.must(|| nvml.device_count())?;
-    let mut found = Found { count, devices: Vec::new(), unidentified: Vec::new() };
+    let mut found = Found {
+        count,
+        devices: Vec::new(),
+        unidentified: Vec::new(),
+    };
     for index in 0..count {
         match identify(nvml, index, ask) {
             Ok(device) => found.devices.push(device),
             Err(error) if error.ends_session() => return Err(error),
             Err(error) => {
-                found.unidentified.push(Unidentified { index, reason: error.reason(), message: error.to_string() });
+                found.unidentified.push(Unidentified {
+                    index,
+                    reason: error.reason(),
+                    message: error.to_string(),
+                });
             }
         }
     }
@@ -46,7 +54,9 @@ fn identify<'nvml>(nvml: &'nvml Nvml, index: u32, ask: &Asking) -> Result<(Devic
 /// All facts but those about peers.
 fn describe(device: &Device<'_>, index: u32, ask: &Asking) -> Result<DeviceFacts, GpuError> {
     let uuid = ask.must(|| device.uuid())?;
-    let uuid = uuid.parse().map_err(|error| GpuError::Transient { detail: format!("{error}") })?;
+    let uuid = uuid.parse().map_err(|error| GpuError::Transient {
+        detail: format!("{error}"),
+    })?;
     let product = ask.may(|| device.name())?.unwrap_or_default();
     let pci_bus_id = ask.may(|| device.pci_info())?.map(|pci| pci.bus_id);
     let capability = ask.may(|| device.cuda_compute_capability())?;
@@ -57,7 +67,7 @@ fn describe(device: &Device<'_>, index: u32, ask: &Asking) -> Result<DeviceFacts
         pci_bus_id: pci_bus_id.and_then(|text| text.parse().ok()),
         model: model::short_name(&product),
         product,
-        architecture: ask.may(|| device.architecture())?.and_then(architecture),
+        architecture: ask.may(|| device.architecture())?.as_ref().and_then(architecture),
         memory: memory(device, ask)?.map(|(total, _)| total).unwrap_or_default(),
         serial: ask.may(|| device.serial())?.filter(|serial| !serial.is_empty()),
         compute_capability: capability.map(|version| format!("{}.{}", version.major, version.minor)),
@@ -85,7 +95,9 @@ pub(super) fn memory(device: &Device<'_>, ask: &Asking) -> Result<Option<(Memory
     if let Some(memory) = ask.may(|| device.memory_info())? {
         return Ok(Some(pair(memory.total, memory.used)));
     }
-    Ok(ask.may(|| raw::memory_v1(device))?.map(|memory| pair(memory.total, memory.used)))
+    Ok(ask
+        .may(|| raw::memory_v1(device))?
+        .map(|memory| pair(memory.total, memory.used)))
 }
 
 /// The host's node that is nearest. (`nvmlDeviceGetNumaNodeId` is another thing: the node that a GPU's own memory is.)
@@ -105,7 +117,10 @@ fn numa_node_of_kernel(pci_bus_id: &str) -> Option<u32> {
     // NVML writes the domain with eight digits, the kernel with four.
     let (domain, rest) = pci_bus_id.split_once(':')?;
     let domain = u32::from_str_radix(domain, 16).ok()?;
-    let path = format!("/sys/bus/pci/devices/{domain:04x}:{}/numa_node", rest.to_ascii_lowercase());
+    let path = format!(
+        "/sys/bus/pci/devices/{domain:04x}:{}/numa_node",
+        rest.to_ascii_lowercase()
+    );
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -113,16 +128,25 @@ fn fabric(device: &Device<'_>, ask: &Asking) -> Result<Option<Fabric>, GpuError>
     let info = ask.may(|| raw::fabric(device))?;
     // A machine with NVSwitches but no fabric beyond itself registers with a cluster of zeros.
     let info = info.filter(|info| info.ready && info.cluster != [0; 16]);
-    Ok(info.map(|info| Fabric { cluster_uuid: uuid_text(info.cluster), clique: info.clique }))
+    Ok(info.map(|info| Fabric {
+        cluster_uuid: uuid_text(info.cluster),
+        clique: info.clique,
+    }))
 }
 
 fn uuid_text(bytes: [u8; 16]) -> String {
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    let digits = format!("{:032x}", u128::from_be_bytes(bytes));
+    let groups = [
+        &digits[..8],
+        &digits[8..12],
+        &digits[12..16],
+        &digits[16..20],
+        &digits[20..],
+    ];
     groups.join("-")
 }
 
-fn architecture(architecture: DeviceArchitecture) -> Option<String> {
+fn architecture(architecture: &DeviceArchitecture) -> Option<String> {
     let name = match architecture {
         DeviceArchitecture::Kepler => "Kepler",
         DeviceArchitecture::Maxwell => "Maxwell",

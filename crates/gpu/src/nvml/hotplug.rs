@@ -26,7 +26,12 @@ impl<'nvml> HotPlug<'nvml> {
     /// To be called before the GPUs are looked at, so that nothing is missed in between.
     pub(super) fn begin(nvml: &'nvml Nvml, ask: &Asking) -> Self {
         let events = ask.must(|| SystemEvents::register(nvml)).ok();
-        Self { events, bound: bound_gpus(), count: 0, unidentified: Vec::new() }
+        Self {
+            events,
+            bound: bound_gpus(),
+            count: 0,
+            unidentified: Vec::new(),
+        }
     }
 
     /// What discovery found.
@@ -37,7 +42,9 @@ impl<'nvml> HotPlug<'nvml> {
 
     /// Whether the driver told of a change. Cheap.
     pub(super) fn told(&self, ask: &Asking) -> bool {
-        self.events.as_ref().is_some_and(|events| ask.must(|| events.poll()).unwrap_or(false))
+        self.events
+            .as_ref()
+            .is_some_and(|events| ask.must(|| events.poll()).unwrap_or(false))
     }
 
     /// Whether a look shows a change.
@@ -55,5 +62,7 @@ impl<'nvml> HotPlug<'nvml> {
 /// With the inode: a GPU that was removed and came back between two looks has a new one.
 fn bound_gpus() -> BTreeSet<(String, u64)> {
     let entries = std::fs::read_dir(BOUND_GPUS).into_iter().flatten().flatten();
-    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.ino())).collect()
+    entries
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.ino()))
+        .collect()
 }

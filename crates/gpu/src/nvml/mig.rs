@@ -16,7 +16,12 @@ pub(super) fn report(device: &Device<'_>, ask: &Asking) -> Result<MigReport, Gpu
     };
     let enabled = current == sys::NVML_DEVICE_MIG_ENABLE;
     let instances = if enabled { instances(device, ask)? } else { Vec::new() };
-    Ok(MigReport { supported: true, enabled, pending: current != pending, instances })
+    Ok(MigReport {
+        supported: true,
+        enabled,
+        pending: current != pending,
+        instances,
+    })
 }
 
 /// The MIG devices of a GPU. Positions may be empty, and one may vanish while it is looked at.
@@ -45,13 +50,20 @@ fn describe(mig: &Device<'_>, ask: &Asking) -> Result<Option<MigInstance>, GpuEr
     let attributes = ask.may(|| mig.attributes())?;
     let profile = name.as_deref().and_then(profile_in).or_else(|| {
         let attributes = attributes.as_ref()?;
-        let (gpu, compute) = (attributes.gpu_instance_slice_count, attributes.compute_instance_slice_count);
+        let (gpu, compute) = (
+            attributes.gpu_instance_slice_count,
+            attributes.compute_instance_slice_count,
+        );
         profile_of(gpu, compute, attributes.memory_size_mb)
     });
-    let (Some(uuid), Some(profile)) = (uuid, profile) else { return Ok(None) };
+    let (Some(uuid), Some(profile)) = (uuid, profile) else {
+        return Ok(None);
+    };
     let memory = match attributes {
         Some(attributes) => Some(MemoryBytes::from_mib(attributes.memory_size_mb)),
-        None => ask.may(|| mig.memory_info())?.map(|memory| MemoryBytes::new(memory.total)),
+        None => ask
+            .may(|| mig.memory_info())?
+            .map(|memory| MemoryBytes::new(memory.total)),
     };
     Ok(Some(MigInstance {
         uuid,

@@ -28,17 +28,26 @@ struct Merged(BTreeMap<(u32, Option<u32>, Option<u32>), Process>);
 
 impl Merged {
     fn add(&mut self, processes: Vec<ProcessInfo>) {
-        for ProcessInfo { pid, used_gpu_memory, gpu_instance_id, compute_instance_id } in processes {
+        for ProcessInfo {
+            pid,
+            used_gpu_memory,
+            gpu_instance_id,
+            compute_instance_id,
+        } in processes
+        {
             let used_memory = match used_gpu_memory {
                 UsedGpuMemory::Used(bytes) => Some(MemoryBytes::new(bytes)),
                 UsedGpuMemory::Unavailable => None,
             };
-            let process = self.0.entry((pid, gpu_instance_id, compute_instance_id)).or_insert(Process {
-                pid,
-                used_memory: None,
-                gpu_instance: gpu_instance_id,
-                compute_instance: compute_instance_id,
-            });
+            let process = self
+                .0
+                .entry((pid, gpu_instance_id, compute_instance_id))
+                .or_insert(Process {
+                    pid,
+                    used_memory: None,
+                    gpu_instance: gpu_instance_id,
+                    compute_instance: compute_instance_id,
+                });
             process.used_memory = process.used_memory.max(used_memory);
         }
     }

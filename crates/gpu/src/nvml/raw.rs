@@ -46,9 +46,16 @@ macro_rules! ask_device {
 
 /// Drivers before 510 know only the first version of the memory info, which counts reserved memory as used.
 pub(super) fn memory_v1(device: &Device<'_>) -> Result<Memory, NvmlError> {
-    let mut memory = sys::nvmlMemory_t { total: 0, free: 0, used: 0 };
+    let mut memory = sys::nvmlMemory_t {
+        total: 0,
+        free: 0,
+        used: 0,
+    };
     ask_device!(device, nvmlDeviceGetMemoryInfo, &raw mut memory)?;
-    Ok(Memory { total: memory.total, used: memory.used })
+    Ok(Memory {
+        total: memory.total,
+        used: memory.used,
+    })
 }
 
 pub(super) fn remapped_rows(device: &Device<'_>) -> Result<RemappedRows, NvmlError> {
@@ -61,7 +68,12 @@ pub(super) fn remapped_rows(device: &Device<'_>) -> Result<RemappedRows, NvmlErr
         &raw mut pending,
         &raw mut failed
     )?;
-    Ok(RemappedRows { corrected, uncorrected, pending: pending != 0, failed: failed != 0 })
+    Ok(RemappedRows {
+        corrected,
+        uncorrected,
+        pending: pending != 0,
+        failed: failed != 0,
+    })
 }
 
 /// `nvmlClocksEventReason…` bits, by the name of older drivers where there is no newer one.
@@ -136,7 +148,11 @@ impl<'nvml> SystemEvents<'nvml> {
         // SAFETY: of this signature by NVIDIA's header; the request is a local of the version that it says.
         nvml_try(unsafe { create(&raw mut request) })?;
         // From here on the set is freed on drop.
-        let events = Self { nvml, set: request.set, _not_send: PhantomData };
+        let events = Self {
+            nvml,
+            set: request.set,
+            _not_send: PhantomData,
+        };
         let mut request = sys::nvmlSystemRegisterEventRequest_t {
             version: version_of::<sys::nvmlSystemRegisterEventRequest_t>(1),
             eventTypes: u64::from(sys::nvmlSystemEventTypeGpuDriverBind | sys::nvmlSystemEventTypeGpuDriverUnbind),

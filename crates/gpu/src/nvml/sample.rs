@@ -33,7 +33,10 @@ pub(super) fn read(device: &Device<'_>, ask: &Asking) -> Result<Sample, GpuError
         gpu_utilization_percent: utilization.as_ref().map(|rates| rates.gpu),
         memory_utilization_percent: utilization.as_ref().map(|rates| rates.memory),
         memory_used: facts::memory(device, ask)?.map(|(_, used)| used),
-        throttle: ask.may(|| raw::clocks_event_reasons(device))?.map(throttle_reasons).unwrap_or_default(),
+        throttle: ask
+            .may(|| raw::clocks_event_reasons(device))?
+            .map(throttle_reasons)
+            .unwrap_or_default(),
         ecc_corrected_total: ecc(MemoryError::Corrected)?,
         ecc_uncorrected_total: ecc(MemoryError::Uncorrected)?,
         remapped_rows,
@@ -79,9 +82,18 @@ fn throttle_reasons(bits: u64) -> Vec<ThrottleReason> {
     const REASONS: [(u32, ThrottleReason); 5] = [
         (sys::nvmlClocksEventReasonSwPowerCap, ThrottleReason::SwPowerCap),
         (sys::nvmlClocksThrottleReasonHwSlowdown, ThrottleReason::HwSlowdown),
-        (sys::nvmlClocksEventReasonSwThermalSlowdown, ThrottleReason::SwThermalSlowdown),
-        (sys::nvmlClocksThrottleReasonHwThermalSlowdown, ThrottleReason::HwThermalSlowdown),
-        (sys::nvmlClocksThrottleReasonHwPowerBrakeSlowdown, ThrottleReason::HwPowerBrake),
+        (
+            sys::nvmlClocksEventReasonSwThermalSlowdown,
+            ThrottleReason::SwThermalSlowdown,
+        ),
+        (
+            sys::nvmlClocksThrottleReasonHwThermalSlowdown,
+            ThrottleReason::HwThermalSlowdown,
+        ),
+        (
+            sys::nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+            ThrottleReason::HwPowerBrake,
+        ),
     ];
     let set = REASONS.iter().filter(|(bit, _)| bits & u64::from(*bit) != 0);
     set.map(|(_, reason)| *reason).collect()
@@ -93,16 +105,29 @@ mod tests {
 
     #[test]
     fn only_reasons_that_hold_clocks_back_are_told() {
-        assert!(throttle_reasons(0x1 | 0x2 | 0x10 | 0x100).is_empty(), "idle and settings on purpose");
-        assert_eq!(throttle_reasons(0x48), [ThrottleReason::HwSlowdown, ThrottleReason::HwThermalSlowdown]);
+        assert!(
+            throttle_reasons(0x1 | 0x2 | 0x10 | 0x100).is_empty(),
+            "idle and settings on purpose"
+        );
+        assert_eq!(
+            throttle_reasons(0x48),
+            [ThrottleReason::HwSlowdown, ThrottleReason::HwThermalSlowdown]
+        );
     }
 
     #[test]
     fn recovery_actions_are_those_of_the_header() {
         let names: Vec<_> = (0..9).map(|code| action_of(code).as_str()).collect();
         let expected = [
-            "None", "GpuReset", "NodeReboot", "DrainP2P", "DrainAndReset", "RecoverImexDomain", "BusReset",
-            "SystemReboot", "Other",
+            "None",
+            "GpuReset",
+            "NodeReboot",
+            "DrainP2P",
+            "DrainAndReset",
+            "RecoverImexDomain",
+            "BusReset",
+            "SystemReboot",
+            "Other",
         ];
         assert_eq!(names, expected);
     }

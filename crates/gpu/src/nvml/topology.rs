@@ -1,8 +1,6 @@
 //! Which GPUs reach each other over NVLink.
 
-use nvml_wrapper::{
-    enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus},
-};
+use nvml_wrapper::enum_wrappers::device::{P2pCapabilitiesIndex, P2pStatus};
 use nvml_wrapper_sys::bindings as sys;
 
 use super::{Known, error::Asking};
@@ -12,8 +10,9 @@ use crate::{
 };
 
 /// The active links of one GPU, by what is at the other end.
-struct Links {
-    /// By position of the peer.
+struct Links<'a, 'nvml> {
+    known: &'a Known<'nvml>,
+    /// By position of the peer; this GPU's own place stays at zero.
     direct: Vec<u32>,
     /// To NVSwitches, or to something that does not tell what it is.
     switched: u32,
@@ -21,30 +20,34 @@ struct Links {
 
 /// Fills in peers and domains. `devices` and `facts` are in the same order.
 pub(super) fn join(devices: &[Known<'_>], facts: &mut [DeviceFacts], ask: &Asking) -> Result<(), GpuError> {
-    let mut links = Vec::new();
-    for known in devices {
-        links.push(links_of(known, facts, ask)?);
-    }
-    let mut counts = vec![vec![0; devices.len()]; devices.len()];
-    for one in 0..devices.len() {
-        for other in one + 1..devices.len() {
-            let shared = shared_links(devices, &links, one, other, ask)?;
-            counts[one][other] = shared;
-            counts[other][one] = shared;
-        }
-    }
-    let uuids: Vec<_> = devices.iter().map(|known| known.uuid.clone()).collect();
-    let domains = domains(&counts);
-    for (at, facts) in facts.iter_mut().enumerate() {
-        let peers = counts[at].iter().zip(&uuids).filter(|(links, _)| **links > 0);
-        facts.nvlink_peers = peers.map(|(links, uuid)| NvlinkPeer { uuid: uuid.clone(), links: *links }).collect();
-        facts.nvlink_domain = domains[at];
+    let links: Vec<_> = devices
+        .iter()
+        .map(|known| links_of(known, facts, ask))
+        .collect::<Result<_, _>>()?;
+    let row = |one| links.iter().map(|other| shared_links(one, other, ask)).collect();
+    let counts: Vec<Vec<u32>> = links.iter().enumerate().map(row).collect::<Result<_, _>>()?;
+    for ((facts, row), domain) in facts.iter_mut().zip(&counts).zip(domains(&counts)) {
+        let peers = row.iter().zip(devices).filter(|(links, _)| **links > 0);
+        let peer = |(links, known): (&u32, &Known<'_>)| NvlinkPeer {
+            uuid: known.uuid.clone(),
+            links: *links,
+        };
+        facts.nvlink_peers = peers.map(peer).collect();
+        facts.nvlink_domain = domain;
     }
     Ok(())
 }
 
-fn links_of(known: &Known<'_>, facts: &[DeviceFacts], ask: &Asking) -> Result<Links, GpuError> {
-    let mut links = Links { direct: vec![0; facts.len()], switched: 0 };
+fn links_of<'a, 'nvml>(
+    known: &'a Known<'nvml>,
+    facts: &[DeviceFacts],
+    ask: &Asking,
+) -> Result<Links<'a, 'nvml>, GpuError> {
+    let mut links = Links {
+        known,
+        direct: vec![0; facts.len()],
+        switched: 0,
+    };
     for number in 0..sys::NVML_NVLINK_MAX_LINKS {
         let link = known.device.link_wrapper_for(number);
         match ask.may(|| link.is_active()) {
@@ -58,7 +61,10 @@ fn links_of(known: &Known<'_>, facts: &[DeviceFacts], ask: &Asking) -> Result<Li
         }
         let remote = ask.may(|| link.remote_pci_info()).unwrap_or(None);
         let remote = remote.and_then(|pci| pci.bus_id.parse().ok());
-        match facts.iter().position(|facts| facts.pci_bus_id.is_some() && facts.pci_bus_id == remote) {
+        match facts
+            .iter()
+            .position(|facts| facts.pci_bus_id.is_some() && facts.pci_bus_id == remote)
+        {
             Some(peer) => links.direct[peer] += 1,
             None => links.switched += 1,
         }
@@ -67,14 +73,18 @@ fn links_of(known: &Known<'_>, facts: &[DeviceFacts], ask: &Asking) -> Result<Li
 }
 
 /// Links that can carry traffic between two GPUs: those between them, or all to the switches that join them.
-fn shared_links(devices: &[Known<'_>], links: &[Links], one: usize, other: usize, ask: &Asking) -> Result<u32, GpuError> {
-    let direct = links[one].direct[other].max(links[other].direct[one]);
-    let switched = links[one].switched.min(links[other].switched);
-    if direct > 0 || switched == 0 {
+fn shared_links((at, one): (usize, &Links<'_, '_>), other: &Links<'_, '_>, ask: &Asking) -> Result<u32, GpuError> {
+    let direct = other.direct.get(at).copied().unwrap_or(0);
+    let switched = one.switched.min(other.switched);
+    if direct > 0 || switched == 0 || one.known.uuid == other.known.uuid {
         return Ok(direct);
     }
-    let asked = || devices[one].device.p2p_status(&devices[other].device, P2pCapabilitiesIndex::NvLink);
-    match ask.must(asked) {
+    let joined = || {
+        one.known
+            .device
+            .p2p_status(&other.known.device, P2pCapabilitiesIndex::NvLink)
+    };
+    match ask.must(joined) {
         // Links to switches that the fabric manager has not joined carry nothing. A driver that cannot say is trusted.
         Ok(P2pStatus::Ok) | Err(GpuError::Unsupported) => Ok(switched),
         Err(error) if error.ends_session() => Err(error),

@@ -118,7 +118,9 @@ pub enum CommandError {
     NoSuchGpu(GpuSelector),
     #[error("a {product} cannot be split by MIG")]
     NoMig { product: &'static str },
-    #[error("{profile} does not fit a {product}: all profiles together may have 7 compute slices and all of its memory")]
+    #[error(
+        "{profile} does not fit a {product}: all profiles together may have 7 compute slices and all of its memory"
+    )]
     MigDoesNotFit { product: &'static str, profile: MigProfile },
     #[error("the simulated machine has {0} GPUs already, the most it can have")]
     Full(u32),

@@ -22,7 +22,11 @@ pub(super) struct ControlFile {
 
 impl ControlFile {
     pub(super) const fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, failed: false }
+        Self {
+            path,
+            offset: 0,
+            failed: false,
+        }
     }
 
     /// The complete lines since the last time; lines that are no command are reported and skipped.
@@ -30,7 +34,10 @@ impl ControlFile {
         match self.read_new() {
             Ok(text) => {
                 self.failed = false;
-                text.lines().filter(|line| !line.trim().is_empty()).filter_map(|line| self.parse(line)).collect()
+                text.lines()
+                    .filter(|line| !line.trim().is_empty())
+                    .filter_map(|line| self.parse(line))
+                    .collect()
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failed, true) && error.kind() != io::ErrorKind::NotFound {
@@ -108,7 +115,16 @@ mod tests {
     #[test]
     fn garbage_is_skipped_and_a_file_that_is_written_anew_starts_over() {
         let (_dir, mut file) = file_with("what?\n\n{\"xid\":{\"index\":3,\"code\":79}}\n\u{fffd}\n{\"unload\":{}}\n");
-        assert_eq!(file.poll(), [Command::Xid { gpu: 3.into(), code: 79 }, Command::Unload {}]);
+        assert_eq!(
+            file.poll(),
+            [
+                Command::Xid {
+                    gpu: 3.into(),
+                    code: 79
+                },
+                Command::Unload {}
+            ]
+        );
         fs::write(&file.path, "{\"load\":{}}\n").unwrap();
         assert_eq!(file.poll(), [Command::Load { version: None }]);
     }

@@ -4,7 +4,7 @@ use berth_placement::{ComputeMode, DeviceUuid, GpuModel, MemoryBytes, MigProfile
 
 use super::{
     CommandError,
-    profile::{NvlinkWiring, Product, Slot},
+    profile::{NvlinkWiring, Slot},
 };
 use crate::{
     inventory::{
@@ -55,13 +55,17 @@ impl SimGpu {
             recovery_action: RecoveryAction::None,
         };
         if let Some(profiles) = slot.mig {
-            gpu.mig = Some(profiles.iter().filter_map(|text| text.parse().ok()).enumerate().map(|(at, profile)| {
-                gpu.instance(at, profile)
-            }).collect());
+            gpu.mig = Some(
+                profiles
+                    .iter()
+                    .filter_map(|text| text.parse().ok())
+                    .enumerate()
+                    .map(|(at, profile)| gpu.instance(at, profile))
+                    .collect(),
+            );
         }
         gpu
     }
-
 
     /// A reset: as new, with the same MIG layout.
     pub(super) fn restore(&mut self) {
@@ -72,6 +76,30 @@ impl SimGpu {
         self.ecc_uncorrected = 0;
         self.rows = RemappedRows::default();
         self.recovery_action = RecoveryAction::None;
+    }
+
+    pub(super) fn unplug(&mut self) {
+        self.present = false;
+        self.processes.clear();
+    }
+
+    /// A process starts, on a MIG device on the instance at this place.
+    pub(super) fn start(&mut self, pid: u32, memory: MemoryBytes, instance: Option<u32>) {
+        let instances = self.mig.as_deref().unwrap_or_default();
+        let found = instance.and_then(|at| instances.get(at as usize));
+        self.processes.push(Process {
+            pid,
+            used_memory: Some(memory),
+            gpu_instance: found.map(|found| found.gpu_instance),
+            compute_instance: found.map(|found| found.compute_instance),
+        });
+    }
+
+    /// True if the process ran here.
+    pub(super) fn end(&mut self, pid: u32) -> bool {
+        let before = self.processes.len();
+        self.processes.retain(|process| process.pid != pid);
+        self.processes.len() != before
     }
 
     pub(super) fn split(&mut self, profiles: Option<&[MigProfile]>) -> Result<(), CommandError> {
@@ -88,19 +116,22 @@ impl SimGpu {
             slices += compute_slices(profile);
             memory += self.memory_slices(profile);
             if slices > MIG_SLICES || memory > MIG_MEMORY_SLICES {
-                return Err(CommandError::MigDoesNotFit { product: product.name, profile: profile.clone() });
+                return Err(CommandError::MigDoesNotFit {
+                    product: product.name,
+                    profile: profile.clone(),
+                });
             }
         }
         self.mig_layouts += 1;
-        self.mig = Some(profiles.iter().cloned().enumerate().map(|(at, profile)| self.instance(at, profile)).collect());
+        self.mig = Some(
+            profiles
+                .iter()
+                .cloned()
+                .enumerate()
+                .map(|(at, profile)| self.instance(at, profile))
+                .collect(),
+        );
         Ok(())
-    }
-
-    /// The instance that a process on `instance` runs on.
-    pub(super) fn instance_ids(&self, instance: Option<u32>) -> (Option<u32>, Option<u32>) {
-        let instances = self.mig.as_deref().unwrap_or_default();
-        let found = instance.and_then(|at| instances.get(at as usize));
-        (found.map(|found| found.gpu_instance), found.map(|found| found.compute_instance))
     }
 
     pub(super) fn mig_report(&self) -> MigReport {
@@ -141,7 +172,10 @@ impl SimGpu {
 
     pub(super) fn fabric(&self, node: &str) -> Option<Fabric> {
         let cluster_uuid = || uuid_text(&[node, "fabric"]);
-        self.slot.product.fabric.then(|| Fabric { cluster_uuid: cluster_uuid(), clique: 0 })
+        self.slot.product.fabric.then(|| Fabric {
+            cluster_uuid: cluster_uuid(),
+            clique: 0,
+        })
     }
 
     /// The links to `other`, if it is a peer, and the number of the domain both are in.
@@ -153,7 +187,13 @@ impl SimGpu {
             _ => return None,
         };
         let links = self.slot.product.nvlinks.min(other.slot.product.nvlinks);
-        Some((NvlinkPeer { uuid: other.uuid.clone(), links }, domain))
+        Some((
+            NvlinkPeer {
+                uuid: other.uuid.clone(),
+                links,
+            },
+            domain,
+        ))
     }
 
     /// Constant until somebody does something.
@@ -163,11 +203,23 @@ impl SimGpu {
         let used = self.processes.iter().filter_map(|process| process.used_memory);
         let used = used.fold(MemoryBytes::from_mib(4), MemoryBytes::saturating_add);
         let hot = !self.throttle.is_empty();
-        let temperature = if hot { 92 } else if busy { 58 } else { 28 };
+        let temperature = if hot {
+            92
+        } else if busy {
+            58
+        } else {
+            28
+        };
         Sample {
             sampled_unix_ms: 0,
             temperature_celsius: Some(temperature + self.position % 5),
-            power_milliwatt: Some(1000 * if busy { product.power_limit_watt * 4 / 5 } else { product.idle_watt }),
+            power_milliwatt: Some(
+                1000 * if busy {
+                    product.power_limit_watt * 4 / 5
+                } else {
+                    product.idle_watt
+                },
+            ),
             power_limit_milliwatt: Some(1000 * product.power_limit_watt),
             gpu_utilization_percent: Some(if busy { 96 } else { 0 }),
             memory_utilization_percent: Some(if busy { 41 } else { 0 }),
@@ -183,17 +235,25 @@ impl SimGpu {
 
     fn instance(&self, at: usize, profile: MigProfile) -> MigInstance {
         let gpu_instance = u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1);
-        let memory = MemoryBytes::from_mib(
-            self.slot.product.memory_mib * self.memory_slices(&profile) / MIG_MEMORY_SLICES,
-        );
+        let memory =
+            MemoryBytes::from_mib(self.slot.product.memory_mib * self.memory_slices(&profile) / MIG_MEMORY_SLICES);
         let salt = [self.uuid.as_str(), &self.mig_layouts.to_string(), &at.to_string()];
-        MigInstance { uuid: uuid("MIG", &salt), profile, memory, gpu_instance, compute_instance: 0 }
+        MigInstance {
+            uuid: uuid("MIG", &salt),
+            profile,
+            memory,
+            gpu_instance,
+            compute_instance: 0,
+        }
     }
 
     /// Eighths of the memory that a profile takes, by the gigabytes in its name.
     fn memory_slices(&self, profile: &MigProfile) -> u64 {
         let gigabytes = profile.as_str().split('.').next_back().unwrap_or_default();
-        let digits = gigabytes.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        let digits = gigabytes
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap_or_default();
         let slice = (self.slot.product.memory_mib / 1000 / MIG_MEMORY_SLICES).max(1);
         (digits.parse::<u64>().unwrap_or(0) / slice).max(1)
     }
@@ -206,7 +266,8 @@ fn compute_slices(profile: &MigProfile) -> u32 {
 
 fn uuid(prefix: &str, parts: &[&str]) -> DeviceUuid {
     let text = format!("{prefix}-{}", uuid_text(parts));
-    text.parse().unwrap_or_else(|_| unreachable!("a prefix and hex digits form a device UUID"))
+    text.parse()
+        .unwrap_or_else(|_| unreachable!("a prefix and hex digits form a device UUID"))
 }
 
 /// Depends on nothing but `parts`: the same after a restart.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use berth_placement::{DeviceUuid, NodeName};
+use berth_placement::{DeviceUuid, MemoryBytes, NodeName};
 
 use super::{
     Command, CommandError, GpuSelector,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     backend::{Discovery, GpuEvent},
     health::xid::{self, XidClass},
-    inventory::{DeviceFacts, DriverFacts, Process},
+    inventory::{DeviceFacts, DriverFacts},
 };
 
 /// Events that nobody waits for are forgotten, oldest first.
@@ -22,7 +22,7 @@ const DRIVER_VERSION: &str = "580.95.05";
 #[derive(Debug)]
 pub(super) struct Machine {
     node: String,
-    machine: &'static MachineType,
+    model: &'static MachineType,
     gpus: Vec<SimGpu>,
     events: VecDeque<GpuEvent>,
     pub(super) driver_loaded: bool,
@@ -36,11 +36,12 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new(profile: &Profile, node: &NodeName) -> Self {
-        let machine = profile.machine;
-        let gpus = (0..profile.gpus).map(|at| SimGpu::new(node.as_str(), at, machine.slot(at))).collect();
+        let gpus = (0..profile.gpus)
+            .map(|at| SimGpu::new(node.as_str(), at, profile.machine.slot(at)))
+            .collect();
         Self {
             node: node.to_string(),
-            machine,
+            model: profile.machine,
             gpus,
             events: VecDeque::new(),
             driver_loaded: true,
@@ -52,71 +53,70 @@ impl Machine {
     }
 
     pub(super) fn obey(&mut self, command: &Command) -> Result<(), CommandError> {
-        match command {
-            Command::Xid { gpu, code } => self.send_xid(gpu, *code)?,
-            Command::Ecc { gpu, corrected, uncorrected } => {
-                let gpu = self.find(gpu)?;
+        // What a driver tells by an event; silent faults are left to the sweep.
+        let told = match command {
+            Command::Xid { gpu, code } => Some(self.send_xid(gpu, *code)?),
+            Command::Ecc {
+                gpu,
+                corrected,
+                uncorrected,
+            } => Some(self.change(gpu, |gpu| {
                 gpu.ecc_corrected = gpu.ecc_corrected.saturating_add(*corrected);
                 gpu.ecc_uncorrected = gpu.ecc_uncorrected.saturating_add(*uncorrected);
-                self.tell_changed(command);
-            }
+            })?),
             Command::Remap { gpu, pending, failed } => {
-                let gpu = self.find(gpu)?;
-                (gpu.rows.pending, gpu.rows.failed) = (*pending, *failed);
-                self.tell_changed(command);
+                Some(self.change(gpu, |gpu| (gpu.rows.pending, gpu.rows.failed) = (*pending, *failed))?)
             }
-            Command::RecoveryAction { gpu, action } => {
-                self.find(gpu)?.recovery_action = *action;
-                self.tell_changed(command);
+            Command::RecoveryAction { gpu, action } => Some(self.change(gpu, |gpu| gpu.recovery_action = *action)?),
+            Command::Throttle { gpu, reasons } => {
+                self.find(gpu)?.throttle.clone_from(reasons);
+                None
             }
-            Command::Throttle { gpu, reasons } => self.find(gpu)?.throttle.clone_from(reasons),
-            Command::Lose { gpu } => self.find(gpu)?.lost = true,
-            Command::Restore { gpu } => {
-                let gpu = self.find(gpu)?;
-                gpu.restore();
-                self.tell_changed(command);
+            Command::Lose { gpu } => {
+                self.find(gpu)?.lost = true;
+                None
             }
-            Command::Remove { gpu } => {
-                let gpu = self.find(gpu)?;
-                gpu.present = false;
-                gpu.processes.clear();
-                self.layout_changed();
-            }
-            Command::Add { gpu } => self.add(gpu.as_ref())?,
+            Command::Restore { gpu } => Some(self.change(gpu, SimGpu::restore)?),
+            Command::Remove { gpu } => Some(self.remove(gpu)?),
+            Command::Add { gpu } => Some(self.add(gpu.as_ref())?),
             Command::Mig { gpu, profiles } => {
                 self.find(gpu)?.split(profiles.as_deref())?;
-                self.tell_changed(command);
+                Some(self.change(gpu, |_| ())?)
             }
-            Command::Process { gpu, pid, memory, instance } => {
-                let gpu = self.find(gpu)?;
-                let (gpu_instance, compute_instance) = gpu.instance_ids(*instance);
-                let used_memory = Some(berth_placement::MemoryBytes::new(*memory));
-                gpu.processes.push(Process { pid: *pid, used_memory, gpu_instance, compute_instance });
-                self.tell_changed(command);
-            }
+            Command::Process {
+                gpu,
+                pid,
+                memory,
+                instance,
+            } => Some(self.change(gpu, |gpu| gpu.start(*pid, MemoryBytes::new(*memory), *instance))?),
             Command::EndProcess { pid } => {
-                for gpu in &mut self.gpus {
-                    let before = gpu.processes.len();
-                    gpu.processes.retain(|process| process.pid != *pid);
-                    if gpu.processes.len() != before {
-                        self.events.push_back(GpuEvent::Changed { device: gpu.uuid.clone() });
-                    }
-                }
+                let left = self
+                    .gpus
+                    .iter_mut()
+                    .filter_map(|gpu| gpu.end(*pid).then(|| changed(gpu)));
+                self.events.extend(left);
+                None
             }
-            Command::Unload {} => self.driver_loaded = false,
+            Command::Unload {} => {
+                self.driver_loaded = false;
+                None
+            }
             Command::Load { version } => {
-                self.driver_loaded = true;
-                self.epoch += 1;
-                if let Some(version) = version {
-                    self.driver_version.clone_from(version);
-                }
+                self.load(version.as_deref());
+                None
             }
-            Command::Hang {} => self.hanging = true,
-            Command::Answer {} => self.hanging = false,
-        }
-        while self.events.len() > MAX_EVENTS {
-            self.events.pop_front();
-        }
+            Command::Hang {} => {
+                self.hanging = true;
+                None
+            }
+            Command::Answer {} => {
+                self.hanging = false;
+                None
+            }
+        };
+        self.events.extend(told);
+        let surplus = self.events.len().saturating_sub(MAX_EVENTS);
+        self.events.drain(..surplus);
         Ok(())
     }
 
@@ -144,8 +144,15 @@ impl Machine {
 
     pub(super) fn discover(&self) -> Discovery {
         let present: Vec<&SimGpu> = self.gpus.iter().filter(|gpu| gpu.present).collect();
-        let devices = present.iter().zip(0..).map(|(gpu, index)| self.facts(gpu, index, &present)).collect();
-        Discovery { devices: with_dense_domains(devices), unidentified: Vec::new() }
+        let devices = present
+            .iter()
+            .zip(0..)
+            .map(|(gpu, index)| self.facts(gpu, index, &present))
+            .collect();
+        Discovery {
+            devices: with_dense_domains(devices),
+            unidentified: Vec::new(),
+        }
     }
 
     fn facts(&self, gpu: &SimGpu, index: u32, present: &[&SimGpu]) -> DeviceFacts {
@@ -159,17 +166,28 @@ impl Machine {
         }
     }
 
-    fn send_xid(&mut self, selector: &GpuSelector, code: u32) -> Result<(), CommandError> {
+    fn send_xid(&mut self, selector: &GpuSelector, code: u32) -> Result<GpuEvent, CommandError> {
         let gpu = self.find(selector)?;
         if xid::class(code) == XidClass::Reboot {
             gpu.lost = true;
         }
         let device = Some(gpu.uuid.clone());
-        self.events.push_back(GpuEvent::Xid { device, code });
-        Ok(())
+        Ok(GpuEvent::Xid { device, code })
     }
 
-    fn add(&mut self, selector: Option<&GpuSelector>) -> Result<(), CommandError> {
+    fn change(&mut self, selector: &GpuSelector, change: impl FnOnce(&mut SimGpu)) -> Result<GpuEvent, CommandError> {
+        let gpu = self.find(selector)?;
+        change(gpu);
+        Ok(changed(gpu))
+    }
+
+    fn remove(&mut self, selector: &GpuSelector) -> Result<GpuEvent, CommandError> {
+        self.find(selector)?.unplug();
+        self.layout += 1;
+        Ok(GpuEvent::DevicesChanged)
+    }
+
+    fn add(&mut self, selector: Option<&GpuSelector>) -> Result<GpuEvent, CommandError> {
         if let Some(selector) = selector {
             self.find(selector)?.restore();
         } else {
@@ -177,31 +195,18 @@ impl Machine {
             if position >= MAX_GPUS {
                 return Err(CommandError::Full(MAX_GPUS));
             }
-            self.gpus.push(SimGpu::new(&self.node, position, self.machine.slot(position)));
+            self.gpus
+                .push(SimGpu::new(&self.node, position, self.model.slot(position)));
         }
-        self.layout_changed();
-        Ok(())
-    }
-
-    fn layout_changed(&mut self) {
         self.layout += 1;
-        self.events.push_back(GpuEvent::DevicesChanged);
+        Ok(GpuEvent::DevicesChanged)
     }
 
-    /// What a driver tells by an event; silent faults are left to the sweep.
-    fn tell_changed(&mut self, command: &Command) {
-        let selector = match command {
-            Command::Ecc { gpu, .. }
-            | Command::Remap { gpu, .. }
-            | Command::RecoveryAction { gpu, .. }
-            | Command::Restore { gpu }
-            | Command::Mig { gpu, .. }
-            | Command::Process { gpu, .. } => gpu,
-            _ => return,
-        };
-        if let Ok(gpu) = self.find(selector) {
-            let device = gpu.uuid.clone();
-            self.events.push_back(GpuEvent::Changed { device });
+    fn load(&mut self, version: Option<&str>) {
+        self.driver_loaded = true;
+        self.epoch += 1;
+        if let Some(version) = version {
+            version.clone_into(&mut self.driver_version);
         }
     }
 
@@ -210,7 +215,16 @@ impl Machine {
             GpuSelector::Position(position) => gpu.position == *position,
             GpuSelector::Uuid(uuid) => gpu.uuid == *uuid,
         };
-        self.gpus.iter_mut().find(matches).ok_or_else(|| CommandError::NoSuchGpu(selector.clone()))
+        self.gpus
+            .iter_mut()
+            .find(matches)
+            .ok_or_else(|| CommandError::NoSuchGpu(selector.clone()))
+    }
+}
+
+fn changed(gpu: &SimGpu) -> GpuEvent {
+    GpuEvent::Changed {
+        device: gpu.uuid.clone(),
     }
 }
 

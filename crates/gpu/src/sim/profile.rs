@@ -83,9 +83,19 @@ const HOPPER: Product = Product {
     fabric: false,
 };
 static H100_SXM: Product = HOPPER;
-static H100_PCIE: Product =
-    Product { name: "NVIDIA H100 PCIe", power_limit_watt: 350, idle_watt: 46, nvlinks: 12, ..HOPPER };
-static H200: Product = Product { name: "NVIDIA H200", memory_mib: 143_771, idle_watt: 76, ..HOPPER };
+static H100_PCIE: Product = Product {
+    name: "NVIDIA H100 PCIe",
+    power_limit_watt: 350,
+    idle_watt: 46,
+    nvlinks: 12,
+    ..HOPPER
+};
+static H200: Product = Product {
+    name: "NVIDIA H200",
+    memory_mib: 143_771,
+    idle_watt: 76,
+    ..HOPPER
+};
 static A100_SXM: Product = Product {
     name: "NVIDIA A100-SXM4-80GB",
     architecture: "Ampere",
@@ -150,7 +160,14 @@ static T4: Product = Product {
 };
 
 const fn slot(product: &'static Product, pci_bus: u8, numa_node: u32, nvlink: NvlinkWiring) -> Slot {
-    Slot { product, pci_domain: 0, pci_bus, numa_node, nvlink, mig: None }
+    Slot {
+        product,
+        pci_domain: 0,
+        pci_bus,
+        numa_node,
+        nvlink,
+        mig: None,
+    }
 }
 
 const fn in_domain(pci_domain: u32, slot: Slot) -> Slot {
@@ -158,7 +175,10 @@ const fn in_domain(pci_domain: u32, slot: Slot) -> Slot {
 }
 
 const fn split(instances: &'static [&'static str], slot: Slot) -> Slot {
-    Slot { mig: Some(instances), ..slot }
+    Slot {
+        mig: Some(instances),
+        ..slot
+    }
 }
 
 /// The GPU tray of a DGX or HGX with two sockets.
@@ -239,7 +259,12 @@ static MIXED: [Slot; 8] = {
 static MIG: [Slot; 8] = {
     let [zero, one, two, three, four, five, six, seven] = hgx(&H100_SXM);
     [
-        split(&["1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb"], zero),
+        split(
+            &[
+                "1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb", "1g.10gb",
+            ],
+            zero,
+        ),
         split(&["2g.20gb", "2g.20gb", "2g.20gb", "1g.10gb"], one),
         split(&["3g.40gb", "3g.40gb"], two),
         split(&[], three),
@@ -251,14 +276,38 @@ static MIG: [Slot; 8] = {
 };
 
 static MACHINES: [MachineType; 8] = [
-    MachineType { name: "dgx-h100", slots: &H100_HGX },
-    MachineType { name: "dgx-a100", slots: &A100_DGX },
-    MachineType { name: "l40s", slots: &L40S_CARDS },
-    MachineType { name: "h200", slots: &H200_HGX },
-    MachineType { name: "b200", slots: &B200_HGX },
-    MachineType { name: "gb200", slots: &GB200_TRAY },
-    MachineType { name: "mixed", slots: &MIXED },
-    MachineType { name: "mig", slots: &MIG },
+    MachineType {
+        name: "dgx-h100",
+        slots: &H100_HGX,
+    },
+    MachineType {
+        name: "dgx-a100",
+        slots: &A100_DGX,
+    },
+    MachineType {
+        name: "l40s",
+        slots: &L40S_CARDS,
+    },
+    MachineType {
+        name: "h200",
+        slots: &H200_HGX,
+    },
+    MachineType {
+        name: "b200",
+        slots: &B200_HGX,
+    },
+    MachineType {
+        name: "gb200",
+        slots: &GB200_TRAY,
+    },
+    MachineType {
+        name: "mixed",
+        slots: &MIXED,
+    },
+    MachineType {
+        name: "mig",
+        slots: &MIG,
+    },
 ];
 
 fn known() -> String {
@@ -282,7 +331,10 @@ impl MachineType {
     pub(super) fn slot(&self, position: u32) -> Slot {
         let length = u32::try_from(self.slots.len()).unwrap_or(1).max(1);
         let slot = self.slots[(position % length) as usize];
-        Slot { pci_domain: slot.pci_domain + 0x100 * (position / length), ..slot }
+        Slot {
+            pci_domain: slot.pci_domain + 0x100 * (position / length),
+            ..slot
+        }
     }
 }
 
@@ -300,7 +352,9 @@ impl FromStr for Profile {
         let (machine, gpus) = find(text)
             .and_then(whole)
             .or_else(counted)
-            .ok_or_else(|| ParseProfileError { text: text.chars().take(80).collect() })?;
+            .ok_or_else(|| ParseProfileError {
+                text: text.chars().take(80).collect(),
+            })?;
         Ok(Self { machine, gpus })
     }
 }
@@ -329,7 +383,16 @@ mod tests {
 
     #[test]
     fn what_is_no_profile_is_refused_with_the_list() {
-        for text in ["", "x", "dgx", "dgx-h100x", "dgx-h100x0", "dgx-h100x65", "dgx-h100x-1", "8xdgx-h100"] {
+        for text in [
+            "",
+            "x",
+            "dgx",
+            "dgx-h100x",
+            "dgx-h100x0",
+            "dgx-h100x65",
+            "dgx-h100x-1",
+            "8xdgx-h100",
+        ] {
             let error = text.parse::<Profile>().unwrap_err().to_string();
             assert!(error.contains("dgx-h100, dgx-a100, l40s, h200"), "{error}");
         }

@@ -33,7 +33,13 @@ impl SimSession {
         }
         let (driver, epoch, layout) = (machine.driver(), machine.epoch, machine.layout);
         drop(machine);
-        Ok(Self { progress: progress.clone(), driver, epoch, layout, shared })
+        Ok(Self {
+            progress: progress.clone(),
+            driver,
+            epoch,
+            layout,
+            shared,
+        })
     }
 
     /// The machine, once it answers, if this session is still good.
@@ -84,7 +90,10 @@ impl GpuSession for SimSession {
     }
 
     fn refresh(&mut self, device: &DeviceUuid) -> Result<Refreshed, GpuError> {
-        self.ask(device, |gpu| Refreshed { compute_mode: ComputeMode::Default, mig: gpu.mig_report() })
+        self.ask(device, |gpu| Refreshed {
+            compute_mode: ComputeMode::Default,
+            mig: gpu.mig_report(),
+        })
     }
 
     fn sample(&mut self, device: &DeviceUuid) -> Result<Sample, GpuError> {
@@ -109,9 +118,17 @@ impl GpuSession for SimSession {
             if left.is_zero() {
                 return Ok(None);
             }
-            let slice = if self.shared.control_file.is_some() { left.min(CONTROL_FILE_POLL) } else { left };
+            let slice = if self.shared.control_file.is_some() {
+                left.min(CONTROL_FILE_POLL)
+            } else {
+                left
+            };
             let woken = !self.shared.changed.wait_for(&mut machine, slice).timed_out();
-            left = if woken { Duration::ZERO } else { left.saturating_sub(slice) };
+            left = if woken {
+                Duration::ZERO
+            } else {
+                left.saturating_sub(slice)
+            };
         }
     }
 }

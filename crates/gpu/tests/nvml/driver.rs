@@ -14,7 +14,9 @@ use crate::rig::{Machine, Rig, absent_because, fast, is_ready, now};
 
 fn open(library: PathBuf) -> GpuError {
     let mut backend = NvmlBackend::new(Some(library));
-    backend.with_session(&Progress::default(), &mut |_| panic!("no session can begin")).unwrap_err()
+    backend
+        .with_session(&Progress::default(), &mut |_| panic!("no session can begin"))
+        .unwrap_err()
 }
 
 #[test]
@@ -49,14 +51,19 @@ fn sessions_begin_and_end_without_leaving_anything_open() {
     let open_files = || fs::read_dir("/proc/self/fd").unwrap().count();
     let maps = || {
         let text = fs::read_to_string("/proc/self/maps").unwrap();
-        text.lines().filter(|line| line.contains(machine.installed.library.to_str().unwrap())).count()
+        text.lines()
+            .filter(|line| line.contains(machine.installed.library.to_str().unwrap()))
+            .count()
     };
     machine.session(|session| session.discover().unwrap()).unwrap();
     let before = open_files();
     for _ in 0..20 {
         machine.session(|session| session.discover().unwrap()).unwrap();
     }
-    assert!(open_files() <= before + 5, "other tests may have files open, but not twenty more");
+    assert!(
+        open_files() <= before + 5,
+        "other tests may have files open, but not twenty more"
+    );
     assert_eq!(maps(), 0, "the library is unmapped, or an upgrade would never be seen");
 }
 
@@ -70,14 +77,20 @@ async fn an_unloaded_driver_is_reported_and_found_again() {
         scenario.unload();
         Ok(())
     });
-    let absent = rig.until("absence", |now| absent_because(now) == Some("NoDriver")).await;
+    let absent = rig
+        .until("absence", |now| absent_because(now) == Some("NoDriver"))
+        .await;
     assert!(absent.devices.is_empty());
     rig.machine.edit(|scenario| {
         scenario.load(None);
         Ok(())
     });
     let back = rig.ready(8).await;
-    assert_ne!(back.devices[1].health.state, Health::Unhealthy, "a driver that is loaded anew initialises every GPU");
+    assert_ne!(
+        back.devices[1].health.state,
+        Health::Unhealthy,
+        "a driver that is loaded anew initialises every GPU"
+    );
     rig.health(1, Health::Healthy).await;
 }
 
@@ -89,7 +102,8 @@ async fn a_driver_upgrade_under_our_feet_is_survived() {
         scenario.upgrade("590.44.01");
         Ok(())
     });
-    let upgraded = |now: &Inventory| matches!(&now.driver, DriverState::Ready(driver) if driver.driver_version == "590.44.01");
+    let upgraded =
+        |now: &Inventory| matches!(&now.driver, DriverState::Ready(driver) if driver.driver_version == "590.44.01");
     let inventory = rig.until("the new version", upgraded).await;
     assert_eq!(inventory.devices.len(), 8);
     rig.ready(8).await;
@@ -98,9 +112,16 @@ async fn a_driver_upgrade_under_our_feet_is_survived() {
 #[tokio::test]
 async fn a_library_that_stays_old_is_a_reported_mismatch() {
     let machine = Machine::of("l40sx1");
-    machine.edit(|scenario| scenario.break_call("nvmlInitWithFlags", None, Effect::Fail(ReturnCode::LIB_RM_VERSION_MISMATCH)));
+    machine.edit(|scenario| {
+        scenario.break_call(
+            "nvmlInitWithFlags",
+            None,
+            Effect::Fail(ReturnCode::LIB_RM_VERSION_MISMATCH),
+        )
+    });
     let rig = machine.watch(fast());
-    rig.until("the mismatch", |now| absent_because(now) == Some("VersionMismatch")).await;
+    rig.until("the mismatch", |now| absent_because(now) == Some("VersionMismatch"))
+        .await;
     rig.machine.edit(|scenario| scenario.mend_calls(None, None));
     rig.ready(1).await;
 }
@@ -114,7 +135,10 @@ async fn slow_calls_are_no_hang() {
     }
     // A sweep takes longer than what counts as a hang; each call of it does not.
     let started = now();
-    let rig = machine.watch(MonitorConfig { hang_after: Duration::from_millis(900), ..fast() });
+    let rig = machine.watch(MonitorConfig {
+        hang_after: Duration::from_millis(900),
+        ..fast()
+    });
     rig.ready(2).await;
     assert!(started.elapsed() > Duration::from_millis(900));
     rig.machine.edit_gpu("0", |gpu| gpu.temperature_c = 77);
@@ -122,34 +146,60 @@ async fn slow_calls_are_no_hang() {
     loop {
         let now = inventory.borrow_and_update().clone();
         assert!(is_ready(&now), "{:?}", now.driver);
-        if now.devices[0].sample.as_ref().is_some_and(|sample| sample.temperature_celsius == Some(77)) {
+        if now.devices[0]
+            .sample
+            .as_ref()
+            .is_some_and(|sample| sample.temperature_celsius == Some(77))
+        {
             break;
         }
-        tokio::time::timeout(Duration::from_secs(30), inventory.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(30), inventory.changed())
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_call_that_hangs_is_reported_and_survived() {
-    let rig = Rig::of("dgx-h100", MonitorConfig { hang_after: Duration::from_millis(500), ..fast() });
+    let rig = Rig::of(
+        "dgx-h100",
+        MonitorConfig {
+            hang_after: Duration::from_millis(500),
+            ..fast()
+        },
+    );
     rig.ready(8).await;
-    rig.machine.edit(|scenario| scenario.break_call("nvmlDeviceGetTemperature", Some("3"), Effect::Hang));
-    let hung = rig.until("a hang", |now| matches!(now.driver, DriverState::NotAnswering { .. })).await;
+    rig.machine
+        .edit(|scenario| scenario.break_call("nvmlDeviceGetTemperature", Some("3"), Effect::Hang));
+    let hung = rig
+        .until("a hang", |now| matches!(now.driver, DriverState::NotAnswering { .. }))
+        .await;
     assert_eq!(hung.devices.len(), 8);
     assert!(hung.devices.iter().all(|device| device.health.state == Health::Suspect));
     rig.machine.edit(|scenario| scenario.mend_calls(None, None));
-    rig.until("recovery", |now| is_ready(now) && now.devices.iter().all(|device| device.health.state == Health::Healthy)).await;
+    rig.until("recovery", |now| {
+        is_ready(now) && now.devices.iter().all(|device| device.health.state == Health::Healthy)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_stop_is_prompt_while_a_call_hangs() {
     let rig = Rig::of("dgx-h100", fast());
     rig.ready(8).await;
-    rig.machine.edit(|scenario| scenario.break_call("*", Some("3"), Effect::Hang));
+    rig.machine
+        .edit(|scenario| scenario.break_call("*", Some("3"), Effect::Hang));
     let asked = now();
     rig.monitor.stop();
-    tokio::time::timeout(Duration::from_secs(10), rig.monitor.stopped()).await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?}", asked.elapsed());
+    tokio::time::timeout(Duration::from_secs(10), rig.monitor.stopped())
+        .await
+        .unwrap();
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "it took {:?}",
+        asked.elapsed()
+    );
     rig.machine.edit(|scenario| scenario.mend_calls(None, None));
 }
 
@@ -157,7 +207,8 @@ async fn a_stop_is_prompt_while_a_call_hangs() {
 async fn a_gpu_whose_calls_fail_is_suspect_and_the_others_are_not() {
     let rig = Rig::of("l40sx3", fast());
     rig.ready(3).await;
-    rig.machine.edit(|scenario| scenario.break_call("*", Some("1"), Effect::Fail(ReturnCode::UNKNOWN)));
+    rig.machine
+        .edit(|scenario| scenario.break_call("*", Some("1"), Effect::Fail(ReturnCode::UNKNOWN)));
     let inventory = rig.health(1, Health::Suspect).await;
     assert_eq!(inventory.devices[0].health.state, Health::Healthy);
     assert_eq!(inventory.devices[2].health.state, Health::Healthy);

@@ -18,7 +18,14 @@ async fn an_xid_is_published_within_a_second() {
     assert!(sent.elapsed() < Duration::from_secs(1), "it took {:?}", sent.elapsed());
     let reason = &inventory.devices[6].health.reasons[0];
     assert_eq!((reason.reason, reason.xid), ("Xid", Some(48)));
-    assert!(inventory.devices.iter().filter(|device| device.health.state != Health::Healthy).count() == 1);
+    assert!(
+        inventory
+            .devices
+            .iter()
+            .filter(|device| device.health.state != Health::Healthy)
+            .count()
+            == 1
+    );
 }
 
 #[tokio::test]
@@ -44,7 +51,11 @@ async fn an_event_makes_the_monitor_look_at_once() {
         scenario.xid("4", 154, None)
     });
     let inventory = rig.health(4, Health::Unhealthy).await;
-    assert_eq!(reasons(&inventory, 4), ["RecoveryActionDrain"], "the XID itself is only a notice");
+    assert_eq!(
+        reasons(&inventory, 4),
+        ["RecoveryActionDrain"],
+        "the XID itself is only a notice"
+    );
 }
 
 #[tokio::test]
@@ -85,8 +96,12 @@ async fn waiting_that_always_fails_leaves_the_sweeps() {
     machine.edit(|scenario| scenario.break_call("nvmlEventSetWait_v2", None, Effect::Fail(ReturnCode::UNKNOWN)));
     let rig = machine.watch(fast());
     rig.ready(2).await;
-    rig.machine.edit_gpu("1", |gpu| gpu.recovery_action = RecoveryAction::NodeReboot);
-    assert_eq!(reasons(&*rig.health(1, Health::Unhealthy).await, 1), ["RecoveryActionReboot"]);
+    rig.machine
+        .edit_gpu("1", |gpu| gpu.recovery_action = RecoveryAction::NodeReboot);
+    assert_eq!(
+        reasons(&*rig.health(1, Health::Unhealthy).await, 1),
+        ["RecoveryActionReboot"]
+    );
 }
 
 #[tokio::test]
@@ -96,7 +111,11 @@ async fn a_gpu_that_falls_off_the_bus_is_named_and_its_siblings_are_still_heard(
     rig.machine.edit(|scenario| scenario.lose("3", Presence::Lost, false));
     let both = |now: &berth_gpu::Inventory| reasons(now, 3) == ["Xid", "Lost"];
     let inventory = rig.until("XID and loss", both).await;
-    assert!((0..8).filter(|at| *at != 3).all(|at| inventory.devices[at].health.state == Health::Healthy));
+    assert!(
+        (0..8)
+            .filter(|at| *at != 3)
+            .all(|at| inventory.devices[at].health.state == Health::Healthy)
+    );
     rig.hears_xids_of(4).await;
 }
 
@@ -111,7 +130,13 @@ async fn a_loss_without_a_word_is_noticed_by_the_wait_itself() {
 
 #[tokio::test]
 async fn a_gpu_that_comes_back_recovers_and_is_heard_again() {
-    let rig = Rig::of("dgx-h100", MonitorConfig { refresh: Duration::from_hours(1), ..fast() });
+    let rig = Rig::of(
+        "dgx-h100",
+        MonitorConfig {
+            refresh: Duration::from_hours(1),
+            ..fast()
+        },
+    );
     rig.ready(8).await;
     rig.machine.edit(|scenario| scenario.lose("3", Presence::Lost, false));
     rig.health(3, Health::Unhealthy).await;

@@ -43,7 +43,10 @@ pub(crate) fn now() -> Instant {
 fn clock() -> MonitorClock {
     let start = now();
     let elapsed = move || start.elapsed();
-    MonitorClock::new(move || 1_700_000_000_000 + u64::try_from(elapsed().as_millis()).unwrap(), elapsed)
+    MonitorClock::new(
+        move || 1_700_000_000_000 + u64::try_from(elapsed().as_millis()).unwrap(),
+        elapsed,
+    )
 }
 
 /// Everything much faster than in production.
@@ -56,7 +59,10 @@ pub(crate) fn fast() -> MonitorConfig {
         hang_after: Duration::from_secs(2),
         retry_min: Duration::from_millis(20),
         retry_max: Duration::from_millis(200),
-        health: HealthConfig { recovering_dwell: Duration::from_millis(200), ..HealthConfig::default() },
+        health: HealthConfig {
+            recovering_dwell: Duration::from_millis(200),
+            ..HealthConfig::default()
+        },
         ..MonitorConfig::default()
     }
 }
@@ -64,18 +70,23 @@ pub(crate) fn fast() -> MonitorConfig {
 /// No sweep after the first: what is seen later is seen by events.
 pub(crate) fn by_events_only() -> MonitorConfig {
     let never = Duration::from_hours(1);
-    MonitorConfig { sweep: never, refresh: never, processes: never, ..MonitorConfig::default() }
+    MonitorConfig {
+        sweep: never,
+        refresh: never,
+        processes: never,
+        ..MonitorConfig::default()
+    }
 }
 
 impl Machine {
     pub(crate) fn of(profile: &str) -> Self {
-        Self::scripted(machine(profile).unwrap().build("gpu-a").unwrap())
+        Self::scripted(&machine(profile).unwrap().build("gpu-a").unwrap())
     }
 
-    pub(crate) fn scripted(scenario: Scenario) -> Self {
+    pub(crate) fn scripted(scenario: &Scenario) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let library = built_library().expect("cargo builds the library of a dev-dependency beside the test");
-        let installed = Installed::new(dir.path(), &library, &scenario).unwrap();
+        let installed = Installed::new(dir.path(), &library, scenario).unwrap();
         Self { installed, _dir: dir }
     }
 
@@ -95,14 +106,20 @@ impl Machine {
     /// Runs `body` in a session of its own.
     pub(crate) fn session<T>(&self, mut body: impl FnMut(&mut dyn GpuSession) -> T) -> Result<T, GpuError> {
         let mut out = None;
-        self.backend().with_session(&Progress::default(), &mut |session| out = Some(body(session)))?;
+        self.backend()
+            .with_session(&Progress::default(), &mut |session| out = Some(body(session)))?;
         Ok(out.unwrap())
     }
 
     pub(crate) fn watch(self, config: MonitorConfig) -> Rig {
         let backend = self.backend();
-        let spawned = Monitor::spawn(config, clock(), HealthMemory::default(), move || Box::new(backend.clone()));
-        Rig { machine: self, monitor: spawned.unwrap() }
+        let spawned = Monitor::spawn(config, clock(), HealthMemory::default(), move || {
+            Box::new(backend.clone())
+        });
+        Rig {
+            machine: self,
+            monitor: spawned.unwrap(),
+        }
     }
 }
 
@@ -117,14 +134,17 @@ impl Rig {
         match tokio::time::timeout(PATIENCE, inventory.wait_for(|now| holds(now))).await {
             Ok(Ok(found)) => Arc::clone(&found),
             Ok(Err(_)) => panic!("the monitor stopped before: {what}"),
-            Err(_) => panic!("not within {PATIENCE:?}: {what}; it is {:#?}", self.monitor.inventory.borrow()),
+            Err(elapsed) => panic!("{elapsed}: {what}; it is {:#?}", self.monitor.inventory.borrow()),
         }
     }
 
     /// Waits until so many GPUs are known and read.
     pub(crate) async fn ready(&self, gpus: usize) -> Arc<Inventory> {
         let read = |device: &DeviceReport| device.sample.is_some();
-        self.until("all GPUs are read", |now| now.devices.len() == gpus && now.devices.iter().all(read)).await
+        self.until("all GPUs are read", |now| {
+            now.devices.len() == gpus && now.devices.iter().all(read)
+        })
+        .await
     }
 
     pub(crate) async fn health(&self, at: usize, state: Health) -> Arc<Inventory> {
@@ -153,7 +173,12 @@ impl Drop for Rig {
 }
 
 pub(crate) fn reasons(inventory: &Inventory, at: usize) -> Vec<&'static str> {
-    inventory.devices[at].health.reasons.iter().map(|reason| reason.reason).collect()
+    inventory.devices[at]
+        .health
+        .reasons
+        .iter()
+        .map(|reason| reason.reason)
+        .collect()
 }
 
 pub(crate) fn is_ready(inventory: &Inventory) -> bool {

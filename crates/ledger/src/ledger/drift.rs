@@ -42,9 +42,12 @@ impl DriftBook {
         Arc::clone(&self.told)
     }
 
-    /// Nothing disagrees, not even for a short time.
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+    /// Whether something disagrees about this holder or its devices, even for a short time.
+    pub(super) fn concerns(&self, claim: &Claim) -> bool {
+        self.open.keys().any(|(_, holder, device)| {
+            let of_holder = holder.as_ref() == Some(&claim.holder);
+            of_holder || claim.grants.iter().any(|grant| Some(&grant.device) == device.as_ref())
+        })
     }
 
     pub(super) fn set_clock(&mut self, now: u64) {
@@ -132,6 +135,15 @@ impl Ledger {
         self.processes
             .iter()
             .any(|process| on_its_devices(process) || (uid.is_some() && process.pod_uid.as_ref() == uid))
+    }
+
+    /// Whether a holder that is new covers processes that ran out of band.
+    pub(super) fn covers_strangers(&self, claim: &Claim) -> bool {
+        let uid = claim.pod.as_ref().map(|pod| &pod.uid);
+        self.out_of_band.iter().any(|found| {
+            let of_pod = uid.is_some() && found.pod_uid.as_ref() == uid;
+            of_pod || claim.grants.iter().any(|grant| grant.device == found.device)
+        })
     }
 
     /// Finds the processes that nobody assigned. At once, not after a grace: what a stranger uses is not free.

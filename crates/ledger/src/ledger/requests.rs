@@ -134,16 +134,15 @@ impl Ledger {
 
     fn granted(&mut self, claim: Claim, existing: bool, out: &mut Outbox<'_>) -> Reply {
         self.sync_devices(out);
-        // A new holder may cover a process that ran out of band.
-        if !self.out_of_band.is_empty() || !self.drift.is_empty() {
+        if self.covers_strangers(&claim) {
             self.settle(out);
         }
         Reply::Granted { claim, existing }
     }
 
-    /// Whether a removal has consequences beyond its devices' sums.
+    /// Whether a removal has consequences beyond its devices' sums: for drift, for processes, for reservations that wait.
     fn removal_disturbs(&self, claim: &Claim) -> bool {
-        !self.drift.is_empty()
+        self.drift.concerns(claim)
             || self.has_processes(claim)
             || self.book.iter().any(|(_, entry)| entry.notes.unusable_since.is_some())
     }

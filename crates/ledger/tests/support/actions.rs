@@ -82,8 +82,10 @@ pub(crate) enum Action {
         ms: u64,
     },
     Flush,
+    /// A hasty daemon serves requests before it has looked around.
     Crash {
         lost: Index,
+        hasty: bool,
     },
     Compact,
 }
@@ -219,7 +221,7 @@ fn of_fate() -> impl Strategy<Value = Action> {
         20 => wait().prop_map(|ms| Action::Wait { ms }),
         1 => (1..10_000_000_u64).prop_map(|ms| Action::ClockBack { ms }),
         12 => Just(Action::Flush),
-        2 => any::<Index>().prop_map(|lost| Action::Crash { lost }),
+        2 => (any::<Index>(), prop::bool::weighted(0.1)).prop_map(|(lost, hasty)| Action::Crash { lost, hasty }),
         1 => Just(Action::Compact),
         1 => prop::bool::weighted(0.1).prop_map(|none| if none { Action::NoKubelet } else { Action::Wait { ms: 1 } }),
     ]

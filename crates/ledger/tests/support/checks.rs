@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use berth_ledger::{
-    Claim, ClaimState, Effect, Event, Holder, LedgerConfig, Record, Reply, RequestRefused, Snapshot, removal,
+    Claim, ClaimState, DriftReason, Effect, Event, Holder, LedgerConfig, Record, Reply, RequestRefused, Snapshot,
+    removal,
 };
 use berth_placement::{ComputeMode, GpuShape, GrantSize, Health, NodeVerdict};
 
@@ -34,6 +35,7 @@ impl Turn<'_> {
     pub(crate) fn check(&self, model: &Model) -> Checked {
         self.check_effects()?;
         self.check_records(model)?;
+        self.check_drift()?;
         self.check_devices(model)?;
         self.check_processes(model)?;
         self.check_grants(model)?;

@@ -26,6 +26,8 @@ pub(crate) struct World {
     /// What the kubelet runs.
     running: Vec<Assignment>,
     processes: Vec<GpuProcess>,
+    next_pid: u32,
+    /// Grows whenever instances are made anew: they get other UUIDs.
     made: u32,
 }
 
@@ -37,6 +39,7 @@ impl World {
             pods: Vec::new(),
             running: Vec::new(),
             processes: Vec::new(),
+            next_pid: 100,
             made: 0,
         };
         for index in [6, 7] {
@@ -59,12 +62,12 @@ impl World {
         match action {
             Action::Flush => vec![Step::Flush],
             Action::Compact => vec![Step::Compact],
-            Action::Crash { lost } => {
-                let mut steps = vec![Step::Crash {
+            Action::Crash { lost, hasty } => {
+                let crash = Step::Crash {
                     lost: lost.index(volatile + 1),
-                }];
-                steps.extend(self.start());
-                steps
+                };
+                let start = if hasty { Vec::new() } else { self.start() };
+                [vec![crash], start].concat()
             }
             Action::Wait { ms } => {
                 self.now += ms;
@@ -99,7 +102,7 @@ impl World {
         Step::Event { now: self.now, event }
     }
 
-    fn of_clients(&mut self, action: Action) -> Option<Event> {
+    fn of_clients(&mut self, action: Action, book: &Snapshot) -> Option<Event> {
         Some(match action {
             Action::Reserve {
                 name,
@@ -122,8 +125,11 @@ impl World {
                 shape: shape(&ask),
                 client: "alice".to_owned(),
             },
-            Action::ReleasePod(pod) => Event::Release {
-                holder: Holder::Pod(self.recent_pod(pod)?.0.uid.clone()),
+            Action::ReleasePod(at) => Event::Release {
+                holder: match pods_of(book) {
+                    held if held.is_empty() => Holder::Pod(self.recent_pod(at)?.0.uid.clone()),
+                    held => at.get(&held).clone(),
+                },
             },
             Action::ReleaseLease(at) => Event::Release {
                 holder: Holder::Lease(lease(at)),
@@ -210,11 +216,14 @@ impl World {
                 let process = GpuProcess {
                     device: device.uuid.clone(),
                     mig_instance: instance.map(|slot| slot.uuid.clone()),
-                    pid: 100 + u32::try_from(self.processes.len()).ok()? % 7,
+                    pid: self.next_pid,
                     used_memory_bytes: None,
                     pod_uid: pod.and_then(|pod| self.recent_pod(pod)).map(|(pod, _)| pod.uid.clone()),
                 };
-                self.processes.push(process);
+                // The driver tells some processes twice: as compute and as graphics.
+                let times = if self.next_pid % 5 == 0 { 2 } else { 1 };
+                self.next_pid += 1;
+                self.processes.extend(vec![process; times]);
                 return Some(Event::Processes(self.processes.clone()));
             }
             Action::Kill(at) => {
@@ -320,6 +329,11 @@ fn gpu(index: u32) -> DeviceState {
         mig: None,
         free: Room::whole(memory),
     }
+}
+
+fn pods_of(book: &Snapshot) -> Vec<Holder> {
+    let pods = book.claims.iter().filter(|claim| claim.pod.is_some());
+    pods.map(|claim| claim.holder.clone()).collect()
 }
 
 fn shape(ask: &Ask) -> Shape {

@@ -97,7 +97,7 @@ impl Default for Weights {
             pack: 0.05,
             liquidity: 0.15,
             temper: 3.0,
-            sliver: 0.005,
+            sliver: 0.01,
             sliver_churn: 0.02,
             class_pressure: 0.2,
             block_pressure: 0.1,

@@ -59,7 +59,7 @@ pub(super) struct Schedule {
 /// Decisions between two looks at the prices.
 const LOOK: u64 = 128;
 /// The mix is looked at again when it has grown by this factor, or by this part of its half-life.
-const GROWTH: f64 = 2.0;
+const GROWTH: f64 = 1.5;
 const OF_HALF_LIFE: f64 = 0.125;
 
 impl Engine {

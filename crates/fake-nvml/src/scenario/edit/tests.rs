@@ -1,3 +1,5 @@
+//! The verbs, each by what it leaves in the scenario.
+
 use super::*;
 use crate::{
     profiles::machine,
