@@ -140,6 +140,13 @@ impl Latencies {
         self.0.is_empty()
     }
 
+    /// In microseconds.
+    #[expect(clippy::cast_precision_loss, reason = "a number of decisions")]
+    pub fn mean(&self) -> f64 {
+        let sum: f64 = self.0.iter().map(|nanos| f64::from(*nanos)).sum();
+        sum / 1000.0 / self.0.len().max(1) as f64
+    }
+
     /// In microseconds: the smallest value that this share of the decisions did not exceed.
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();

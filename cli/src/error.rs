@@ -92,6 +92,11 @@ impl CliError {
         let message = status.message().to_owned();
         if let Some(info) = status.get_details_error_info() {
             let reason = info.reason;
+            // Some sentences of the daemon's begin with their reason, as they do in events.
+            let message = message
+                .strip_prefix(&format!("{reason}: "))
+                .unwrap_or(&message)
+                .to_owned();
             return match status.code() {
                 Code::Unavailable | Code::DeadlineExceeded => Self::NotReady { reason, message },
                 _ => Self::Refused { reason, message },

@@ -173,7 +173,7 @@ impl Page {
     pub(crate) fn until(&self, unix_ms: u64) -> String {
         match unix_ms.checked_sub(self.now_unix_ms) {
             // Up to the second, so that what was granted for 5m just now lapses in 5m.
-            Some(left) if left > 0 => text::duration(left.next_multiple_of(1000)),
+            Some(left) if left > 0 => text::duration(left.div_ceil(1000).saturating_mul(1000)),
             _ => "overdue".to_owned(),
         }
     }

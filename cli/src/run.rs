@@ -10,24 +10,21 @@
 
 mod child;
 pub(crate) mod exec;
+mod lease;
 
-use std::{ffi::OsStr, path::Path, process::ExitCode, time::Duration};
+use std::{ffi::OsStr, path::Path, process::ExitCode};
 
-use berth_placement::LeaseId;
+use child::Child;
+use lease::Lease;
 use nix::sys::signal::Signal;
 
 use crate::{
     args::{OnLoss, RunArgs},
-    client::{Client, LeaseNews, LeaseStream},
+    client::Client,
     error::CliError,
     output::{Output, gpu_list},
     signals::Signals,
-    view::{Allocation, Grant, Holder},
 };
-use child::Child;
-
-/// Telling the daemon that the lease is over takes a millisecond. It notices by itself when we do not get that far.
-const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The command's exit code.
 ///
@@ -53,11 +50,7 @@ pub(crate) async fn run(
         output.note(&format!("got {}", gpu_list(&allocation.grants)));
     }
     let mut child = Child::spawn(&args.command, &allocation)?;
-    let mut lease = Lease {
-        stream: Some(stream),
-        grants: allocation.grants.clone(),
-        on_loss: args.on_loss,
-    };
+    let mut lease = Lease::new(allocation, stream);
     let code = loop {
         tokio::select! {
             // The end first: what is told about the lease of a command that has ended concerns nobody.
@@ -70,83 +63,23 @@ pub(crate) async fn run(
                     child.signal(received.signal);
                 }
             }
-            loss = lease.lost(output), if lease.is_held() => lease.give_up(&loss, &child, output),
+            why = lease.lost(output) => after_loss(&why, args.on_loss, &child, output),
         }
     };
-    // Before we end, so that whoever comes next, in a script say, finds the GPU free.
-    if lease.is_held() {
-        release(&allocation, client).await;
-    }
+    lease.give_back(client).await;
     Ok(ExitCode::from(code))
 }
 
-/// The lease while the command runs.
-struct Lease {
-    stream: Option<LeaseStream>,
-    /// What the command was started with.
-    grants: Vec<Grant>,
-    on_loss: OnLoss,
-}
-
-impl Lease {
-    fn is_held(&self) -> bool {
-        self.stream.is_some()
-    }
-
-    /// Tells what happens to the devices, until the lease is lost; then why.
-    async fn lost(&mut self, output: &Output) -> String {
-        let Self { stream, grants, .. } = self;
-        let Some(stream) = stream else {
-            return "it is lost already".to_owned();
-        };
-        loop {
-            match stream.next().await {
-                Ok(Some(LeaseNews::Revoked { reason, message })) => return format!("{reason}: {message}"),
-                Ok(Some(LeaseNews::Changed { allocation, message })) => {
-                    tell_change(grants, &allocation, &message, output)
-                }
-                Ok(Some(LeaseNews::Granted(_) | LeaseNews::Waiting(_))) => {}
-                Ok(None) => return "berthd stops".to_owned(),
-                Err(error) => return error.sentence(),
-            }
-        }
-    }
-
-    fn give_up(&mut self, why: &str, child: &Child, output: &Output) {
-        self.stream = None;
-        let pid = child.pid();
-        let then = match self.on_loss {
-            OnLoss::Keep => format!("the command (pid {pid}) goes on, but others may get its GPUs"),
-            OnLoss::Terminate => format!("the command (pid {pid}) gets SIGTERM"),
-        };
-        output.note(&format!("the lease is lost ({why}); {then}"));
-        if self.on_loss == OnLoss::Terminate {
-            child.signal(Signal::SIGTERM);
-        }
-    }
-}
-
-fn tell_change(started_on: &[Grant], allocation: &Allocation, message: &str, output: &Output) {
-    if allocation.grants != started_on {
-        let (now, then) = (gpu_list(&allocation.grants), gpu_list(started_on));
-        output.note(&format!(
-            "the lease is on {now} from now on; the command was started on {then}"
-        ));
-    }
-    output.note(if message.is_empty() {
-        "the GPUs of the lease are well"
-    } else {
-        message
-    });
-}
-
-async fn release(allocation: &Allocation, client: &Client) {
-    let Some(Holder::LeaseId(id)) = &allocation.holder else {
-        return;
+fn after_loss(why: &str, on_loss: OnLoss, child: &Child, output: &Output) {
+    let pid = child.pid();
+    let then = match on_loss {
+        OnLoss::Keep => format!("the command (pid {pid}) goes on, but others may get its GPUs"),
+        OnLoss::Terminate => format!("the command (pid {pid}) gets SIGTERM"),
     };
-    let Ok(id) = id.parse::<LeaseId>() else { return };
-    // The end of the stream releases it just as well, a moment later.
-    let _released = client.with_timeout(RELEASE_DEADLINE).release_lease(id).await;
+    output.note(&format!("the lease is lost ({why}); {then}"));
+    if on_loss == OnLoss::Terminate {
+        child.signal(Signal::SIGTERM);
+    }
 }
 
 /// User and program. Not the arguments: whoever may read the node's book would read a secret among them.

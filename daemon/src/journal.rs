@@ -15,7 +15,7 @@ mod flush;
 mod line;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

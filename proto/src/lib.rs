@@ -6,8 +6,19 @@
 
 /// `berth.node.v1`: the node daemon.
 pub mod node {
-    #[allow(clippy::all, clippy::pedantic, rustdoc::all, reason = "generated code")]
-    #[allow(missing_debug_implementations, unreachable_pub, unused_qualifications, reason = "generated code")]
+    #[allow(
+        clippy::all,
+        clippy::pedantic,
+        clippy::allow_attributes_without_reason,
+        rustdoc::all,
+        reason = "generated code"
+    )]
+    #[allow(
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated code"
+    )]
     pub mod v1 {
         tonic::include_proto!("berth.node.v1");
     }
@@ -15,8 +26,19 @@ pub mod node {
 
 /// The kubelet's PodResources endpoint, version 1.
 pub mod podresources {
-    #[allow(clippy::all, clippy::pedantic, rustdoc::all, reason = "generated code")]
-    #[allow(missing_debug_implementations, unreachable_pub, unused_qualifications, reason = "generated code")]
+    #[allow(
+        clippy::all,
+        clippy::pedantic,
+        clippy::allow_attributes_without_reason,
+        rustdoc::all,
+        reason = "generated code"
+    )]
+    #[allow(
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated code"
+    )]
     pub mod v1 {
         tonic::include_proto!("v1");
     }

@@ -183,12 +183,11 @@ fn conditions_drift_driver_and_daemon_are_told() {
 fn a_drift_that_lasts_is_told_once() {
     let same = told(|look| look.node.drifts[0].message = "pid 4242 still runs".to_owned());
     assert_eq!(same, [""; 0]);
-    let more = told(|look| {
-        look.node.drifts.push(Drift {
-            reason: "OverCommitted".to_owned(),
-            ..Drift::default()
-        })
-    });
+    let over_committed = Drift {
+        reason: "OverCommitted".to_owned(),
+        ..Drift::default()
+    };
+    let more = told(|look| look.node.drifts.push(over_committed));
     assert_eq!(more, ["DriftBegan [] OverCommitted: "]);
 }
 

@@ -135,12 +135,15 @@ async fn a_refusal_keeps_the_daemons_reason_and_sentence() {
         (Code::AlreadyExists, "HolderHasOther", "pod u-1 already holds 2 GPU", 1),
         (Code::Unavailable, "NotReconciled", "the book is not yet reconciled", 4),
         (Code::Unavailable, "Draining", "the daemon is shutting down", 4),
+        // Its own reason is not told twice.
+        (Code::ResourceExhausted, "DeviceHeld", "DeviceHeld: 1 GPU asked", 1),
     ];
     let fake = Fake::start();
     for (grpc, reason, message, exit) in cases {
         fake.set_mood(Mood::Refuses(refusal(grpc, reason, message)));
         let ended = ask(&fake, &["reserve", "--pod", "ns/p", "--uid", "u"]).await;
         assert_eq!((code(&ended), ended.stdout.as_str()), (exit, ""), "{reason}");
+        let message = message.trim_start_matches("DeviceHeld: ");
         assert_eq!(ended.stderr, format!("berthctl: {reason}: {message}\n"));
     }
 }

@@ -71,6 +71,7 @@ pub enum Event {
 }
 
 /// The answer to an event.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// For Reserve and Acquire. `existing`: the holder had the same already.

@@ -21,9 +21,7 @@ use self::{drift::DriftBook, kubelet::Kubelet, time::Timer};
 pub use self::{invariants::Violation, journal::ReplayError};
 use crate::{
     Claim, ClaimState, Effect, Event, GpuProcess, Holder, LedgerConfig, OutOfBandUse, Record, Reply, RequestRefused,
-    Snapshot,
-    book::{Book, Entry},
-    outbox::Outbox,
+    Snapshot, book::Book, outbox::Outbox,
 };
 
 /// Why a claim was removed: the `reason` of [`Record::Removed`] and of [`Effect::Revoked`]. The names are a contract.
@@ -220,28 +218,7 @@ impl Ledger {
     /// Removes a claim for good and, where its holder did not ask for that, tells so.
     fn remove(&mut self, holder: &Holder, reason: &'static str, message: &str, out: &mut Outbox<'_>) {
         if let Some(entry) = self.book.remove(holder) {
-            self.forget(&entry, reason, message, out);
-        }
-    }
-
-    /// The rest of [`Ledger::remove`], for an entry that was taken out of the book already.
-    fn forget(&mut self, entry: &Entry, reason: &'static str, message: &str, out: &mut Outbox<'_>) {
-        out.change();
-        let holder = entry.claim.holder.clone();
-        if matches!(holder, Holder::Foreign(_)) {
-            return;
-        }
-        out.persist(Record::Removed {
-            holder: holder.clone(),
-            reason: reason.to_owned(),
-        });
-        if reason != removal::RELEASED {
-            out.notice(Effect::Revoked {
-                holder,
-                pod: entry.claim.pod.clone(),
-                reason,
-                message: message.to_owned(),
-            });
+            out.tell_removal(&entry.claim, reason, message);
         }
     }
 }

@@ -90,7 +90,7 @@ impl Tally {
 }
 
 impl Count {
-    fn is_contested(&self) -> bool {
+    fn is_contested(self) -> bool {
         self.firm > 1 || (self.firm == 1 && self.strangers > 0)
     }
 }
@@ -109,7 +109,7 @@ impl Held {
     /// Whether more is held than the device has, of any of its parts.
     pub(crate) fn exceeds(&self, device: &DeviceState) -> bool {
         let mixed = self.any_of_gpu() && !self.instances.is_empty();
-        mixed || self.exceeds_gpu(device) || self.instances.values().any(Count::is_contested)
+        mixed || self.exceeds_gpu(device) || self.instances.values().any(|count| count.is_contested())
     }
 
     /// Whether more is held than there is of the part that the grant is of. The whole GPU and an instance of it exclude each
@@ -117,7 +117,7 @@ impl Held {
     pub(crate) fn contests(&self, grant: &Grant, device: &DeviceState) -> bool {
         match &grant.size {
             GrantSize::Mig { instance, .. } => {
-                self.any_of_gpu() || self.instances.get(instance).is_some_and(Count::is_contested)
+                self.any_of_gpu() || self.instances.get(instance).is_some_and(|count| count.is_contested())
             }
             GrantSize::Whole | GrantSize::Share(_) => !self.instances.is_empty() || self.exceeds_gpu(device),
         }

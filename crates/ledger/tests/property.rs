@@ -24,7 +24,7 @@ mod world;
 
 #[cfg(test)]
 mod property {
-    use std::{cell::RefCell, collections::BTreeMap, env, path::PathBuf, str::FromStr};
+    use std::{cell::RefCell, collections::BTreeMap, env, fs, path::PathBuf, str::FromStr};
 
     use berth_ledger::LedgerConfig;
     use proptest::{
@@ -34,7 +34,7 @@ mod property {
 
     use crate::{
         actions::{Action, action},
-        log::{self, Step},
+        log::Step,
         shell::Shell,
         world::World,
     };
@@ -87,7 +87,12 @@ mod property {
         // The failure may be a panic: of it too everything up to then is wanted.
         drop(std::panic::catch_unwind(again));
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ledger-failure.jsonl");
-        log::write(&path, &steps.borrow());
+        let lines = steps
+            .borrow()
+            .iter()
+            .map(|step| serde_json::to_string(step).unwrap() + "\n")
+            .collect::<String>();
+        fs::write(&path, lines).unwrap();
         path
     }
 

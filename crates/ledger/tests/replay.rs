@@ -21,13 +21,18 @@ mod replay {
         path::{Path, PathBuf},
     };
 
-    use crate::{
-        log::{self, Step},
-        shell::Shell,
-    };
+    use crate::{log::Step, shell::Shell};
+
+    fn read(path: &Path) -> Vec<Step> {
+        let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let parse = |(number, line)| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{}:{}: {error}", path.display(), number + 1))
+        };
+        text.lines().enumerate().map(parse).collect()
+    }
 
     fn replay(path: &Path) {
-        let steps = log::read(path);
+        let steps = read(path);
         let Some((Step::Start(config), steps)) = steps.split_first() else {
             panic!("{}: a log begins with Start", path.display());
         };
@@ -50,7 +55,9 @@ mod replay {
             .collect();
         logs.sort();
         assert!(!logs.is_empty(), "the logs are gone");
-        logs.iter().for_each(|path| replay(path));
+        for path in &logs {
+            replay(path);
+        }
     }
 
     #[test]

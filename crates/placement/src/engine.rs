@@ -10,38 +10,38 @@
 //!                          └─► best node ─► fit::plan ─► Ranked
 //! ```
 
-use std::sync::Arc;
-
+mod assume;
 pub(crate) mod catalog;
 pub(crate) mod cell;
 mod config;
 mod explain;
 mod index;
 mod log;
-mod assume;
 mod nodes;
 mod rebuild;
 mod shapes;
-pub(crate) mod totals;
 #[cfg(test)]
 mod tests;
+pub(crate) mod totals;
 
-pub(crate) use nodes::Class;
-pub use rebuild::{RebuildJob, Tables};
-pub use explain::{NodeExplanation, Simulation};
-pub use config::{EngineConfig, MixConfig, ParsePolicyError, PolicyName, Ties, Weights};
+use std::sync::Arc;
 
+use smallvec::SmallVec;
+
+pub(crate) use self::nodes::Class;
+pub use self::{
+    config::{EngineConfig, MixConfig, ParsePolicyError, PolicyName, Ties, Weights},
+    explain::{NodeExplanation, Simulation},
+    rebuild::{RebuildJob, Tables},
+};
 use self::{
     index::{Index, UNFIT, same},
     nodes::Nodes,
     rebuild::Schedule,
-    shapes::{ShapeId, Shapes},
+    shapes::{Entry, ShapeId, Shapes},
 };
-use smallvec::SmallVec;
-
 use crate::{
-    NodeName, NodeState, Plan, Reason, Refusal, Shape,
-    fit,
+    NodeName, NodeState, Plan, Reason, Refusal, Shape, fit,
     mix::Mix,
     policy::{Scale, Score, Scorer},
 };
@@ -142,7 +142,7 @@ impl Engine {
         self.nodes.slot(name.as_str()).and_then(|slot| self.nodes.state(slot))
     }
 
-    /// In the order in which they were first seen.
+    /// Nodes that were bought alike follow each other.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeState> {
         self.nodes.states()
     }
@@ -242,7 +242,19 @@ impl Engine {
         self.look_at_prices();
         let id = self.shapes.id(shape, self.nodes.catalog_mut(), self.config.cached_shapes);
         self.sync(id);
+        self.catch_up();
         id
+    }
+
+    /// One shape at a time, in turn, that was not asked for in a long while: so that no decision pays for all that
+    /// happened since.
+    fn catch_up(&mut self) {
+        let end = self.nodes.log().end();
+        let version = self.version;
+        let far = |entry: &Entry| entry.version == version && end - entry.synced > FAR;
+        if let Some(id) = self.shapes.next_turn().filter(|id| far(&self.shapes.entries()[*id as usize])) {
+            self.sync(id);
+        }
     }
 
     fn sync(&mut self, id: ShapeId) {
@@ -359,6 +371,9 @@ impl Engine {
         }
     }
 }
+
+/// Changes after which a shape is brought up to date although nobody asks for it.
+const FAR: u64 = 2048;
 
 /// A candidate that takes the shape.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ mod completion;
 mod prices;
 mod sliver;
 
-pub(crate) use self::prices::{Prices, Supply};
+pub(crate) use self::prices::{Pressure, Prices, Supply};
 use crate::{
     GpuShape, MilliGpu, ShareSize, Shape,
     engine::{

@@ -1,6 +1,6 @@
 //! Logs and traces of the process. Logs go to stderr, always; traces only where `--otlp-endpoint` says.
 //!
-//! [`otlp`] and [`trace_context`] are the only files that know OpenTelemetry.
+//! `otlp` and [`trace_context`] are the only files that know OpenTelemetry.
 
 use std::error::Error;
 use std::fmt;

@@ -2,7 +2,11 @@
 //!
 //! Nothing here sleeps for luck: every wait is for a condition, with a deadline, and tells what it last saw.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, clippy::panic, reason = "in a test's helper a panic is how the test fails")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test's helper a panic is how the test fails"
+)]
 
 pub mod certs;
 pub mod http;

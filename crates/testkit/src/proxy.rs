@@ -1,10 +1,6 @@
 //! A TCP proxy between two parts that delays, cuts and swallows: a bad network on loopback.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -45,7 +41,11 @@ impl Proxy {
         let address = listener.local_addr()?;
         let weather = Arc::new(watch::Sender::new(Weather::Fine));
         let accepting = spawn(accept(listener, target, Arc::clone(&weather)));
-        Ok(Self { address, weather, accepting })
+        Ok(Self {
+            address,
+            weather,
+            accepting,
+        })
     }
 
     /// Where clients connect.
@@ -73,7 +73,9 @@ async fn accept(listener: TcpListener, target: SocketAddr, weather: Arc<watch::S
         }
         let weather = weather.subscribe();
         spawn(async move {
-            let Ok(server) = TcpStream::connect(target).await else { return };
+            let Ok(server) = TcpStream::connect(target).await else {
+                return;
+            };
             let (client_read, client_write) = client.into_split();
             let (server_read, server_write) = server.into_split();
             tokio::select! {
@@ -102,7 +104,10 @@ async fn pump(
             sleep(delay).await;
         }
         // What came in while it swallows is held back, not lost: TCP loses nothing either.
-        let passes = weather.wait_for(|weather| *weather != Weather::Swallow).await.map(|weather| *weather);
+        let passes = weather
+            .wait_for(|weather| *weather != Weather::Swallow)
+            .await
+            .map(|weather| *weather);
         if matches!(passes, Err(_) | Ok(Weather::Cut)) || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
@@ -158,7 +163,13 @@ mod tests {
         proxy.set(Weather::Swallow);
         assert!(timeout(Duration::from_millis(100), ping(&mut stream)).await.is_err());
         proxy.set(Weather::Fine);
-        assert_eq!(timeout(Duration::from_secs(5), stream.read_u8()).await.unwrap().unwrap(), b'x');
+        assert_eq!(
+            timeout(Duration::from_secs(5), stream.read_u8())
+                .await
+                .unwrap()
+                .unwrap(),
+            b'x'
+        );
     }
 
     #[tokio::test]
@@ -166,11 +177,27 @@ mod tests {
         let (proxy, mut stream) = echo().await;
         assert_eq!(ping(&mut stream).await.unwrap(), b'x');
         proxy.set(Weather::Cut);
-        assert!(timeout(Duration::from_secs(5), ping(&mut stream)).await.unwrap().is_err());
+        assert!(
+            timeout(Duration::from_secs(5), ping(&mut stream))
+                .await
+                .unwrap()
+                .is_err()
+        );
         let mut second = TcpStream::connect(proxy.address()).await.unwrap();
-        assert!(timeout(Duration::from_secs(5), ping(&mut second)).await.unwrap().is_err());
+        assert!(
+            timeout(Duration::from_secs(5), ping(&mut second))
+                .await
+                .unwrap()
+                .is_err()
+        );
         proxy.set(Weather::Fine);
         let mut third = TcpStream::connect(proxy.address()).await.unwrap();
-        assert_eq!(timeout(Duration::from_secs(5), ping(&mut third)).await.unwrap().unwrap(), b'x');
+        assert_eq!(
+            timeout(Duration::from_secs(5), ping(&mut third))
+                .await
+                .unwrap()
+                .unwrap(),
+            b'x'
+        );
     }
 }

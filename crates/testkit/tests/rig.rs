@@ -19,13 +19,19 @@ use serde_json::json;
 /// Runs an async body inside namespaces of its own.
 fn in_rig(test: &str, body: impl AsyncFnOnce()) {
     inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(body());
     });
 }
 
 fn small() -> RigConfig {
-    RigConfig { nodes: 2, ..RigConfig::default() }
+    RigConfig {
+        nodes: 2,
+        ..RigConfig::default()
+    }
 }
 
 fn gpu_pod(name: &str, scheduler: &str, gpus: u32) -> Pod {
@@ -40,7 +46,11 @@ fn gpu_pod(name: &str, scheduler: &str, gpus: u32) -> Pod {
 async fn runs_on(pods: &Api<Pod>, name: &str) -> anyhow::Result<String> {
     eventually(Duration::from_secs(30), async || {
         let pod = pods.get(name).await?;
-        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.clone())
+            .unwrap_or_default();
         ensure!(phase == "Running", "{name} is {phase}");
         pod.spec.and_then(|spec| spec.node_name).context("running nowhere")
     })
@@ -52,7 +62,9 @@ fn rig_a_pod_is_bound_by_the_real_kube_scheduler_and_runs() {
     in_rig("rig_a_pod_is_bound_by_the_real_kube_scheduler_and_runs", async || {
         let rig = Rig::up(small()).await.unwrap();
         let pods: Api<Pod> = Api::default_namespaced(rig.client());
-        pods.create(&PostParams::default(), &gpu_pod("p", "default-scheduler", 8)).await.unwrap();
+        pods.create(&PostParams::default(), &gpu_pod("p", "default-scheduler", 8))
+            .await
+            .unwrap();
         assert!(runs_on(&pods, "p").await.unwrap().starts_with("gpu-000"));
         let nodes: Api<Node> = Api::all(rig.client());
         let node = nodes.get("gpu-0000").await.unwrap();
@@ -63,33 +75,48 @@ fn rig_a_pod_is_bound_by_the_real_kube_scheduler_and_runs() {
 
 #[test]
 fn rig_parts_that_are_paused_or_killed_come_back_with_their_data() {
-    in_rig("rig_parts_that_are_paused_or_killed_come_back_with_their_data", async || {
-        let mut rig = Rig::up(small()).await.unwrap();
-        let pods: Api<Pod> = Api::default_namespaced(rig.client());
-        pods.create(&PostParams::default(), &gpu_pod("before", "default-scheduler", 1)).await.unwrap();
-        runs_on(&pods, "before").await.unwrap();
+    in_rig(
+        "rig_parts_that_are_paused_or_killed_come_back_with_their_data",
+        async || {
+            let mut rig = Rig::up(small()).await.unwrap();
+            let pods: Api<Pod> = Api::default_namespaced(rig.client());
+            pods.create(&PostParams::default(), &gpu_pod("before", "default-scheduler", 1))
+                .await
+                .unwrap();
+            runs_on(&pods, "before").await.unwrap();
 
-        rig.part("kube-apiserver").unwrap().pause();
-        assert!(matches!(rig.part("kube-apiserver").unwrap().state(), PartState::Paused { .. }));
-        let asked = tokio::time::timeout(Duration::from_millis(300), pods.get("before")).await;
-        assert!(asked.is_err(), "a paused API server answered");
-        rig.part("kube-apiserver").unwrap().resume();
+            rig.part("kube-apiserver").unwrap().pause();
+            assert!(matches!(
+                rig.part("kube-apiserver").unwrap().state(),
+                PartState::Paused { .. }
+            ));
+            let asked = tokio::time::timeout(Duration::from_millis(300), pods.get("before")).await;
+            assert!(asked.is_err(), "a paused API server answered");
+            rig.part("kube-apiserver").unwrap().resume();
 
-        rig.part("etcd").unwrap().restart().unwrap();
-        rig.part("kube-apiserver").unwrap().restart().unwrap();
-        rig.wait_ready().await.unwrap();
-        pods.get("before").await.unwrap();
-        pods.create(&PostParams::default(), &gpu_pod("after", "default-scheduler", 1)).await.unwrap();
-        runs_on(&pods, "after").await.unwrap();
-    });
+            rig.part("etcd").unwrap().restart().unwrap();
+            rig.part("kube-apiserver").unwrap().restart().unwrap();
+            rig.wait_ready().await.unwrap();
+            pods.get("before").await.unwrap();
+            pods.create(&PostParams::default(), &gpu_pod("after", "default-scheduler", 1))
+                .await
+                .unwrap();
+            runs_on(&pods, "after").await.unwrap();
+        },
+    );
 }
 
 #[test]
 fn rig_tells_which_part_died_with_its_last_lines() {
     in_rig("rig_tells_which_part_died_with_its_last_lines", async || {
-        let config = RigConfig { scheduler: Some(json!({"profiles": "not a list"})), ..small() };
+        let config = RigConfig {
+            scheduler: Some(json!({"profiles": "not a list"})),
+            ..small()
+        };
         let error = Rig::up(config).await.unwrap_err();
-        let RigError::Died { part, log, .. } = &error else { panic!("{error}") };
+        let RigError::Died { part, log, .. } = &error else {
+            panic!("{error}")
+        };
         assert_eq!(part, "kube-scheduler");
         assert!(log.contains("profiles"), "{log}");
     });
@@ -109,13 +136,22 @@ fn rig_on_a_full_disk_says_so() {
     in_rig("rig_on_a_full_disk_says_so", async || {
         // Our mount namespace: gone with us.
         let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir.path()).status();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(dir.path())
+            .status();
         assert!(mounted.unwrap().success());
         fs::write(dir.path().join("ballast"), vec![0; 60 * 1024]).unwrap();
-        let config = RigConfig { dir: Some(dir.path().join("rig")), ..small() };
+        let config = RigConfig {
+            dir: Some(dir.path().join("rig")),
+            ..small()
+        };
         let error = Rig::up(config).await.unwrap_err();
         let told = format!("{:#}", anyhow::Error::from(error));
-        assert!(told.contains("disk is full") || told.contains("no space left"), "{told}");
+        assert!(
+            told.contains("disk is full") || told.contains("no space left"),
+            "{told}"
+        );
     });
 }
 
@@ -125,7 +161,10 @@ fn rig_refuses_to_run_where_packets_could_leave() {
     if fs::read_to_string("/proc/self/net/route").unwrap().lines().count() < 2 {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let error = runtime.block_on(Rig::up(small())).unwrap_err();
     assert!(matches!(error, RigError::NotIsolated), "{error}");
 }
@@ -134,9 +173,16 @@ fn rig_refuses_to_run_where_packets_could_leave() {
 fn rig_ends_with_the_process_that_started_it_however_that_ends() {
     let dir = tempfile::tempdir().unwrap();
     let mut outer = namespace::enter(env!("CARGO_BIN_EXE_berth-rig"));
-    outer.arg("--dir").arg(dir.path()).args(["serve", "--nodes", "1"]).stdin(Stdio::null());
+    outer
+        .arg("--dir")
+        .arg(dir.path())
+        .args(["serve", "--nodes", "1"])
+        .stdin(Stdio::null());
     let mut child = outer.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let up = async || {
         ensure!(dir.path().join("state.json").exists(), "not up");
         Ok(())
@@ -157,8 +203,17 @@ fn rig_ends_with_the_process_that_started_it_however_that_ends() {
 fn rig_up_and_down_leave_no_process_mount_or_namespace() {
     let dir = tempfile::tempdir().unwrap();
     let rig = |args: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_berth-rig")).arg("--dir").arg(dir.path()).args(args).output().unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(env!("CARGO_BIN_EXE_berth-rig"))
+            .arg("--dir")
+            .arg(dir.path())
+            .args(args)
+            .output()
+            .unwrap();
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         (output.status.success(), text)
     };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
@@ -167,7 +222,10 @@ fn rig_up_and_down_leave_no_process_mount_or_namespace() {
     let (second, told) = rig(&["up"]);
     assert!(!second && told.contains("runs already"), "{told}");
     let (ok, status) = rig(&["status"]);
-    assert!(ok && status.contains("kube-apiserver") && status.contains("running"), "{status}");
+    assert!(
+        ok && status.contains("kube-apiserver") && status.contains("running"),
+        "{status}"
+    );
     let (ok, log) = rig(&["logs", "nothing"]);
     assert!(!ok && log.contains("kube-scheduler"), "{log}");
     let (ok, env) = rig(&["env"]);
@@ -189,7 +247,13 @@ fn processes_that_name(dir: &Path) -> usize {
     let dir = dir.display().to_string();
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
-        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+        })
         .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
         .filter(|line| String::from_utf8_lossy(line).contains(&dir))
         .count()

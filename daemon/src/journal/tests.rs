@@ -47,6 +47,35 @@ fn generations(numbers: impl IntoIterator<Item = u64>) -> Vec<Record> {
     numbers.into_iter().map(Record::Generation).collect()
 }
 
+/// What reading a journal of these bytes finds.
+pub(crate) struct Prefix {
+    pub(crate) records: Vec<Record>,
+    /// Bytes of the torn last line, if it is torn.
+    pub(crate) torn: Option<usize>,
+}
+
+/// Reads all of it, except where the last line is torn: then only that line, after the header, since nothing of what is
+/// before it can depend on it. That makes it cheap to read every prefix of a long journal.
+pub(crate) fn read_prefix(bytes: &[u8]) -> Prefix {
+    let newline = |byte: &u8| *byte == b'\n';
+    let mut records = Vec::new();
+    let torn_at = bytes.iter().rposition(newline).map_or(0, |at| at + 1);
+    let header = bytes.iter().position(newline).map_or(0, |at| at + 1);
+    let is_torn = torn_at < bytes.len();
+    let read = if is_torn { [&bytes[..header], &bytes[torn_at..]].concat() } else { bytes.to_vec() };
+    let found = scan::scan(&read[..], |more, damaged| {
+        assert!(!damaged, "a crash is no damage");
+        records.extend(more);
+    });
+    let found = found.unwrap();
+    assert_eq!(found.damaged, 0);
+    let torn = is_torn.then(|| usize::try_from(found.torn).unwrap());
+    if is_torn {
+        assert!(records.is_empty(), "half a line is no line");
+    }
+    Prefix { records, torn }
+}
+
 #[test]
 fn what_is_committed_is_read_back_in_order() {
     for sync in [SyncMode::Group, SyncMode::Always] {

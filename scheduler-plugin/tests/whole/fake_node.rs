@@ -137,7 +137,6 @@ impl FakeNode {
         }
     }
 
-    pub(crate) fn set_gen(&self) { let book = self.book.lock(); self.state.send_replace(book.node()); }
     pub(crate) fn set_ill(&self, index: u32) {
         let mut book = self.book.lock();
         book.ill.insert(index);

@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-mod bench_tmp;
 mod bind;
 mod fake_node;
 mod nodes;

@@ -8,7 +8,10 @@ use super::{AcknowledgeError, Acknowledged};
 use crate::{
     GpuError,
     backend::{Discovery, Refreshed},
-    health::{HealthConfig, HealthMachine, HealthMemory, Moment, Observation, xid},
+    health::{
+        HealthConfig, HealthMachine, HealthMemory, Moment, Observation,
+        xid::{self, XidClass},
+    },
     inventory::{DeviceFacts, DeviceReport, DriverFacts, DriverState, Inventory, Process, Sample, Unidentified},
 };
 
@@ -319,26 +322,24 @@ impl State {
     }
 
     fn xid(&mut self, now: Moment, device: Option<DeviceUuid>, code: u32) {
+        let Some(uuid) = device else {
+            // The sweep before this report shows who does not answer.
+            let silent = self.devices.iter().filter(|device| device.sample.is_none());
+            let silent: Vec<_> = silent.map(|device| device.facts.uuid.clone()).collect();
+            tracing::warn!(xid = code, gpus = ?silent, "an XID without a GPU; taken to be of those that do not answer");
+            for uuid in silent {
+                self.judge(&uuid, |machine| machine.xid(now, code));
+            }
+            return;
+        };
         let message = xid::describe(code);
-        // The sweep before a report without a device shows who does not answer.
-        let silent = |device: &&Device| device.sample.is_none();
-        let concerned: Vec<DeviceUuid> = device.map_or_else(
-            || {
-                self.devices
-                    .iter()
-                    .filter(silent)
-                    .map(|device| device.facts.uuid.clone())
-                    .collect()
-            },
-            |uuid| vec![uuid],
-        );
-        if concerned.is_empty() {
-            tracing::warn!(message, "an XID without a GPU, and every GPU answers");
-        }
-        for uuid in concerned {
+        // A program can send its kind by the thousand.
+        if xid::class(code) == XidClass::Application {
+            tracing::debug!(gpu = %uuid, message, "XID");
+        } else {
             tracing::warn!(gpu = %uuid, message, "XID");
-            self.judge(&uuid, |machine| machine.xid(now, code));
         }
+        self.judge(&uuid, |machine| machine.xid(now, code));
     }
 
     fn device(&mut self, uuid: &DeviceUuid) -> Option<&mut Device> {
@@ -401,3 +402,6 @@ impl Device {
 fn due(dated_unix_ms: Option<u64>, now: Moment) -> bool {
     dated_unix_ms.is_none_or(|dated| now.unix_ms.abs_diff(dated) >= REDATE_MS)
 }
+
+#[cfg(test)]
+mod tests;

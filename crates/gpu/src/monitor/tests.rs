@@ -427,7 +427,7 @@ struct Scripted {
 enum Act {
     /// Every call succeeds, and `discover` finds nothing.
     Work,
-    HangFor(Duration),
+    HangWhile(&'static AtomicBool),
     Panic,
     Refuse,
 }
@@ -436,7 +436,11 @@ impl GpuBackend for Scripted {
     fn with_session(&mut self, progress: &Progress, body: &mut dyn FnMut(&mut dyn GpuSession)) -> Result<(), GpuError> {
         match (self.act)(self.workers.load(Ordering::SeqCst)) {
             Act::Work => body(&mut Empty(progress.clone())),
-            Act::HangFor(time) => thread::sleep(time),
+            Act::HangWhile(flag) => {
+                while flag.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
             Act::Panic => panic!("as scripted"),
             Act::Refuse => {
                 return Err(GpuError::NoLibrary {
@@ -516,23 +520,25 @@ async fn driver_becomes(monitor: &MonitorHandle, holds: impl Fn(&DriverState) ->
 
 #[tokio::test]
 async fn hanging_threads_are_bounded_and_counted_out_when_they_come_back() {
-    // The first two hang, which is all that may; only when one has come back may a third try.
+    static HANGING: AtomicBool = AtomicBool::new(true);
+    // The first two hang, which is all that may; only when they have come back may a third try.
     let (monitor, workers) = scripted(|worker| {
         if worker <= 2 {
-            Act::HangFor(Duration::from_secs(3))
+            Act::HangWhile(&HANGING)
         } else {
             Act::Work
         }
     });
-    driver_becomes(&monitor, |driver| matches!(driver, DriverState::NotAnswering { .. })).await;
-    let two = async {
-        while workers.load(Ordering::SeqCst) < 2 {
+    let started = async |count| {
+        while workers.load(Ordering::SeqCst) < count {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, two).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(workers.load(Ordering::SeqCst), 2);
+    driver_becomes(&monitor, |driver| matches!(driver, DriverState::NotAnswering { .. })).await;
+    tokio::time::timeout(PATIENCE, started(2)).await.unwrap();
+    // Far longer than a third would need.
+    assert!(tokio::time::timeout(Duration::from_secs(2), started(3)).await.is_err());
+    HANGING.store(false, Ordering::SeqCst);
     driver_becomes(&monitor, |driver| matches!(driver, DriverState::Ready(_))).await;
     assert_eq!(workers.load(Ordering::SeqCst), 3);
 }

@@ -193,7 +193,7 @@ impl Ledger {
             pid: process.pid,
             used_memory_bytes: process.used_memory_bytes,
             pod_uid: process.pod_uid.clone(),
-            since_unix_ms: known.map_or(self.now(), |found| found.since_unix_ms),
+            since_unix_ms: known.map_or_else(|| self.now(), |found| found.since_unix_ms),
         }
     }
 

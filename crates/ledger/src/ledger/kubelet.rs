@@ -139,7 +139,7 @@ impl Ledger {
             _ if !left.is_empty() => self.put_foreign(name, &left, out),
             // Its name is shown, and for another: it is gone.
             Some(foreign) if entries.iter().any(|assignment| has_devices(&assignment)) => {
-                self.remove(foreign, removal::REPLACED, "", out)
+                self.remove(foreign, removal::REPLACED, "", out);
             }
             Some(foreign) if evidence == Evidence::Fresh => self.miss(foreign, out),
             _ => {}

@@ -33,7 +33,7 @@ impl Ledger {
                 Ok(plan) => self.move_to(entry, plan.grants, out),
                 Err(refusal) => {
                     let message = format!("its devices went to another pod and no others are free: {refusal}");
-                    self.forget(&entry, reason, &message, out);
+                    out.tell_removal(&entry.claim, reason, &message);
                 }
             }
         }

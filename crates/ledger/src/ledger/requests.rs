@@ -98,7 +98,7 @@ impl Ledger {
         let Some(entry) = self.book.remove(holder) else {
             return Reply::Released { was_held: false };
         };
-        self.forget(&entry, removal::RELEASED, "", out);
+        out.tell_removal(&entry.claim, removal::RELEASED, "");
         if entry.is_allocated() {
             self.match_assignments(Evidence::Old, out);
         }

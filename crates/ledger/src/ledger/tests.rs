@@ -11,8 +11,8 @@ mod time;
 use std::sync::Arc;
 
 use berth_placement::{
-    ComputeMode, DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, Health, MemoryBytes, MigSlot, MilliGpu, NodeName,
-    PodRef, Room, Shape,
+    ComputeMode, DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, Health, LeaseId, MemoryBytes, MigSlot, MilliGpu,
+    NodeName, PodRef, Room, Shape,
 };
 
 use super::{Ledger, removal};
@@ -58,6 +58,18 @@ impl Desk {
     }
 
     fn apply(&mut self, event: Event) -> Result<Reply, RequestRefused> {
+        let (reply, effects) = self.apply_checked(event);
+        for effect in effects {
+            match effect {
+                Effect::Persist(record) => self.journal.push(record),
+                Effect::Changed => {}
+                other => self.told.push(other),
+            }
+        }
+        reply
+    }
+
+    fn apply_checked(&mut self, event: Event) -> (Result<Reply, RequestRefused>, Vec<Effect>) {
         let before = self.ledger.snapshot();
         let mut effects = Vec::new();
         let reply = self.ledger.apply(self.now, event, &mut effects);
@@ -70,14 +82,7 @@ impl Desk {
             "Changed once, and only then: {effects:?}"
         );
         assert_eq!(after.generation(), before.generation() + changes as u64);
-        for effect in effects {
-            match effect {
-                Effect::Persist(record) => self.journal.push(record),
-                Effect::Changed => {}
-                other => self.told.push(other),
-            }
-        }
-        reply
+        (reply, effects)
     }
 
     fn devices(&mut self, devices: Vec<DeviceState>) {
@@ -107,7 +112,7 @@ impl Desk {
 
     fn acquire(&mut self, lease: &str, shape: &Shape) -> Result<Claim, RequestRefused> {
         let event = Event::Acquire {
-            lease: lease.parse().unwrap(),
+            lease: lease_id(lease),
             shape: shape.clone(),
             client: "alice".to_owned(),
         };
@@ -244,6 +249,14 @@ fn pod(name: &str, uid: &str) -> PodRef {
 
 fn holder(pod: &PodRef) -> Holder {
     Holder::Pod(pod.uid.clone())
+}
+
+fn lease_id(id: &str) -> LeaseId {
+    id.parse().unwrap()
+}
+
+fn lease_holder(id: &str) -> Holder {
+    Holder::Lease(lease_id(id))
 }
 
 fn whole(count: u32) -> Shape {

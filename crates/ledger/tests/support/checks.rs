@@ -106,7 +106,8 @@ impl Turn<'_> {
         check(self.after.cordons.keys().eq(&model.cordons), || {
             "cordons are not what was written".to_owned()
         })?;
-        check(self.after.generation() < model.generation_limit, || {
+        let told_anew = self.after.generation() > self.before.generation();
+        check(!told_anew || self.after.generation() < model.generation_limit, || {
             "a generation above the limit on disk".to_owned()
         })?;
         let mut drifts = model.drifts.clone();
@@ -114,6 +115,31 @@ impl Turn<'_> {
         check(*drifts == *self.after.drifts, || {
             format!("drifts {:?} were told as {drifts:?}", self.after.drifts)
         })
+    }
+
+    /// What is told as drift is still so.
+    fn check_drift(&self) -> Checked {
+        for drift in self.after.drifts.iter() {
+            let claim = drift.holder.as_ref().and_then(|holder| self.after.claim(holder));
+            let device = drift.device.as_ref();
+            let has_it = claim.is_some_and(|claim| claim.grants.iter().any(|grant| Some(&grant.device) == device));
+            let present = device.and_then(|uuid| self.after.node.device(uuid));
+            let so = match drift.reason {
+                DriftReason::AllocationWithoutKubelet => {
+                    claim.is_some_and(|claim| matches!(claim.state, ClaimState::Allocated { .. }))
+                }
+                DriftReason::ProcessWithoutAllocation => {
+                    self.after.out_of_band.iter().any(|found| Some(&found.device) == device)
+                }
+                DriftReason::DeviceMissing => has_it && present.is_none(),
+                DriftReason::AssignedUnusable => has_it,
+                DriftReason::OverCommitted => present.is_some_and(|device| {
+                    held(self.after, &device.uuid).any(|(_, grant)| !naive_fits(self.after, device, grant))
+                }),
+            };
+            check(so, || format!("no longer so: {drift:?}"))?;
+        }
+        Ok(())
     }
 
     /// Per device: no more than there is, and what is free is the rest.

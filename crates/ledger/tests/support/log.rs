@@ -1,6 +1,4 @@
-//! What was done to a ledger, step by step, as JSON lines: enough to do it again.
-
-use std::{fs, path::Path};
+//! What was done to a ledger, step by step: one JSON line each, enough to do it again.
 
 use berth_ledger::{Event, LedgerConfig};
 use serde::{Deserialize, Serialize};
@@ -22,17 +20,4 @@ pub(crate) enum Step {
     },
     /// The journal is rewritten from the book.
     Compact,
-}
-
-pub(crate) fn write(path: &Path, steps: &[Step]) {
-    let lines: Vec<_> = steps.iter().map(|step| serde_json::to_string(step).unwrap()).collect();
-    fs::write(path, lines.join("\n") + "\n").unwrap();
-}
-
-pub(crate) fn read(path: &Path) -> Vec<Step> {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let parse = |(number, line)| {
-        serde_json::from_str(line).unwrap_or_else(|error| panic!("{}:{}: {error}", path.display(), number + 1))
-    };
-    text.lines().enumerate().map(parse).collect()
 }

@@ -101,7 +101,9 @@ impl Model {
             told_generation,
             ..Self::default()
         };
-        journal.iter().for_each(|record| self.write(record));
+        for record in journal {
+            self.write(record);
+        }
     }
 }
 

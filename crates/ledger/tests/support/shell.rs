@@ -204,7 +204,7 @@ impl Shell {
                     match (&claim.state, had) {
                         (ClaimState::Allocated { .. }, _) => add("put Allocated".to_owned()),
                         (ClaimState::Reserved { .. }, Some(had)) if had.grants != claim.grants => {
-                            add("put planned anew".to_owned())
+                            add("put planned anew".to_owned());
                         }
                         _ => {}
                     }

@@ -86,12 +86,12 @@ impl World {
             | Action::ReleasePod(_)
             | Action::ReleaseLease(_)
             | Action::ReleaseNobody => self
-                .of_clients(action)
+                .of_clients(action, book)
                 .into_iter()
                 .map(|event| self.step(event))
                 .collect(),
             _ => self
-                .of_hardware(action)
+                .of_hardware(&action)
                 .into_iter()
                 .map(|event| self.step(event))
                 .collect(),
@@ -180,8 +180,8 @@ impl World {
         }
     }
 
-    fn of_hardware(&mut self, action: Action) -> Option<Event> {
-        match action {
+    fn of_hardware(&mut self, action: &Action) -> Option<Event> {
+        match *action {
             Action::Health { device, health } => self.device(device).health = health,
             Action::Mode {
                 device,
@@ -221,7 +221,7 @@ impl World {
                     pod_uid: pod.and_then(|pod| self.recent_pod(pod)).map(|(pod, _)| pod.uid.clone()),
                 };
                 // The driver tells some processes twice: as compute and as graphics.
-                let times = if self.next_pid % 5 == 0 { 2 } else { 1 };
+                let times = if self.next_pid.is_multiple_of(5) { 2 } else { 1 };
                 self.next_pid += 1;
                 self.processes.extend(vec![process; times]);
                 return Some(Event::Processes(self.processes.clone()));

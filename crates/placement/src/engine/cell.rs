@@ -206,10 +206,10 @@ fn usable(device: &DeviceState) -> bool {
         && device.compute_mode != ComputeMode::Prohibited
 }
 
-/// In thousandths, rounded down.
+/// In thousandths, rounded up: what belongs to a number of thousandths was rounded down to bytes.
 fn share_of(part: u64, total: u64) -> u16 {
     if total == 0 || part >= total {
         return 1000;
     }
-    u16::try_from(u128::from(part) * 1000 / u128::from(total)).unwrap_or(1000)
+    u16::try_from((u128::from(part) * 1000).div_ceil(u128::from(total))).unwrap_or(1000)
 }

@@ -57,8 +57,10 @@ pub struct Weights {
     pub sliver_churn: f64,
     /// Price of nodes that only few can use, per unit of scarcity.
     pub class_pressure: f64,
-    /// Price of breaking up blocks of free GPUs that multi-GPU pods need, per unit of scarcity.
+    /// Price of breaking up blocks of free GPUs that multi-GPU pods need, per unit of scarcity, while nobody leaves.
     pub block_pressure: f64,
+    /// The same where as many pods leave as come: what is broken up then stays so for long.
+    pub block_pressure_churn: f64,
     /// Exponent on the scarcity of blocks.
     pub block_exponent: f64,
 }
@@ -101,6 +103,7 @@ impl Default for Weights {
             sliver_churn: 0.02,
             class_pressure: 0.2,
             block_pressure: 0.1,
+            block_pressure_churn: 0.4,
             block_exponent: 1.0,
         }
     }

@@ -103,11 +103,6 @@ impl Index {
     pub(crate) fn fits(&self) -> impl Iterator<Item = (u32, f64)> + '_ {
         (0..).zip(self.scores.iter().copied()).filter(|(_, score)| *score > UNFIT)
     }
-
-    /// Heap bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.scores.capacity() * size_of::<f64>() + self.blocks.capacity() * size_of::<Best>()
-    }
 }
 
 impl Best {

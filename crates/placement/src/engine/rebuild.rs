@@ -16,7 +16,7 @@ use crate::{
     PolicyName, Shape,
     mix::Demand,
     policy::Scorer,
-    tables::{Extent, Prices, Supply, Values},
+    tables::{Extent, Pressure, Prices, Supply, Values},
 };
 
 /// Work to be done off the path of decisions. Pure: it may run on any thread.
@@ -126,6 +126,12 @@ impl Engine {
         self.reprice();
     }
 
+    /// The job that is out will never come back: another one may be made.
+    pub fn forget_rebuild(&mut self) {
+        self.schedule.running = false;
+        self.schedule.next_mix = self.mix.clock();
+    }
+
     /// Looks from time to time whether blocks of GPUs became scarcer or less scarce. That concerns few nodes: those that
     /// have such blocks.
     pub(super) fn look_at_prices(&mut self) {
@@ -136,8 +142,8 @@ impl Engine {
     }
 
     fn reprice(&mut self) {
-        let Scorer { prices, values, weights, .. } = &self.scorer;
-        let renewed = prices.renewed(self.nodes.catalog().kinds(), values, self.nodes.totals(), weights);
+        let Scorer { prices, values, .. } = &self.scorer;
+        let renewed = prices.renewed(self.nodes.catalog().kinds(), values, self.nodes.totals());
         if let Some(prices) = renewed {
             self.scorer.prices = Arc::new(prices);
             self.nodes.touch_blocks(&self.scorer);
@@ -151,7 +157,12 @@ impl RebuildJob {
         let mut scorer = self.scorer.clone();
         scorer.values = Arc::new(self.values());
         let supply = Arc::new(Supply::new(self.demand, &self.classes, &self.kinds, &self.totals));
-        let prices = Prices::new(supply, &self.kinds, &scorer.values, &self.totals, &scorer.weights);
+        let Weights { block_pressure, block_pressure_churn, block_exponent, .. } = scorer.weights;
+        let pressure = Pressure {
+            price: between(block_pressure, block_pressure_churn, self.churn),
+            exponent: block_exponent,
+        };
+        let prices = Prices::new(supply, &self.kinds, &scorer.values, &self.totals, pressure);
         scorer.prices = Arc::new(prices);
         let alike = Alike::new(&self.cells);
         let worth: Vec<f64> = alike.distinct.iter().map(|cell| scorer.worth(cell)).collect();
@@ -179,11 +190,15 @@ impl RebuildJob {
         let weights = Weights {
             // FGD counts a remainder by the share of pods that fit it, as it is.
             liquidity: if gradient { weights.liquidity } else { 1.0 },
-            sliver: weights.sliver + self.churn * (weights.sliver_churn - weights.sliver),
+            sliver: between(weights.sliver, weights.sliver_churn, self.churn),
             ..weights.clone()
         };
         Values::new(&self.demand, self.coverage, &self.kinds, &weights, extent)
     }
+}
+
+fn between(still: f64, churning: f64, churn: f64) -> f64 {
+    still + churn * (churning - still)
 }
 
 /// Nodes that are the same to a policy are reckoned once.

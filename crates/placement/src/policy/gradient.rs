@@ -205,3 +205,85 @@ pub(super) fn size(ask: &Ask, kind: Option<KindId>) -> f64 {
     let milli = kind.map_or(0, |kind| ask.need(kind).effective.min(1000));
     f64::from(milli * ask.count) / 1000.0 + 0.5 * f64::from(ask.cpu) / CPU_PER_GPU
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::{
+        Candidates, CpuMilli, Engine, EngineConfig, GpuShape, MilliGpu, MixConfig, NodeState, PolicyName, Room, Shape,
+        Weights, testing,
+    };
+
+    fn pod(cpu: u64, gpu: GpuShape) -> Shape {
+        Shape {
+            cpu: CpuMilli(cpu * 1000),
+            ..Shape::gpu(gpu)
+        }
+    }
+
+    fn share(milli: u32) -> GpuShape {
+        GpuShape::share(Some(MilliGpu::new(milli)), None, 1).unwrap()
+    }
+
+    /// FGD's F in GPUs, as the paper defines it: free GPUs of the node that a random pod cannot use.
+    fn fragmentation(node: &NodeState, mix: &[(Shape, f64)]) -> f64 {
+        let all: f64 = mix.iter().map(|(_, weight)| weight).sum();
+        let free = |least: u32| -> Vec<f64> {
+            let free = node.devices.iter().map(|device| device.free.milli.get());
+            free.filter(|milli| *milli >= least).map(|milli| f64::from(milli) / 1000.0).collect()
+        };
+        let total: f64 = free(0).iter().sum();
+        mix.iter()
+            .map(|(shape, weight)| {
+                let usable = match &shape.gpu {
+                    _ if node.cpu_free.unwrap() < shape.cpu => Vec::new(),
+                    GpuShape::Whole { count } if free(1000).len() >= *count as usize => free(1000),
+                    GpuShape::Share { size, .. } => free(size.on(node.devices[0].memory).0.get()),
+                    _ => Vec::new(),
+                };
+                weight / all * (total - usable.iter().sum::<f64>())
+            })
+            .sum()
+    }
+
+    proptest! {
+        #[test]
+        fn the_fgd_score_is_the_gradient_of_the_papers_fragmentation(
+            free in prop::collection::vec(0_u32..=100, 1..5),
+            cores in 0_u64..40,
+            asked in 0_usize..6,
+        ) {
+            let mix = [
+                (pod(8, share(470)), 3.0),
+                (pod(4, share(200)), 2.0),
+                (pod(12, GpuShape::whole(1).unwrap()), 4.0),
+                (pod(24, GpuShape::whole(2).unwrap()), 1.0),
+                (pod(10, GpuShape::None), 2.0),
+                (pod(2, share(810)), 0.5),
+            ];
+            let mut node = testing::node("a", u32::try_from(free.len()).unwrap());
+            node.cpu_free = Some(CpuMilli(cores * 1000));
+            for (device, hundredths) in node.devices.iter_mut().zip(&free) {
+                let milli = MilliGpu::new(hundredths * 10);
+                device.free = Room { milli, memory: milli.memory_of(device.memory) };
+            }
+            let mut engine = Engine::new(EngineConfig {
+                policy: PolicyName::Fgd,
+                weights: Weights { pack: 0.0, ..Weights::default() },
+                mix: MixConfig { known: mix.to_vec(), learn: false, coverage: 1.0, ..MixConfig::default() },
+                ..EngineConfig::default()
+            });
+            engine.upsert_node(node.clone());
+            engine.install(engine.clone().pending_rebuild().unwrap().run());
+            let shape = &mix[asked].0;
+            let Some(best) = engine.decide(shape, Candidates::All, 1).ranked.into_iter().next() else { return Ok(()) };
+            let mut after = node.clone();
+            prop_assert!(after.take(&best.plan));
+            after.cpu_free = Some(CpuMilli(node.cpu_free.unwrap().0 - shape.cpu.0));
+            let taken: f64 = best.plan.grants.iter().map(|grant| f64::from(grant.room(node.devices[0].memory).milli.get()) / 1000.0).sum();
+            let gradient = fragmentation(&node, &mix) - fragmentation(&after, &mix);
+            prop_assert!((best.score + taken - gradient).abs() < 1e-4, "{} {taken} {gradient}", best.score);
+        }
+    }
+}

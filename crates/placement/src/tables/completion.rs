@@ -137,3 +137,54 @@ fn exp(x: f32) -> f32 {
     }
     power
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(popularity: f64, cpu: u32, milli: u32) -> Typical {
+        Typical {
+            popularity,
+            cpu,
+            count: u32::from(milli > 0),
+            milli,
+            whole: milli == 1000,
+        }
+    }
+
+    const EXTENT: Extent = Extent {
+        cpu: 64_000,
+        gpus: 4,
+        completion: true,
+    };
+
+    #[test]
+    fn a_node_completes_to_no_more_than_it_has_and_more_is_never_worth_less() {
+        let completion = Completion::new(&[pod(0.5, 8_000, 1000), pod(0.3, 4_000, 470), pod(0.2, 6_000, 0)], 3.0, EXTENT);
+        for cpu in (0..=64_000).step_by(1_000) {
+            for tenth in 0..=40 {
+                let gpus = f64::from(tenth) / 10.0;
+                let value = completion.at(cpu, gpus);
+                assert!((0.0..=gpus + 1e-6).contains(&value), "{cpu} {gpus}: {value}");
+                assert!(completion.at(cpu + 8_000, gpus) + 0.35 >= value, "{cpu} {gpus}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn gpus_without_cpu_are_worth_nothing_and_pods_without_cpu_need_none() {
+        let completion = Completion::new(&[pod(1.0, 8_000, 1000)], 3.0, EXTENT);
+        assert!(completion.at(7_999, 4.0).abs() < 1e-9);
+        assert!((completion.at(16_000, 4.0) - 2.0).abs() < 1e-3, "{}", completion.at(16_000, 4.0));
+        let free = Completion::new(&[pod(1.0, 0, 1000)], 3.0, EXTENT);
+        assert!((free.at(0, 4.0) - 4.0).abs() < 1e-3, "{}", free.at(0, 4.0));
+    }
+
+    #[test]
+    fn the_cheap_exponential_is_close() {
+        for tenth in 0_u8..=60 {
+            let x = f32::from(tenth) / 10.0;
+            assert!((exp(x) / x.exp() - 1.0).abs() < 0.01, "{x}");
+        }
+    }
+}

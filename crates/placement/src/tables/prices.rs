@@ -6,7 +6,7 @@ use super::{MOST_GPUS, Values, block, cpu};
 use crate::{
     GpuShape, MemoryBytes, MilliGpu, Shape,
     engine::{
-        Class, Weights,
+        Class,
         catalog::{Kind, small},
         totals::Totals,
     },
@@ -40,6 +40,14 @@ pub(crate) struct Prices {
     /// [group][rank of CPU][whole GPUs]: what so many whole GPUs on one node are worth more, in GPUs.
     blocks: Vec<Vec<f32>>,
     scarcity: Scarcity,
+    pressure: Pressure,
+}
+
+/// How much scarcity of blocks counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Pressure {
+    pub(crate) price: f64,
+    pub(crate) exponent: f64,
 }
 
 /// Demand in GPUs of one shape, as a share of all.
@@ -118,7 +126,7 @@ fn ratio(demand: f64, free: f64, free_for_it: f64, most: f64) -> f64 {
 }
 
 impl Prices {
-    pub(crate) fn new(supply: Arc<Supply>, kinds: &[Kind], values: &Values, totals: &Totals, weights: &Weights) -> Self {
+    pub(crate) fn new(supply: Arc<Supply>, kinds: &[Kind], values: &Values, totals: &Totals, pressure: Pressure) -> Self {
         let scarcity = supply.scarcity(totals);
         let parts = parts(&supply.demand);
         let mut of_count = [0.0; MOST_GPUS + 1];
@@ -140,8 +148,8 @@ impl Prices {
                 };
                 let row = values.thresholds.partition_point(|threshold| *threshold < cpu(part.shape)) + 1;
                 if row <= values.thresholds.len() {
-                    let scarce = scarcity[count].powf(weights.block_exponent);
-                    table[row * columns + count] += part.share / of_count[count] * weights.block_pressure * scarce;
+                    let scarce = scarcity[count].powf(pressure.exponent);
+                    table[row * columns + count] += part.share / of_count[count] * pressure.price * scarce;
                 }
             }
             super::accumulate(&mut table, columns);
@@ -152,17 +160,18 @@ impl Prices {
             supply,
             blocks,
             scarcity,
+            pressure,
         }
     }
 
     /// New prices where some scarcity is no longer what these were made for.
-    pub(crate) fn renewed(&self, kinds: &[Kind], values: &Values, totals: &Totals, weights: &Weights) -> Option<Self> {
+    pub(crate) fn renewed(&self, kinds: &[Kind], values: &Values, totals: &Totals) -> Option<Self> {
         let now = self.supply.scarcity(totals);
         let far = |(new, old): (&f64, &f64)| (new - old).abs() > MOVED * old.abs().max(0.01);
         now.iter()
             .zip(&self.scarcity)
             .any(far)
-            .then(|| Self::new(self.supply.clone(), kinds, values, totals, weights))
+            .then(|| Self::new(self.supply.clone(), kinds, values, totals, self.pressure))
     }
 
     /// What so many whole GPUs on one node are worth more together, in GPUs.

@@ -45,7 +45,7 @@ enum Io {
 // === impl PeerInfo ===
 
 impl PeerInfo {
-    /// For tests of handlers; real ones come from [`Incoming`].
+    /// For tests of handlers; real ones come from [`Incoming`](super::Incoming).
     pub fn new(identity: ClientIdentity, remote: Option<SocketAddr>) -> Self {
         Self(Arc::new(Peer { identity, remote }))
     }

@@ -53,7 +53,7 @@ fn a_claim_covers_every_process_on_its_device() {
     desk.kubelet(vec![told("x", &[uuid(2)])]);
     desk.processes((0..3).map(|index| process(index, uuid(index))).collect());
     assert!(desk.ledger.snapshot().out_of_band.is_empty());
-    desk.release(Holder::Lease("l".parse().unwrap()));
+    desk.release(lease_holder("l"));
     assert!(
         is_out_of_band(&desk, 0),
         "without its holder the process is a stranger's"

@@ -34,7 +34,7 @@ fn of_several_shares_only_the_newest_make_way_and_only_as_many_as_must() {
     }
     let guest = pod("guest", "g");
     desk.acquire("l", &share(1000 - 10)).unwrap();
-    desk.release(Holder::Lease("l".parse().unwrap()));
+    desk.release(lease_holder("l"));
     let mut wish = reserve(&guest, &share(300));
     if let Event::Reserve { preferred, .. } = &mut wish {
         preferred.push(uuid(1));

@@ -191,6 +191,6 @@ fn a_lease_is_not_confirmed_and_does_not_lapse() {
     desk.kubelet(vec![told("l", &[])]);
     desk.tick_after(86_400_000);
     desk.kubelet(vec![]);
-    assert_eq!(desk.claim(&Holder::Lease("l".parse().unwrap())), Some(lease.clone()));
+    assert_eq!(desk.claim(&lease_holder("l")), Some(lease.clone()));
     assert_eq!(desk.acquire("l", &share(500)).unwrap(), lease, "idempotent by its id");
 }

@@ -1,0 +1,19 @@
+//! berthd as it is in production: a process with files, sockets and signals. One test binary, so that it is linked once.
+
+#[path = "it/support.rs"]
+mod support;
+
+#[path = "it/faults.rs"]
+mod faults;
+#[path = "it/kubelet.rs"]
+mod kubelet;
+#[path = "it/leases.rs"]
+mod leases;
+#[path = "it/restart.rs"]
+mod restart;
+#[path = "it/rpc.rs"]
+mod rpc;
+#[path = "it/start.rs"]
+mod start;
+#[path = "it/tls.rs"]
+mod tls;
