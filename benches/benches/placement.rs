@@ -1,4 +1,5 @@
 //! The placement engine in clusters of several sizes that are in use.
+#![expect(clippy::expect_used, reason = "the fixtures are made here and are valid")]
 
 use std::hint::black_box;
 

@@ -81,8 +81,8 @@ pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, load: f64) -
     loop {
         next += -(1.0 - random.unit()).ln() / rate;
         let until = next.min(end);
-        while let Some(gone) = running.peek().filter(|Reverse(gone)| gone.until <= until).is_some().then(|| running.pop()).flatten() {
-            let Reverse(gone) = gone;
+        while running.peek().is_some_and(|Reverse(gone)| gone.until <= until) {
+            let Some(Reverse(gone)) = running.pop() else { break };
             area += held * overlap(clock, gone.until);
             clock = gone.until;
             held -= gpus(gone.pod);

@@ -118,7 +118,7 @@ mod tests {
         };
         let svg = svg("title", "x", "y", &[curve]);
         assert!(svg.contains("a &lt; b") && svg.contains("stroke-dasharray"), "{svg}");
-        assert!(svg.contains(r#"points="60.0,440.0 740.0,90.4""#), "{svg}");
+        assert!(svg.contains(r#"points="60.0,440.0 740.0,89.6""#), "{svg}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! Replays of a small made-up trace, of broken files, and of the real traces where they are at hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use std::{
     fs,

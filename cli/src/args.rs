@@ -238,7 +238,7 @@ pub(crate) struct AckArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// Wait so long for room, instead of being refused at once
+    /// Wait so long for room, and for a daemon that is not ready, instead of giving up at once
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     pub(crate) wait: Option<Duration>,
 

@@ -15,7 +15,7 @@ mod text;
 
 use std::io::{self, IsTerminal as _, Write};
 
-use berth_runtime::SharedClock;
+use berth_runtime::{Clock, SharedClock};
 use serde::Serialize;
 use serde_json::json;
 
@@ -66,14 +66,15 @@ impl Output {
         Self { format, colours, clock }
     }
 
-    pub(crate) fn now_unix_ms(&self) -> u64 {
-        self.clock.now_unix_ms()
+    /// The clock of the times that are printed.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// A result: a page, or one JSON document.
     pub(crate) fn show(&self, report: &impl Report) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Table => page(report, self.colours, self.now_unix_ms()),
+            Format::Table => page(report, self.colours, self.clock.now_unix_ms()),
             Format::Json => json_text(serde_json::to_string_pretty(report))?,
         };
         print(&text)
@@ -82,7 +83,7 @@ impl Output {
     /// One of many results: a line, or one line of JSON.
     pub(crate) fn show_line(&self, report: &impl Report) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Table => page(report, self.colours, self.now_unix_ms()),
+            Format::Table => page(report, self.colours, self.clock.now_unix_ms()),
             Format::Json => json_text(serde_json::to_string(report))?,
         };
         print(&text)

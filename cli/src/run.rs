@@ -15,14 +15,13 @@ mod lease;
 use std::{ffi::OsStr, path::Path, process::ExitCode};
 
 use child::Child;
-use lease::Lease;
 use nix::sys::signal::Signal;
 
 use crate::{
     args::{OnLoss, RunArgs},
     client::Client,
     error::CliError,
-    output::{Output, gpu_list},
+    output::Output,
     signals::Signals,
 };
 
@@ -37,20 +36,11 @@ pub(crate) async fn run(
     signals: &Signals,
 ) -> Result<ExitCode, CliError> {
     let shape = args.shape.shape()?;
-    let mut last_told = None;
-    let waiting = |message: &str| {
-        if last_told.as_deref() != Some(message) {
-            output.note(&format!("waiting for {shape}: {message}"));
-            last_told = Some(message.to_owned());
-        }
-    };
-    let lease = client.lease(&shape, label(args), args.wait.unwrap_or_default(), waiting);
-    let (allocation, stream) = signals.or(lease).await??;
-    if last_told.is_some() {
-        output.note(&format!("got {}", gpu_list(&allocation.grants)));
-    }
-    let mut child = Child::spawn(&args.command, &allocation)?;
-    let mut lease = Lease::new(allocation, stream);
+    let wait = args.wait.unwrap_or_default();
+    let mut lease = signals
+        .or(lease::acquire(&shape, &label(args), wait, client, output))
+        .await??;
+    let mut child = Child::spawn(&args.command, lease.allocation())?;
     let code = loop {
         tokio::select! {
             // The end first: what is told about the lease of a command that has ended concerns nobody.

@@ -101,7 +101,10 @@ struct Phases {
 /// Call it inside the tokio runtime.
 pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
     let clock = SharedClock::clone(&process.clock);
-    let tls = config.tls.clone().map(|files| ServerTls::new(files, SharedClock::clone(&clock)));
+    let tls = config
+        .tls
+        .clone()
+        .map(|files| ServerTls::new(files, SharedClock::clone(&clock)));
     if let Some(tls) = &tls {
         check_tls(&tls.status().borrow())?;
     }
@@ -121,7 +124,10 @@ pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
 
     let store = HealthStore::new(&config.state_dir);
     let monitor = Arc::new(start_monitor(&config, &clock, &store).map_err(StartError::Thread)?);
-    let phases = Phases { refuse: CancellationToken::new(), end_streams: CancellationToken::new() };
+    let phases = Phases {
+        refuse: CancellationToken::new(),
+        end_streams: CancellationToken::new(),
+    };
     let routes = grpc::routes(grpc::Parts {
         book: book.clone(),
         monitor: Arc::clone(&monitor),
@@ -193,7 +199,10 @@ fn restore_book(
         write_latency: metrics.journal_write.clone(),
         sync_latency: metrics.journal_sync.clone(),
     };
-    let ledger = LedgerConfig { default_ttl_ms: config.default_ttl_ms, ..LedgerConfig::default() };
+    let ledger = LedgerConfig {
+        default_ttl_ms: config.default_ttl_ms,
+        ..LedgerConfig::default()
+    };
     let options = ActorOptions {
         clock: SharedClock::clone(clock),
         metrics: metrics.clone(),
@@ -208,7 +217,10 @@ fn start_monitor(config: &Config, clock: &SharedClock, store: &HealthStore) -> i
         unix_ms: Arc::new(move || wall.now_unix_ms()),
         monotonic: Arc::new(move || steady.monotonic()),
     };
-    let monitor = MonitorConfig { boot_id: boot_id(), ..MonitorConfig::default() };
+    let monitor = MonitorConfig {
+        boot_id: boot_id(),
+        ..MonitorConfig::default()
+    };
     match &config.devices {
         DeviceSource::Simulated { profile, control } => {
             if PathBuf::from("/proc/driver/nvidia/version").exists() {
@@ -219,7 +231,9 @@ fn start_monitor(config: &Config, clock: &SharedClock, store: &HealthStore) -> i
                 Some(file) => SimBackend::with_control_file(profile, &config.node, file.clone()),
                 None => SimBackend::new(profile, &config.node),
             };
-            Monitor::spawn(monitor, clock, store.load(), move || Box::new(backend.clone()) as Box<dyn GpuBackend>)
+            Monitor::spawn(monitor, clock, store.load(), move || {
+                Box::new(backend.clone()) as Box<dyn GpuBackend>
+            })
         }
         DeviceSource::Nvml { library } => {
             let library = library.clone();
@@ -254,7 +268,9 @@ impl Bound {
             readiness,
             phases,
         } = self;
-        let Process { clock, shutdown, tasks, .. } = process;
+        let Process {
+            clock, shutdown, tasks, ..
+        } = process;
 
         let mut drain = Drain::new(shutdown.clone(), clock, DRAIN_DEADLINE);
         drain.phase("readiness off", async move { readiness.shut_down() });
@@ -266,13 +282,28 @@ impl Bound {
         let serving = grpc::serve(routes, incoming, stop_accepting);
         let server = tasks.spawn("grpc", async move {
             if let Err(error) = serving.await {
-                error!(error = &error as &dyn std::error::Error, "the gRPC server ended by an error");
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "the gRPC server ended by an error"
+                );
             }
         });
         drain.phase("finish calls", async move { drop(server.await) });
 
         let stop_workers = drain.token("stop workers");
-        spawn_workers(&tasks, &stop_workers, Workers { config, tls, book: &book, metrics, addresses: &addresses, monitor: &monitor, store });
+        spawn_workers(
+            &tasks,
+            &stop_workers,
+            Workers {
+                config,
+                tls,
+                book: &book,
+                metrics,
+                addresses: &addresses,
+                monitor: &monitor,
+                store,
+            },
+        );
         drain.phase("stop the monitor", async move {
             monitor.stop();
             monitor.stopped().await;
@@ -291,7 +322,9 @@ impl Bound {
 
 impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bound").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("Bound")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
@@ -306,7 +339,15 @@ struct Workers<'a> {
 }
 
 fn spawn_workers(tasks: &Tasks, stop: &CancellationToken, workers: Workers<'_>) {
-    let Workers { config, tls, book, metrics, addresses, monitor, store } = workers;
+    let Workers {
+        config,
+        tls,
+        book,
+        metrics,
+        addresses,
+        monitor,
+        store,
+    } = workers;
     let text = |address: &Option<String>| address.clone().unwrap_or_default();
     let feed = Feed {
         inventory: monitor.inventory.clone(),
@@ -344,7 +385,9 @@ fn spawn_book(tasks: &Tasks, actor: Actor, close: CancellationToken) -> io::Resu
 async fn follow_tls(tls: Option<ServerTls>, book: Book, stop: CancellationToken) {
     const KIND: ConditionType = ConditionType::TlsReady;
     let Some(tls) = tls else {
-        return book.note(KIND.holds("TlsOff", "TCP is served on loopback only, without TLS")).await;
+        return book
+            .note(KIND.holds("TlsOff", "TCP is served on loopback only, without TLS"))
+            .await;
     };
     let mut status = tls.status();
     loop {
@@ -360,9 +403,10 @@ fn tls_finding(status: &TlsStatus) -> Finding {
     const KIND: ConditionType = ConditionType::TlsReady;
     match &status.problem {
         None => KIND.holds("CertificateInUse", "the certificate on disk is in use"),
-        Some(TlsProblem { reason, message }) => {
-            KIND.fails(reason, format!("{message}; the certificate that was good last stays in use"))
-        }
+        Some(TlsProblem { reason, message }) => KIND.fails(
+            reason,
+            format!("{message}; the certificate that was good last stays in use"),
+        ),
     }
 }
 

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(args.admin.admin.to_string(), "127.0.0.1:9441");
         assert_eq!(args.socket.to_str(), Some("/run/berth/berthd.sock"));
         assert_eq!(args.state_dir.to_str(), Some("/var/lib/berth"));
-        assert_eq!(args.default_ttl.0, Duration::from_secs(300));
+        assert_eq!(args.default_ttl.0, Duration::from_mins(5));
         assert_eq!(args.journal_sync, SyncMode::Group);
     }
 
@@ -149,9 +149,17 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_write_them() {
-        assert_eq!("1h".parse(), Ok(HumanDuration(Duration::from_secs(3600))));
+        assert_eq!("1h".parse(), Ok(HumanDuration(Duration::from_hours(1))));
         assert_eq!("250ms".parse(), Ok(HumanDuration(Duration::from_millis(250))));
-        for bad in ["", "5", "m", "-1s", "1.5h", "99999999999999999999h", "9999999999999999h"] {
+        for bad in [
+            "",
+            "5",
+            "m",
+            "-1s",
+            "1.5h",
+            "99999999999999999999h",
+            "9999999999999999h",
+        ] {
             assert!(bad.parse::<HumanDuration>().is_err(), "{bad}");
         }
     }

@@ -47,7 +47,7 @@ pub(crate) struct Views(watch::Receiver<Arc<NodeView>>);
 pub(crate) struct NodeView {
     pub(crate) book: Snapshot,
     pub(crate) inventory: Arc<Inventory>,
-    pub(crate) conditions: Conditions,
+    pub(crate) conditions: Arc<Conditions>,
 }
 
 /// Why the book did not do what it was asked. It is as it was before.
@@ -74,7 +74,10 @@ pub(crate) struct Answer {
 pub(crate) enum Acquired {
     Granted(Lease),
     /// No room. It is granted as soon as there is, in the order of asking among those that fit.
-    Waiting { refused: BookError, granted: oneshot::Receiver<Lease> },
+    Waiting {
+        refused: BookError,
+        granted: oneshot::Receiver<Lease>,
+    },
 }
 
 /// A lease that is held. Its holder must call [`Book::end_lease`].
@@ -95,14 +98,35 @@ pub(crate) struct Revocation {
 /// What goes through the queue.
 #[derive(Debug)]
 enum Command {
-    Request { event: Event, reply: oneshot::Sender<Result<Answer, BookError>> },
-    Acquire { event: Event, wait: bool, reply: oneshot::Sender<Result<Acquired, BookError>> },
-    EndLease { holder: Holder },
-    Explain { shape: Shape, reply: oneshot::Sender<(NodeVerdict, Arc<NodeView>)> },
-    Devices { inventory: Arc<Inventory>, processes: Vec<GpuProcess>, finding: Finding },
-    Kubelet { assigned: Option<Vec<Assignment>>, finding: Finding },
+    Request {
+        event: Event,
+        reply: oneshot::Sender<Result<Answer, BookError>>,
+    },
+    Acquire {
+        event: Event,
+        wait: bool,
+        reply: oneshot::Sender<Result<Acquired, BookError>>,
+    },
+    EndLease {
+        holder: Holder,
+    },
+    Explain {
+        shape: Shape,
+        reply: oneshot::Sender<(NodeVerdict, Arc<NodeView>)>,
+    },
+    Devices {
+        inventory: Arc<Inventory>,
+        processes: Vec<GpuProcess>,
+        finding: Finding,
+    },
+    Kubelet {
+        assigned: Option<Vec<Assignment>>,
+        finding: Finding,
+    },
     Note(Finding),
-    SyncFailed { detail: String },
+    SyncFailed {
+        detail: String,
+    },
 }
 
 // === impl Book ===
@@ -137,18 +161,39 @@ impl Book {
     }
 
     /// What the driver tells, whole.
-    pub(crate) async fn observe_devices(&self, inventory: Arc<Inventory>, processes: Vec<GpuProcess>, finding: Finding) {
-        self.send(Command::Devices { inventory, processes, finding }).await.ok();
+    pub(crate) async fn observe_devices(
+        &self,
+        inventory: Arc<Inventory>,
+        processes: Vec<GpuProcess>,
+        finding: Finding,
+    ) {
+        self.send(Command::Devices {
+            inventory,
+            processes,
+            finding,
+        })
+        .await
+        .ok();
     }
 
     /// What the kubelet assigned, whole.
     pub(crate) async fn observe_kubelet(&self, assigned: Vec<Assignment>, finding: Finding) {
-        self.send(Command::Kubelet { assigned: Some(assigned), finding }).await.ok();
+        self.send(Command::Kubelet {
+            assigned: Some(assigned),
+            finding,
+        })
+        .await
+        .ok();
     }
 
     /// There is no kubelet.
     pub(crate) async fn observe_no_kubelet(&self, finding: Finding) {
-        self.send(Command::Kubelet { assigned: None, finding }).await.ok();
+        self.send(Command::Kubelet {
+            assigned: None,
+            finding,
+        })
+        .await
+        .ok();
     }
 
     pub(crate) async fn note(&self, finding: Finding) {
@@ -202,4 +247,3 @@ impl BookError {
         }
     }
 }
-

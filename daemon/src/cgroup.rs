@@ -14,7 +14,9 @@ pub(crate) fn pod_of_process(proc_dir: &Path, pid: u32) -> Option<PodUid> {
 
 /// Of the text of `/proc/PID/cgroup`: `hierarchy:controllers:path` lines, one for version 2, several for version 1.
 fn pod_of_cgroups(text: &str) -> Option<PodUid> {
-    text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(pod_of_path)
+    text.lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .find_map(pod_of_path)
 }
 
 /// `/kubepods/burstable/podUID/…` (driver cgroupfs) or `/kubepods.slice/…/kubepods-burstable-podUID.slice/…` (driver
@@ -28,7 +30,10 @@ fn pod_of_path(path: &str) -> Option<PodUid> {
                 .then(|| slice.rsplit_once("-pod"))
                 .flatten()
                 .map(|(_, uid)| uid.replace('_', "-")),
-            None => group.strip_prefix("pod").filter(|_| below_kubepods).map(ToOwned::to_owned),
+            None => group
+                .strip_prefix("pod")
+                .filter(|_| below_kubepods)
+                .map(ToOwned::to_owned),
         };
         if let Some(uid) = uid.filter(|uid| is_uid(uid)) {
             return uid.parse().ok();
@@ -45,7 +50,13 @@ fn is_uid(text: &str) -> bool {
         32 => &[],
         _ => return false,
     };
-    text.bytes().enumerate().all(|(at, byte)| if dashes.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() })
+    text.bytes().enumerate().all(|(at, byte)| {
+        if dashes.contains(&at) {
+            byte == b'-'
+        } else {
+            byte.is_ascii_hexdigit()
+        }
+    })
 }
 
 #[cfg(test)]
@@ -65,9 +76,13 @@ mod tests {
             format!("0::/kubepods/burstable/pod{UID}/2c5f4c"),
             format!("0::/kubepods/pod{UID}/2c5f4c"),
             format!("0::/kubelet/kubepods/besteffort/pod{UID}/2c5f4c"),
-            format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{systemd}.slice/cri-containerd-2c.scope"),
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{systemd}.slice/cri-containerd-2c.scope"
+            ),
             format!("0::/kubepods.slice/kubepods-pod{systemd}.slice/crio-2c.scope/container"),
-            format!("0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{systemd}.slice/cri-containerd-2c.scope"),
+            format!(
+                "0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{systemd}.slice/cri-containerd-2c.scope"
+            ),
             format!("0::/../../kubepods-burstable-pod{systemd}.slice/cri-containerd-2c.scope"),
             format!("13:name=systemd:/\n12:devices:/kubepods/burstable/pod{UID}/2c5f4c\n1:cpu,cpuacct:/\n0::/"),
         ] {

@@ -40,14 +40,19 @@ pub(crate) struct Condition {
     pub(crate) last_transition_unix_ms: u64,
 }
 
-/// All conditions, in the order of [`ConditionType::ALL`].
+/// All conditions, in the order of [`ConditionType::ALL`], which is also that of the type's discriminants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Conditions(Vec<Condition>);
+pub(crate) struct Conditions([Condition; ConditionType::ALL.len()]);
 
 impl ConditionType {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::DriverReady, Self::LedgerReconciled, Self::KubeletReachable, Self::JournalHealthy, Self::TlsReady];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::DriverReady,
+        Self::LedgerReconciled,
+        Self::KubeletReachable,
+        Self::JournalHealthy,
+        Self::TlsReady,
+    ];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -61,53 +66,61 @@ impl ConditionType {
 
     /// It holds.
     pub(crate) fn holds(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
-        Finding { kind: self, status: true, reason, message: message.into() }
+        Finding {
+            kind: self,
+            status: true,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// It does not hold.
     pub(crate) fn fails(self, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Finding {
-        Finding { kind: self, status: false, reason, message: message.into() }
+        Finding {
+            kind: self,
+            status: false,
+            reason,
+            message: message.into(),
+        }
     }
 }
 
 impl Conditions {
     /// Nothing is known yet.
     pub(crate) fn starting(now_unix_ms: u64) -> Self {
-        let starting = |kind| Condition {
+        Self(ConditionType::ALL.map(|kind| Condition {
             kind,
             status: false,
             reason: "Starting",
             message: "not known yet".into(),
             last_transition_unix_ms: now_unix_ms,
-        };
-        Self(ConditionType::ALL.map(starting).into())
+        }))
     }
 
-    /// Takes over what was found. `true` where that is news. The time of the last transition moves with the status only.
-    pub(crate) fn note(&mut self, now_unix_ms: u64, finding: Finding) -> bool {
-        let Finding { kind, status, reason, message } = finding;
-        let Some(condition) = self.0.iter_mut().find(|condition| condition.kind == kind) else {
-            return false;
-        };
-        if condition.status == status && condition.reason == reason && condition.message == message {
-            return false;
-        }
-        if condition.status != status {
+    /// Takes over what was found. The time of the last transition moves with the status only.
+    pub(crate) fn note(&mut self, now_unix_ms: u64, finding: Finding) {
+        let condition = &mut self.0[finding.kind as usize];
+        if condition.status != finding.status {
             condition.last_transition_unix_ms = now_unix_ms;
         }
-        condition.status = status;
-        condition.reason = reason;
-        condition.message = message;
-        true
+        condition.status = finding.status;
+        condition.reason = finding.reason;
+        condition.message = finding.message;
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Condition> {
         self.0.iter()
     }
 
-    #[cfg(test)]
-    pub(crate) fn get(&self, kind: ConditionType) -> Option<&Condition> {
-        self.0.iter().find(|condition| condition.kind == kind)
+    pub(crate) fn get(&self, kind: ConditionType) -> &Condition {
+        &self.0[kind as usize]
+    }
+}
+
+impl Condition {
+    /// The same was found before.
+    pub(crate) fn is_finding(&self, finding: &Finding) -> bool {
+        self.status == finding.status && self.reason == finding.reason && self.message == finding.message
     }
 }
 
@@ -120,17 +133,23 @@ mod tests {
         let conditions = Conditions::starting(7);
         let kinds: Vec<_> = conditions.iter().map(|condition| condition.kind).collect();
         assert_eq!(kinds, ConditionType::ALL);
-        assert!(conditions.iter().all(|condition| !condition.status && condition.last_transition_unix_ms == 7));
+        assert!(
+            conditions
+                .iter()
+                .all(|condition| !condition.status && condition.last_transition_unix_ms == 7)
+        );
     }
 
     #[test]
     fn only_a_change_of_status_is_a_transition() {
         let mut conditions = Conditions::starting(1);
         let kubelet = ConditionType::KubeletReachable;
-        assert!(conditions.note(2, kubelet.fails("KubeletTimeout", "slow")));
-        assert!(!conditions.note(3, kubelet.fails("KubeletTimeout", "slow")), "the same again is no news");
-        assert_eq!(conditions.get(kubelet).unwrap().last_transition_unix_ms, 1);
-        assert!(conditions.note(4, kubelet.holds("Answering", "")));
-        assert_eq!(conditions.get(kubelet).unwrap().last_transition_unix_ms, 4);
+        let slow = kubelet.fails("KubeletTimeout", "slow");
+        assert!(!conditions.get(kubelet).is_finding(&slow));
+        conditions.note(2, slow.clone());
+        assert!(conditions.get(kubelet).is_finding(&slow), "the same again is no news");
+        assert_eq!(conditions.get(kubelet).last_transition_unix_ms, 1);
+        conditions.note(4, kubelet.holds("Answering", ""));
+        assert_eq!(conditions.get(kubelet).last_transition_unix_ms, 4);
     }
 }

@@ -84,9 +84,14 @@ impl Config {
         let devices = match args.simulate {
             Some(profile) => {
                 let profile = profile.parse().map_err(ConfigError::Simulate)?;
-                DeviceSource::Simulated { profile, control: args.simulate_control }
+                DeviceSource::Simulated {
+                    profile,
+                    control: args.simulate_control,
+                }
             }
-            None => DeviceSource::Nvml { library: args.nvml_library },
+            None => DeviceSource::Nvml {
+                library: args.nvml_library,
+            },
         };
         Ok(Self {
             node,
@@ -114,6 +119,7 @@ fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Resu
     serializer.collect_str(value)
 }
 
+#[expect(clippy::ref_option, reason = "the signature that serde asks for")]
 fn file_names<S: Serializer>(files: &Option<ServerTlsFiles>, serializer: S) -> Result<S::Ok, S::Error> {
     let names = files.as_ref().map(|files| (&files.cert, &files.key, &files.client_ca));
     names.serialize(serializer)
@@ -125,23 +131,39 @@ mod tests {
 
     use super::*;
 
-    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+    fn args(args: &[&str]) -> Args {
         let args = std::iter::once("berthd").chain(args.iter().copied()).map(Into::into);
-        Config::from_args(parse_args_from("BERTHD", args).unwrap())
+        parse_args_from("BERTHD", args).unwrap()
+    }
+
+    fn config(flags: &[&str]) -> Config {
+        Config::from_args(args(flags)).unwrap()
     }
 
     #[test]
     fn the_kubelet_is_waited_for_only_where_there_is_one() {
-        let kubelet = |args: &[&str]| config(args).unwrap().kubelet;
-        assert_eq!(kubelet(&["--node-name", "a"]), KubeletChoice::IfPresent(DEFAULT_KUBELET_SOCKET.into()));
-        assert_eq!(kubelet(&["--node-name", "a", "--kubelet-socket", "none"]), KubeletChoice::None);
-        assert_eq!(kubelet(&["--node-name", "a", "--kubelet-socket", "/k"]), KubeletChoice::At("/k".into()));
+        let kubelet = |args: &[&str]| config(args).kubelet;
+        assert_eq!(
+            kubelet(&["--node-name", "a"]),
+            KubeletChoice::IfPresent(DEFAULT_KUBELET_SOCKET.into())
+        );
+        assert_eq!(
+            kubelet(&["--node-name", "a", "--kubelet-socket", "none"]),
+            KubeletChoice::None
+        );
+        assert_eq!(
+            kubelet(&["--node-name", "a", "--kubelet-socket", "/k"]),
+            KubeletChoice::At("/k".into())
+        );
     }
 
     #[test]
     fn devices_are_simulated_only_when_asked_for() {
-        assert_eq!(config(&["--node-name", "a"]).unwrap().devices, DeviceSource::Nvml { library: None });
-        let simulated = config(&["--node-name", "a", "--simulate", "dgx-h100"]).unwrap().devices;
+        assert_eq!(
+            config(&["--node-name", "a"]).devices,
+            DeviceSource::Nvml { library: None }
+        );
+        let simulated = config(&["--node-name", "a", "--simulate", "dgx-h100"]).devices;
         let profile = "dgx-h100".parse().unwrap();
         assert_eq!(simulated, DeviceSource::Simulated { profile, control: None });
     }
@@ -154,13 +176,25 @@ mod tests {
         assert_eq!(host_name(&file).unwrap().as_str(), "gpu-box-7");
         fs::write(&file, "gpu_box\n").unwrap();
         assert!(host_name(&file).unwrap_err().to_string().contains("--node-name"));
-        assert!(matches!(config(&["--node-name", "UPPER"]), Err(ConfigError::NodeName(_))));
+        assert!(matches!(
+            Config::from_args(args(&["--node-name", "UPPER"])),
+            Err(ConfigError::NodeName(_))
+        ));
     }
 
     #[test]
     fn the_configuration_can_be_shown() {
-        let args = ["--node-name", "a", "--tls-cert", "c.pem", "--tls-key", "k.pem", "--allow", "uid:7"];
-        let shown = serde_json::to_string(&config(&args).unwrap()).unwrap();
+        let args = [
+            "--node-name",
+            "a",
+            "--tls-cert",
+            "c.pem",
+            "--tls-key",
+            "k.pem",
+            "--allow",
+            "uid:7",
+        ];
+        let shown = serde_json::to_string(&config(&args)).unwrap();
         assert!(shown.contains("k.pem") && shown.contains("uid:7"), "{shown}");
     }
 }

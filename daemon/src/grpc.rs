@@ -13,7 +13,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use berth_gpu::MonitorHandle;
 use berth_proto::node::v1::node_service_server::NodeServiceServer;
-use berth_runtime::{Readiness, Tasks, identity::IdentityRules, listen::Incoming, telemetry::trace_context::request_span};
+use berth_runtime::{
+    Readiness, Tasks, identity::IdentityRules, listen::Incoming, telemetry::trace_context::request_span,
+};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};

@@ -18,7 +18,9 @@ pub(crate) struct HealthStore {
 
 impl HealthStore {
     pub(crate) fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("health.json") }
+        Self {
+            path: state_dir.join("health.json"),
+        }
     }
 
     /// Nothing kept: a clean memory. Something unreadable: it is put aside, and told.
@@ -43,7 +45,10 @@ impl HealthStore {
         let path = self.path.clone();
         let saved = spawn_blocking(move || write(&path, &memory)).await;
         if let Ok(Err(error)) = saved {
-            warn!(error = &error as &dyn std::error::Error, "the health memory could not be kept");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "the health memory could not be kept"
+            );
         }
     }
 }

@@ -41,7 +41,9 @@ impl Feed {
                 if !std::mem::replace(&mut announced, true) {
                     self.announce(&inventory);
                 }
-                self.book.observe_devices(Arc::clone(&inventory), self.processes(&inventory), finding(&inventory)).await;
+                self.book
+                    .observe_devices(Arc::clone(&inventory), self.processes(&inventory), finding(&inventory))
+                    .await;
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -66,13 +68,19 @@ impl Feed {
                     Some(instance.gpu_instance) == process.gpu_instance
                         && Some(instance.compute_instance) == process.compute_instance
                 });
-                (facts.uuid.clone(), instance.map(|instance| instance.uuid.clone()), process)
+                (
+                    facts.uuid.clone(),
+                    instance.map(|instance| instance.uuid.clone()),
+                    process,
+                )
             })
         };
         let processes = inventory.devices.iter().flat_map(on);
         processes
             .map(|(device, mig_instance, process)| {
-                let pod = pods.entry(process.pid).or_insert_with(|| cgroup::pod_of_process(&self.proc_dir, process.pid));
+                let pod = pods
+                    .entry(process.pid)
+                    .or_insert_with(|| cgroup::pod_of_process(&self.proc_dir, process.pid));
                 GpuProcess {
                     device,
                     mig_instance,
@@ -116,7 +124,10 @@ fn summary(inventory: &Inventory) -> String {
     if kinds.is_empty() {
         return "no GPU".to_owned();
     }
-    let kinds: Vec<_> = kinds.into_iter().map(|(kind, count)| format!("{count} x {kind}")).collect();
+    let kinds: Vec<_> = kinds
+        .into_iter()
+        .map(|(kind, count)| format!("{count} x {kind}"))
+        .collect();
     kinds.join(", ")
 }
 
@@ -124,20 +135,29 @@ fn finding(inventory: &Inventory) -> Finding {
     const KIND: ConditionType = ConditionType::DriverReady;
     match &inventory.driver {
         DriverState::Starting => KIND.fails("Starting", "the driver was not asked yet"),
-        DriverState::Ready(driver) if inventory.unidentified.is_empty() => {
-            KIND.holds("Answering", format!("{}, driver {}", summary(inventory), driver.driver_version))
-        }
+        DriverState::Ready(driver) if inventory.unidentified.is_empty() => KIND.holds(
+            "Answering",
+            format!("{}, driver {}", summary(inventory), driver.driver_version),
+        ),
         DriverState::Ready(_) => {
-            let lost: Vec<_> =
-                inventory.unidentified.iter().map(|gpu| format!("GPU {}: {}", gpu.index, gpu.message)).collect();
-            KIND.holds("GpusUnidentified", format!("{} can be used; {}", summary(inventory), lost.join("; ")))
+            let lost: Vec<_> = inventory
+                .unidentified
+                .iter()
+                .map(|gpu| format!("GPU {}: {}", gpu.index, gpu.message))
+                .collect();
+            KIND.holds(
+                "GpusUnidentified",
+                format!("{} can be used; {}", summary(inventory), lost.join("; ")),
+            )
         }
         DriverState::Absent { reason, message, .. } => {
-            let advice = "install or load the NVIDIA driver (or give --simulate PROFILE); it is looked for again by itself";
+            let advice =
+                "install or load the NVIDIA driver (or give --simulate PROFILE); it is looked for again by itself";
             KIND.fails(reason, format!("{message}; {advice}"))
         }
-        DriverState::NotAnswering { message, .. } => {
-            KIND.fails("NotAnswering", format!("{message}; the devices are as they were last known"))
-        }
+        DriverState::NotAnswering { message, .. } => KIND.fails(
+            "NotAnswering",
+            format!("{message}; the devices are as they were last known"),
+        ),
     }
 }

@@ -149,7 +149,13 @@ impl Journal {
         each: impl FnMut(Vec<Record>, bool),
     ) -> Result<(Self, Opened), JournalError> {
         let dir = options.dir.clone();
-        let wrong = |action| move |source| JournalError::StateDir { dir: dir.clone(), action, source };
+        let wrong = |action| {
+            move |source| JournalError::StateDir {
+                dir: dir.clone(),
+                action,
+                source,
+            }
+        };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -170,13 +176,21 @@ impl Journal {
         };
         check_header(&found, &options)?;
         // A file without one whole line is one that was never finished: nothing in it was ever acknowledged.
-        let usable = file.filter(|file| found.header.is_some() && found.damaged == 0 && file.set_len(found.len).is_ok());
+        let usable =
+            file.filter(|file| found.header.is_some() && found.damaged == 0 && file.set_len(found.len).is_ok());
         let corrupt = (found.damaged > 0).then(|| Corrupt {
             damaged_lines: found.damaged,
-            kept_as: options.dir.join(format!("journal.corrupt-{}", options.clock.now_unix_ms())),
+            kept_as: options
+                .dir
+                .join(format!("journal.corrupt-{}", options.clock.now_unix_ms())),
         });
         let put_aside = corrupt.as_ref().map(|corrupt| corrupt.kept_as.clone());
-        let opened = Opened { lines: found.lines, torn_bytes: found.torn, corrupt, new: found.len == 0 };
+        let opened = Opened {
+            lines: found.lines,
+            torn_bytes: found.torn,
+            corrupt,
+            new: found.len == 0,
+        };
         let journal = Self {
             options,
             _lock: lock,
@@ -220,11 +234,15 @@ impl Journal {
             return Ok(());
         }
         let start = self.options.clock.monotonic();
-        let written = file.write_all_at(&self.staged, self.len).and_then(|()| match self.options.sync {
-            SyncMode::Always => file.sync_data(),
-            SyncMode::Group => Ok(()),
-        });
-        self.options.write_latency.observe(self.options.clock.monotonic().saturating_sub(start).as_secs_f64());
+        let written = file
+            .write_all_at(&self.staged, self.len)
+            .and_then(|()| match self.options.sync {
+                SyncMode::Always => file.sync_data(),
+                SyncMode::Group => Ok(()),
+            });
+        self.options
+            .write_latency
+            .observe(self.options.clock.monotonic().saturating_sub(start).as_secs_f64());
         let staged = self.staged.len() as u64;
         self.staged.clear();
         match written {
@@ -254,7 +272,10 @@ impl Journal {
     /// Replaces the file by one that holds exactly `records`: shorter, or good again. The old file stays until the new
     /// one is on the disk; one with damage is kept beside it.
     pub fn rewrite<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) -> Result<(), JournalError> {
-        let header = Header { berth_journal: FORMAT, node: self.options.node.as_str().to_owned() };
+        let header = Header {
+            berth_journal: FORMAT,
+            node: self.options.node.as_str().to_owned(),
+        };
         let mut bytes = Vec::new();
         line::encode_value(&header, &mut bytes).map_err(JournalError::Encode)?;
         for record in records {
@@ -309,7 +330,11 @@ impl Journal {
 
 /// The lock lives in the directory itself: no file that a full disk could refuse or a crash leave behind.
 fn lock(dir: &Path) -> Result<File, JournalError> {
-    let wrong = |source| JournalError::StateDir { dir: dir.to_owned(), action: "locking it", source };
+    let wrong = |source| JournalError::StateDir {
+        dir: dir.to_owned(),
+        action: "locking it",
+        source,
+    };
     let lock = File::open(dir).map_err(wrong)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -320,9 +345,10 @@ fn lock(dir: &Path) -> Result<File, JournalError> {
 
 fn check_header(found: &Scan, options: &JournalOptions) -> Result<(), JournalError> {
     match &found.header {
-        Some(header) if header.berth_journal != FORMAT => {
-            Err(JournalError::OtherFormat { dir: options.dir.clone(), format: header.berth_journal })
-        }
+        Some(header) if header.berth_journal != FORMAT => Err(JournalError::OtherFormat {
+            dir: options.dir.clone(),
+            format: header.berth_journal,
+        }),
         Some(header) if header.node != options.node.as_str() => Err(JournalError::OtherNode {
             dir: options.dir.clone(),
             theirs: header.node.clone(),

@@ -38,7 +38,12 @@ fn main() -> anyhow::Result<ExitCode> {
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(shutdown.clone());
         shutdown.listen_for_signals(&tasks)?;
-        let process = Process { clock, shutdown, tasks, log_level: telemetry.log_level() };
+        let process = Process {
+            clock,
+            shutdown,
+            tasks,
+            log_level: telemetry.log_level(),
+        };
         let code = match app::build(config, process) {
             Ok(bound) => {
                 announce::write_addresses(bound.addresses())?;

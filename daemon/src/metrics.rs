@@ -121,11 +121,23 @@ impl Metrics {
         let latency = Family::<MethodLabel, Histogram>::new_with_constructor(latency_histogram);
         let methods = Method::ALL.map(|method| {
             let ended = |code| {
-                let labels = RefusedLabels { method: method.as_str(), code, reason: "" };
+                let labels = RefusedLabels {
+                    method: method.as_str(),
+                    code,
+                    reason: "",
+                };
                 requests.get_or_create(&labels).clone()
             };
-            let latency = latency.get_or_create(&MethodLabel { method: method.as_str() }).clone();
-            MethodMetrics { ok: ended("OK"), cancelled: ended("CANCELLED"), latency: Some(latency) }
+            let latency = latency
+                .get_or_create(&MethodLabel {
+                    method: method.as_str(),
+                })
+                .clone();
+            MethodMetrics {
+                ok: ended("OK"),
+                cancelled: ended("CANCELLED"),
+                latency: Some(latency),
+            }
         });
         let metrics = Self {
             clock,
@@ -147,18 +159,35 @@ impl Metrics {
         journal.register_with_unit("write", help, Unit::Seconds, metrics.journal_write.clone());
         let help = "Time of one group commit to the disk";
         journal.register_with_unit("sync", help, Unit::Seconds, metrics.journal_sync.clone());
-        journal.register("failures", "Writes and syncs of the journal that failed", metrics.journal_failures.clone());
-        journal.register("rewrites", "Times the journal was written anew", metrics.journal_rewrites.clone());
+        journal.register(
+            "failures",
+            "Writes and syncs of the journal that failed",
+            metrics.journal_failures.clone(),
+        );
+        journal.register(
+            "rewrites",
+            "Times the journal was written anew",
+            metrics.journal_rewrites.clone(),
+        );
         let help = "Holders that lost what they held without having asked";
         registry.register("revocations", help, metrics.revocations.clone());
-        registry.register("xids", "XID errors that told on a device's health", metrics.xids.clone());
+        registry.register(
+            "xids",
+            "XID errors that told on a device's health",
+            metrics.xids.clone(),
+        );
         let help = "Times the kubelet was asked what it assigned, by outcome";
         registry.register("kubelet_polls", help, metrics.kubelet_polls.clone());
         metrics
     }
 
     pub(crate) fn call(&self, method: Method) -> Call<'_> {
-        Call { metrics: self, method, start: self.clock.monotonic(), ended: false }
+        Call {
+            metrics: self,
+            method,
+            start: self.clock.monotonic(),
+            ended: false,
+        }
     }
 
     pub(crate) fn polled(&self, reason: &'static str) {
@@ -177,11 +206,15 @@ impl Metrics {
     /// Counts the XIDs that are in `now` and were not in `before`.
     pub(crate) fn count_xids(&self, before: &Inventory, now: &Inventory) {
         for device in &now.devices {
-            let known = before.device(&device.facts.uuid).map(|device| device.health.reasons.as_slice());
+            let known = before
+                .device(&device.facts.uuid)
+                .map(|device| device.health.reasons.as_slice());
             let known = known.unwrap_or_default();
             for reason in &device.health.reasons {
                 if let Some(xid) = reason.xid
-                    && !known.iter().any(|old| old.xid == Some(xid) && old.since_unix_ms == reason.since_unix_ms)
+                    && !known
+                        .iter()
+                        .any(|old| old.xid == Some(xid) && old.since_unix_ms == reason.since_unix_ms)
                 {
                     self.xids.get_or_create(&XidLabels { xid }).inc();
                 }
@@ -202,14 +235,20 @@ impl Call<'_> {
 
     pub(crate) fn refused(mut self, code: Code, reason: &'static str) {
         self.ended = true;
-        let labels = RefusedLabels { method: self.method.as_str(), code: code_name(code), reason };
+        let labels = RefusedLabels {
+            method: self.method.as_str(),
+            code: code_name(code),
+            reason,
+        };
         self.metrics.refused.get_or_create(&labels).inc();
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let Some(method) = self.metrics.methods.get(self.method as usize) else { return };
+        let Some(method) = self.metrics.methods.get(self.method as usize) else {
+            return;
+        };
         if !self.ended {
             method.cancelled.inc();
         }
@@ -221,7 +260,9 @@ impl Drop for Call<'_> {
 
 impl fmt::Debug for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("method", &self.method).finish_non_exhaustive()
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .finish_non_exhaustive()
     }
 }
 

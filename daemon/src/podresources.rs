@@ -77,12 +77,17 @@ pub(crate) async fn follow(
 ) -> Result<(), DialError> {
     let socket = match choice {
         KubeletChoice::None => {
-            book.observe_no_kubelet(none("NoKubelet", "there is no kubelet here, as --kubelet-socket says")).await;
+            book.observe_no_kubelet(none("NoKubelet", "there is no kubelet here, as --kubelet-socket says"))
+                .await;
             return Ok(());
         }
         KubeletChoice::At(socket) => socket,
         KubeletChoice::IfPresent(socket) => {
-            if stop.run_until_cancelled(wait_for_kubelet(&socket, &book)).await.is_none() {
+            if stop
+                .run_until_cancelled(wait_for_kubelet(&socket, &book))
+                .await
+                .is_none()
+            {
                 return Ok(());
             }
             socket
@@ -90,7 +95,11 @@ pub(crate) async fn follow(
     };
     let client = PodResourcesListerClient::new(dial::channel(&Target::Unix(socket.clone()), None)?)
         .max_decoding_message_size(MAX_ANSWER);
-    let kubelet = Kubelet { socket, client, unknown: BTreeSet::new() };
+    let kubelet = Kubelet {
+        socket,
+        client,
+        unknown: BTreeSet::new(),
+    };
     stop.run_until_cancelled(poll(kubelet, &book, &metrics)).await;
     Ok(())
 }
@@ -102,7 +111,11 @@ async fn wait_for_kubelet(socket: &Path, book: &Book) {
         return;
     }
     info!(socket = %socket.display(), "no kubelet on this machine: nobody confirms reservations");
-    book.observe_no_kubelet(none("NoKubelet", "this machine has no kubelet; reservations live by their deadlines")).await;
+    book.observe_no_kubelet(none(
+        "NoKubelet",
+        "this machine has no kubelet; reservations live by their deadlines",
+    ))
+    .await;
     while !is_there() {
         sleep(LOOK).await;
     }
@@ -140,7 +153,12 @@ async fn pause(book: &Book) {
         sleep(BUSY).await;
         waited += BUSY;
         let view = book.views().current();
-        if view.book.claims.iter().any(|claim| matches!(claim.state, ClaimState::Reserved { .. })) {
+        if view
+            .book
+            .claims
+            .iter()
+            .any(|claim| matches!(claim.state, ClaimState::Reserved { .. }))
+        {
             return;
         }
     }
@@ -157,10 +175,16 @@ impl Kubelet {
         let view = book.views().current();
         let devices = &view.book.node.devices;
         let found = convert::assigned(response, |index| {
-            devices.iter().find(|device| device.index == index).map(|device| device.uuid.clone())
+            devices
+                .iter()
+                .find(|device| device.index == index)
+                .map(|device| device.uuid.clone())
         });
         for unknown in found.unknown.difference(&self.unknown) {
-            warn!(assigned = unknown, "the kubelet assigned something that names no GPU: it is not counted");
+            warn!(
+                assigned = unknown,
+                "the kubelet assigned something that names no GPU: it is not counted"
+            );
         }
         self.unknown = found.unknown;
         let answering = ConditionType::KubeletReachable.holds("Answering", "the kubelet tells what it assigned");
@@ -177,9 +201,10 @@ impl PollError {
         match source.code() {
             Code::DeadlineExceeded => Self::Timeout,
             Code::ResourceExhausted => Self::RateLimited(source),
-            Code::Unavailable | Code::Unknown if made_here => {
-                Self::Unreachable { socket: socket.to_owned(), source }
-            }
+            Code::Unavailable | Code::Unknown if made_here => Self::Unreachable {
+                socket: socket.to_owned(),
+                source,
+            },
             _ => Self::Failed(source),
         }
     }

@@ -1,4 +1,10 @@
 //! berthd as it is in production: a process with files, sockets and signals. One test binary, so that it is linked once.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test a panic is how it fails"
+)]
 
 #[path = "it/support.rs"]
 mod support;

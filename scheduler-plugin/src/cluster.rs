@@ -300,7 +300,7 @@ impl Cluster {
         inner.engine.upsert_node(state);
         for it in inner.assumed.values().filter(|it| it.node == name) {
             // Not free means that the report has it already, though its reservation is not answered yet.
-            let _ = (&it.shape, &it.plan);
+            let _ = inner.engine.take(&name, &it.shape, &it.plan);
         }
     }
 

@@ -93,7 +93,7 @@ fn summary(look: &Look) -> String {
 
 fn tell(output: &Output, look: &Look, change: &Change) -> Result<(), CliError> {
     output.show_line(&ChangeLine {
-        unix_ms: output.now_unix_ms(),
+        unix_ms: output.clock().now_unix_ms(),
         generation: look.node.generation,
         change,
     })

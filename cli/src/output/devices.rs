@@ -1,10 +1,12 @@
 //! `berthctl devices`, and the answer to what changes one device.
 
+use std::collections::BTreeMap;
+
 use berth_placement::MilliGpu;
 use serde::Serialize;
 
 use super::{Cell, Flow, Page, Report, Table, Tone, short_uuid, text::gib_of};
-use crate::view::{Allocation, Book, Device, Health, HealthState, Holder, Node};
+use crate::view::{Allocation, Book, Device, Health, HealthState, Holder, Mig, Node};
 
 /// All devices of a node, each with those who hold it.
 #[derive(Debug, Serialize)]
@@ -87,7 +89,7 @@ impl Report for DeviceList {
                 Cell::from(device.index.to_string()),
                 short_uuid(&device.uuid, &all).into(),
                 Cell::from(&device.model),
-                gib_of(device.free.memory_bytes, device.memory_bytes).into(),
+                gib_of(free_bytes(device), device.memory_bytes).into(),
                 if device.mig.enabled {
                     Cell::from("-")
                 } else {
@@ -116,6 +118,18 @@ impl Report for DeviceChanged {
         let Device { index, uuid, model, .. } = &self.device;
         page.line(&format!("GPU {index} ({model}, {uuid}) {}", self.done));
     }
+}
+
+/// On a device that is split by MIG, that of its free instances.
+fn free_bytes(device: &Device) -> u64 {
+    let is_avoided = !device.schedulable
+        || device.missing
+        || matches!(device.health.state, HealthState::Unhealthy | HealthState::Recovering);
+    if !device.mig.enabled || is_avoided {
+        return device.free.memory_bytes;
+    }
+    let free = device.mig.instances.iter().filter(|instance| instance.free);
+    free.fold(0, |sum, instance| sum.saturating_add(instance.memory_bytes))
 }
 
 fn number(number: Option<u32>) -> String {
@@ -220,8 +234,30 @@ fn notes(device: &Device, page: &Page) -> Vec<String> {
             pids.join(", ")
         ));
     }
+    if device.mig.enabled {
+        notes.push(format!("{gpu} is split by MIG: {}", profiles(&device.mig)));
+    }
     if device.mig.pending {
         notes.push(format!("{gpu} changes its MIG mode at the next reset"));
     }
     notes
+}
+
+/// `1g.10gb 2/4 free, 3g.40gb 1/1 free`.
+fn profiles(mig: &Mig) -> String {
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for instance in &mig.instances {
+        let (free, total) = counts.entry(&instance.profile).or_default();
+        *free += usize::from(instance.free);
+        *total += 1;
+    }
+    let parts: Vec<_> = counts
+        .into_iter()
+        .map(|(profile, (free, total))| format!("{profile} {free}/{total} free"))
+        .collect();
+    if parts.is_empty() {
+        "into no instance yet".to_owned()
+    } else {
+        parts.join(", ")
+    }
 }

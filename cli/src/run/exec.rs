@@ -54,7 +54,7 @@ impl Step {
     /// Becomes the command; comes back only where that failed.
     pub(crate) fn run(self) -> Result<ExitCode, CliError> {
         let failed = |what, source| CliError::System { what, source };
-        let tied = prctl::set_pdeathsig(None);
+        let tied = prctl::set_pdeathsig(Signal::SIGTERM);
         tied.map_err(|error| failed("to tie the command to berthctl", error.into()))?;
         if self.parent != Some(parent_id()) {
             // It died before we could ask to be told of it, and its lease with it.

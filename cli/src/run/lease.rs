@@ -1,17 +1,22 @@
-//! The lease while the command runs.
+//! The lease: asking for it, what happens to it while the command runs, giving it back.
 
 use std::{future, time::Duration};
 
-use berth_placement::LeaseId;
+use berth_placement::{LeaseId, Shape};
+use tokio::time::sleep;
 
 use crate::{
     client::{Client, LeaseNews, LeaseStream},
+    error::CliError,
     output::{Output, gpu_list},
     view::{Allocation, Holder},
 };
 
 /// Telling the daemon that the lease is over takes a millisecond. It notices by itself when we do not get that far.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Between two tries to reach a daemon that is not ready. It is on this machine or near it.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the command was started with. Held as long as the stream is open.
 #[derive(Debug)]
@@ -21,13 +26,58 @@ pub(super) struct Lease {
     revoked: bool,
 }
 
-impl Lease {
-    pub(super) fn new(allocation: Allocation, stream: LeaseStream) -> Self {
-        Self {
-            allocation,
-            stream: Some(stream),
-            revoked: false,
+/// Asks for a lease, and goes on asking for as long as `wait`: while there is no room, while the daemon is not ready, and
+/// while a daemon that was there is away. Tells what it waits for.
+///
+/// # Errors
+/// It was refused, there was no room in time, or no daemon from the start.
+pub(super) async fn acquire(
+    shape: &Shape,
+    label: &str,
+    wait: Duration,
+    client: &Client,
+    output: &Output,
+) -> Result<Lease, CliError> {
+    let mut told: Option<String> = None;
+    let mut tell = |message: &str| {
+        if told.as_deref() != Some(message) {
+            output.note(&format!("waiting for {shape}: {message}"));
+            told = Some(message.to_owned());
         }
+    };
+    let start = output.clock().monotonic();
+    let mut was_there = false;
+    let (allocation, stream) = loop {
+        let left = wait.saturating_sub(output.clock().monotonic().saturating_sub(start));
+        let asked = client.lease(shape, label.to_owned(), left, |message| {
+            was_there = true;
+            tell(message);
+        });
+        let error = match asked.await {
+            Ok(granted) => break granted,
+            Err(error) => error,
+        };
+        was_there |= matches!(error, CliError::NotReady { .. });
+        let may_pass = was_there && matches!(error, CliError::NotReady { .. } | CliError::Unreachable { .. });
+        if !may_pass || left.is_zero() {
+            return Err(error);
+        }
+        tell(&error.sentence());
+        sleep(RETRY.min(left)).await;
+    };
+    if told.is_some() {
+        output.note(&format!("got {}", gpu_list(&allocation.grants)));
+    }
+    Ok(Lease {
+        allocation,
+        stream: Some(stream),
+        revoked: false,
+    })
+}
+
+impl Lease {
+    pub(super) fn allocation(&self) -> &Allocation {
+        &self.allocation
     }
 
     /// Tells what happens to the devices until the lease is lost; then why, once. Safe to drop and to call again.

@@ -13,10 +13,21 @@ use serde_json::Value;
 use crate::kit::{SOON, berthctl, code, gone, see};
 
 async fn berthd(profile: &str) -> Process {
-    with_kit(Program::berthd().arg("--simulate", profile))
-        .start()
-        .await
-        .unwrap()
+    start_berthd(Program::berthd().arg("--simulate", profile)).await
+}
+
+/// Starts it and waits until it grants.
+async fn start_berthd(program: Program) -> Process {
+    let berthd = with_kit(program).start().await.unwrap();
+    eventually(SOON, async || {
+        let conditions = json(&berthd, "node").await["conditions"].clone();
+        let reconciled = |c: &Value| c["type"] == "LedgerReconciled" && c["status"] == true;
+        ensure!(conditions.as_array().unwrap().iter().any(reconciled), "{conditions}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    berthd
 }
 
 fn with_kit(program: Program) -> Program {
@@ -66,7 +77,7 @@ async fn a_reservation_can_be_seen_prolonged_and_given_back() {
         "{stdout}"
     );
     assert!(
-        stdout.ends_with("It lapses in 5m unless the kubelet confirms it\n"),
+        stdout.contains("\nIt lapses in ") && stdout.ends_with(" unless the kubelet confirms it\n"),
         "{stdout}"
     );
     assert!(
@@ -166,6 +177,22 @@ async fn whoever_waits_gets_the_gpus_when_the_other_ends() {
 }
 
 #[tokio::test]
+async fn whoever_waits_outlasts_a_restart_of_the_daemon() {
+    let mut first = berthd("l40s").await;
+    let all = ["reserve", "--pod", "ns/p", "--uid", "u", "--gpus", "8"];
+    let reserved = berthctl(&address(&first), &all).run(SOON).await.unwrap();
+    assert_eq!(code(&reserved), 0, "{}", reserved.stderr);
+    let mut run = start(&first, &["run", "--wait", "1h", "--", "echo", "mine"]);
+    see(&run, "waiting for 1 GPU: ").await;
+    first.kill();
+    see(&run, "waiting for 1 GPU: no berthd answers at unix://").await;
+    let again = start_berthd(Program::berthd().arg("--simulate", "l40s").in_dir_of(&first)).await;
+    assert_eq!(ask(&again, "release --uid u").await.1, "Released what Pod u held\n");
+    assert_eq!(run.wait(SOON).await.unwrap().code(), Some(0));
+    assert_eq!(run.stdout(), "mine\n");
+}
+
+#[tokio::test]
 async fn waiting_ends_when_its_time_is_up() {
     let berthd = berthd("l40s").await;
     let (exit, _, stderr) = ask(&berthd, "run --model H100 --wait 300ms -- true").await;
@@ -197,10 +224,7 @@ async fn a_restarted_daemon_loses_the_lease_and_the_command_goes_on() {
     see(&run, "runs").await;
     first.kill();
     see(&run, "berthctl: the lease is lost (").await;
-    let again = with_kit(Program::berthd().arg("--simulate", "dgx-h100").in_dir_of(&first))
-        .start()
-        .await
-        .unwrap();
+    let again = start_berthd(Program::berthd().arg("--simulate", "dgx-h100").in_dir_of(&first)).await;
     // Still in the book, for a job that goes on; given back when it ends.
     holders(&again, 1).await;
     run.terminate().unwrap();
@@ -287,7 +311,7 @@ async fn over_plain_tcp_everybody_may_look_and_nobody_may_touch() {
 async fn over_tls_a_known_certificate_may_touch_and_an_unknown_server_is_not_believed() {
     let ca = Ca::new("test CA");
     let stranger = Ca::new("somebody else's CA");
-    let program = with_kit(Program::berthd().arg("--simulate", "l40s"));
+    let program = Program::berthd().arg("--simulate", "l40s");
     let dir = program.dir().to_owned();
     let (server, client) = (
         ca.localhost().write(&dir, "server"),
@@ -300,7 +324,7 @@ async fn over_tls_a_known_certificate_may_touch_and_an_unknown_server_is_not_bel
         .arg("--tls-key", path(&server.key))
         .arg("--tls-client-ca", path(&ca))
         .arg("--allow", "cn:alice");
-    let berthd = berthd.start().await.unwrap();
+    let berthd = start_berthd(berthd).await;
     let https = berthd.grpc().replace("http://", "https://");
     let as_alice = ["--tls-cert", &path(&client.cert), "--tls-key", &path(&client.key)].map(ToOwned::to_owned);
     let ask = async |ca: &std::path::Path, args: &[&str]| {

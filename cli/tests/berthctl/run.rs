@@ -174,10 +174,8 @@ async fn waiting_for_room_is_said_and_then_the_command_runs() {
         "berthctl: waiting for 0.5 GPU: 2 of 2 GPUs: 2 DeviceHeld\n",
     )
     .await;
-    assert_eq!(
-        fake.state.lease.lock().as_ref().map(|lease| lease.0.wait_ms),
-        Some(30_000)
-    );
+    let wait_ms = fake.state.lease.lock().as_ref().map(|lease| lease.0.wait_ms).unwrap();
+    assert!((29_000..=30_000).contains(&wait_ms), "{wait_ms}");
     assert_eq!(run.stdout(), "");
     fake.tell(Ok(news(Event::Granted, "Granted", ""))).await;
     assert_eq!(run.wait(SOON).await.unwrap().code(), Some(0));
@@ -186,6 +184,31 @@ async fn waiting_for_room_is_said_and_then_the_command_runs() {
         run.stderr().ends_with(&format!("berthctl: got GPU 0 ({})\n", uuid(0))),
         "{}",
         run.stderr()
+    );
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_ready_is_waited_for_where_that_was_asked() {
+    let fake = Fake::start();
+    let not_ready = refusal(Code::Unavailable, "NotReconciled", "the book is not yet reconciled");
+    fake.set_mood(Mood::Refuses(not_ready));
+    assert_eq!(code(&ask(&fake, &["run", "--", "true"]).await), 4);
+    let args = ["run", "--wait", "1h", "--", "echo", "started"];
+    let mut run = start_and_see(&fake, &args, "waiting for 1 GPU: the book is not yet reconciled\n").await;
+    fake.set_mood(Mood::Willing);
+    assert_eq!(run.wait(SOON).await.unwrap().code(), Some(0));
+    assert_eq!(run.stdout(), "started\n");
+}
+
+#[tokio::test]
+async fn a_daemon_that_stays_unready_is_given_up_on_when_the_time_is_up() {
+    let fake = Fake::start();
+    fake.set_mood(Mood::Refuses(refusal(Code::Unavailable, "NotReconciled", "not yet")));
+    let ended = ask(&fake, &["run", "--wait", "100ms", "--", "echo", "started"]).await;
+    assert_eq!((code(&ended), ended.stdout.as_str()), (4, ""));
+    assert_eq!(
+        ended.stderr,
+        "berthctl: waiting for 1 GPU: not yet\nberthctl: NotReconciled: not yet\n"
     );
 }
 

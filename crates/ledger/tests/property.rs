@@ -7,17 +7,8 @@
 #[path = "support/actions.rs"]
 mod actions;
 #[cfg(test)]
-#[path = "support/checks.rs"]
-mod checks;
-#[cfg(test)]
-#[path = "support/log.rs"]
-mod log;
-#[cfg(test)]
-#[path = "support/model.rs"]
-mod model;
-#[cfg(test)]
-#[path = "support/shell.rs"]
-mod shell;
+#[path = "support/harness.rs"]
+mod harness;
 #[cfg(test)]
 #[path = "support/world.rs"]
 mod world;
@@ -33,9 +24,8 @@ mod property {
     };
 
     use crate::{
-        actions::{Action, action},
-        log::Step,
-        shell::Shell,
+        actions::{Action, Start, action},
+        harness::{log::Step, shell::Shell},
         world::World,
     };
 
@@ -56,13 +46,13 @@ mod property {
             tell(step);
             shell.run(step)
         };
-        for step in world.start() {
+        for step in world.start(Start::DevicesFirst) {
             if let Err(violation) = run(&mut shell, &step) {
                 return (shell, Err(violation));
             }
         }
         for action in actions {
-            let steps = world.resolve(action, &shell.book(), shell.volatile());
+            let steps = world.resolve(action, &shell);
             if steps.is_empty() {
                 *shell
                     .counts

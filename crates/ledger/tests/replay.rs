@@ -2,17 +2,8 @@
 //! that `BERTH_LEDGER_LOG` names.
 
 #[cfg(test)]
-#[path = "support/checks.rs"]
-mod checks;
-#[cfg(test)]
-#[path = "support/log.rs"]
-mod log;
-#[cfg(test)]
-#[path = "support/model.rs"]
-mod model;
-#[cfg(test)]
-#[path = "support/shell.rs"]
-mod shell;
+#[path = "support/harness.rs"]
+mod harness;
 
 #[cfg(test)]
 mod replay {
@@ -21,7 +12,7 @@ mod replay {
         path::{Path, PathBuf},
     };
 
-    use crate::{log::Step, shell::Shell};
+    use crate::harness::{log::Step, shell::Shell};
 
     fn read(path: &Path) -> Vec<Step> {
         let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

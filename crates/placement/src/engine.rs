@@ -151,14 +151,16 @@ impl Engine {
     /// comes. Changes nothing and answers `false` where they are not free or the node is not known.
     #[must_use]
     pub fn take(&mut self, node: &NodeName, shape: &Shape, plan: &Plan) -> bool {
-        self.nodes.change(node, &self.scorer, |state| assume::take(state, shape, plan))
+        self.nodes
+            .change(node, &self.scorer, |state| assume::take(state, shape, plan))
     }
 
     /// The inverse of [`Engine::take`]: a departure, or a reservation that failed. Changes nothing and answers `false`
     /// where more would be free than there is, or the node is not known.
     #[must_use]
     pub fn give_back(&mut self, node: &NodeName, shape: &Shape, plan: &Plan) -> bool {
-        self.nodes.change(node, &self.scorer, |state| assume::give_back(state, shape, plan))
+        self.nodes
+            .change(node, &self.scorer, |state| assume::give_back(state, shape, plan))
     }
 
     /// The best `top` nodes for a shape, with devices. Changes nothing but what is kept at hand for the next decision.
@@ -169,11 +171,14 @@ impl Engine {
             Candidates::All if top == 1 => self.decide_best(id, draw),
             Candidates::All => {
                 let fees = self.fees(id);
-                let fits = self.shapes.entries()[id as usize].index.fits().map(|(slot, score)| Fit {
-                    at: 0,
-                    slot,
-                    score: score - fees[self.nodes.cell(slot).0.class as usize],
-                });
+                let fits = self.shapes.entries()[id as usize]
+                    .index
+                    .fits()
+                    .map(|(slot, score)| Fit {
+                        at: 0,
+                        slot,
+                        score: score - fees[self.nodes.cell(slot).0.class as usize],
+                    });
                 let mut fits: Vec<Fit> = fits.collect();
                 self.order(&mut fits, draw);
                 Decision {
@@ -240,7 +245,9 @@ impl Engine {
     /// The shape's place, with its scores up to date.
     fn synced(&mut self, shape: &Shape) -> ShapeId {
         self.look_at_prices();
-        let id = self.shapes.id(shape, self.nodes.catalog_mut(), self.config.cached_shapes);
+        let id = self
+            .shapes
+            .id(shape, self.nodes.catalog_mut(), self.config.cached_shapes);
         self.sync(id);
         self.catch_up();
         id
@@ -252,25 +259,34 @@ impl Engine {
         let end = self.nodes.log().end();
         let version = self.version;
         let far = |entry: &Entry| entry.version == version && end - entry.synced > FAR;
-        if let Some(id) = self.shapes.next_turn().filter(|id| far(&self.shapes.entries()[*id as usize])) {
+        if let Some(id) = self
+            .shapes
+            .next_turn()
+            .filter(|id| far(&self.shapes.entries()[*id as usize]))
+        {
             self.sync(id);
         }
     }
 
     fn sync(&mut self, id: ShapeId) {
         let entry = self.shapes.entry(id);
-        let changed = self.nodes.log().since(entry.synced).filter(|_| entry.version == self.version);
-        match changed {
-            Some(changed) => {
-                for slot in changed {
-                    let (cell, worth) = self.nodes.cell(slot);
-                    entry.index.set(slot, total(self.scorer.score(cell, worth, &entry.ask)));
-                }
+        let changed = self
+            .nodes
+            .log()
+            .since(entry.synced)
+            .filter(|_| entry.version == self.version);
+        if let Some(changed) = changed {
+            for slot in changed {
+                let (cell, worth) = self.nodes.cell(slot);
+                entry.index.set(slot, total(self.scorer.score(cell, worth, &entry.ask)));
             }
-            None => {
-                let scores = self.nodes.cells().map(|(cell, worth)| total(self.scorer.score(cell, worth, &entry.ask)));
-                entry.index = Index::of(scores.collect());
-            }
+        } else {
+            let cells = self.nodes.cells();
+            entry.index = Index::of(
+                cells
+                    .map(|(cell, worth)| total(self.scorer.score(cell, worth, &entry.ask)))
+                    .collect(),
+            );
         }
         entry.synced = self.nodes.log().end();
         entry.version = self.version;
@@ -290,7 +306,8 @@ impl Engine {
             Ties::Name => {
                 let net = |slot: u32, score: f64| score - fees[self.nodes.cell(slot).0.class as usize];
                 let tied = index.fits().filter(|(slot, other)| same(net(*slot, *other), score));
-                tied.map(|(slot, _)| slot).min_by_key(|slot| self.nodes.state(*slot).map(|state| &state.name))
+                tied.map(|(slot, _)| slot)
+                    .min_by_key(|slot| self.nodes.state(*slot).map(|state| &state.name))
             }
         };
         let best = slot.map(|slot| Fit { at: 0, slot, score });
@@ -305,7 +322,9 @@ impl Engine {
     fn fees(&self, id: ShapeId) -> SmallVec<[f64; 32]> {
         let ask = &self.shapes.entries()[id as usize].ask;
         let classes = (0..).zip(self.nodes.classes());
-        classes.map(|(id, class)| self.scorer.fee(ask, id, class, self.nodes.totals())).collect()
+        classes
+            .map(|(id, class)| self.scorer.fee(ask, id, class, self.nodes.totals()))
+            .collect()
     }
 
     /// The named nodes: those that fit, and the others with the reason. By position in `names`.
@@ -351,7 +370,12 @@ impl Engine {
             let preferred = level.and_then(|level| self.nodes.device_of(fit.slot, &level));
             let state = self.nodes.state(fit.slot)?;
             let plan = fit::plan_preferring(state, &entry.shape, preferred.map_or(&[], std::slice::from_ref));
-            debug_assert!(plan.is_ok(), "BUG: {} was said to take {}: {plan:?}", state.name, entry.shape);
+            debug_assert!(
+                plan.is_ok(),
+                "BUG: {} was said to take {}: {plan:?}",
+                state.name,
+                entry.shape
+            );
             Some(Ranked {
                 node: state.name.clone(),
                 score: fit.score,

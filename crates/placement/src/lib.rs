@@ -20,20 +20,20 @@ pub mod node;
 mod policy;
 pub mod refusal;
 pub mod shape;
+mod tables;
 #[cfg(test)]
 mod testing;
-mod tables;
 pub mod units;
 
 pub use device::{ComputeMode, DeviceState, Health, MigSlot, Room};
 pub use engine::{
-    Candidates, Decision, Engine, EngineConfig, MixConfig, NodeExplanation, ParsePolicyError, PolicyName, Ranked, Ranking,
-    RebuildJob, Simulation, Tables, Ties, Weights,
+    Candidates, Decision, Engine, EngineConfig, MixConfig, NodeExplanation, ParsePolicyError, PolicyName, Ranked,
+    Ranking, RebuildJob, Simulation, Tables, Ties, Weights,
 };
 pub use fit::{Grant, GrantSize, NodeVerdict, Plan};
-pub use policy::Terms;
 pub use ids::{DeviceUuid, GpuModel, LeaseId, MigProfile, NodeName, ParseIdError, PciBusId, PodRef, PodUid};
 pub use node::NodeState;
+pub use policy::Terms;
 pub use refusal::{Reason, Refusal};
 pub use shape::{GpuShape, Shape, ShapeError, ShareSize};
 pub use units::{CpuMilli, MemoryBytes, MilliGpu};

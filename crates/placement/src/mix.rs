@@ -123,7 +123,11 @@ impl Mix {
 
     /// How many pods leave for each one that is placed, at most one: 0 while the cluster only fills.
     pub(crate) fn churn(&self) -> f64 {
-        if self.started > 0.0 { (self.ended / self.started).min(1.0) } else { 0.0 }
+        if self.started > 0.0 {
+            (self.ended / self.started).min(1.0)
+        } else {
+            0.0
+        }
     }
 
     /// All shapes, the commonest first, with shares that add up to one.
@@ -194,7 +198,12 @@ impl Mix {
             other.weight.total_cmp(&one.weight).then(by_use)
         });
         self.seen.truncate(MOST / 2);
-        self.ids = self.seen.iter().enumerate().map(|(at, seen)| (seen.shape.clone(), at)).collect();
+        self.ids = self
+            .seen
+            .iter()
+            .enumerate()
+            .map(|(at, seen)| (seen.shape.clone(), at))
+            .collect();
     }
 }
 

@@ -11,9 +11,9 @@ use crate::{
     NodeState, PolicyName,
     engine::{
         Class, Weights,
-        totals::Totals,
         catalog::{Ask, small},
         cell::{Cell, Level},
+        totals::Totals,
     },
     tables::{Prices, Values},
 };
@@ -70,7 +70,11 @@ pub(crate) struct Scorer {
 impl Scorer {
     /// What the node is worth as it is, to policies that compare before and after.
     pub(crate) fn worth(&self, cell: &Cell) -> f64 {
-        if self.policy.is_gradient() { gradient::worth(self, cell) } else { 0.0 }
+        if self.policy.is_gradient() {
+            gradient::worth(self, cell)
+        } else {
+            0.0
+        }
     }
 
     /// `None` where the shape does not fit. `worth` is [`Scorer::worth`] of the same cell.
@@ -80,7 +84,10 @@ impl Scorer {
             PolicyName::Fragmentation | PolicyName::Fgd => gradient::score(self, cell, worth, ask, offer),
             PolicyName::Binpack => baseline::fit(cell, ask, self.scale, -1.0),
             PolicyName::Spread => baseline::fit(cell, ask, self.scale, 1.0),
-            PolicyName::Random => Score { total: 0.0, level: None },
+            PolicyName::Random => Score {
+                total: 0.0,
+                level: None,
+            },
         };
         score.total += SUSPECT * f64::from(offer.suspects);
         Some(score)

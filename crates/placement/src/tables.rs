@@ -3,13 +3,20 @@
 //! Kinds of devices on which the same shapes may run share one [`Group`]. CPU is ranked by the thresholds at which
 //! another shape fits; GPU remainders are in hundredths.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "indexes are small, and tables are in single precision on purpose: twice as many fit the cache"
+)]
+
 mod completion;
 mod prices;
 mod sliver;
 
 pub(crate) use self::prices::{Pressure, Prices, Supply};
 use crate::{
-    GpuShape, MilliGpu, ShareSize, Shape,
+    GpuShape, MilliGpu, Shape, ShareSize,
     engine::{
         Weights,
         catalog::{Kind, KindId, UNKNOWN_CPU, small},
@@ -73,7 +80,10 @@ impl Values {
         let typical = typical(demand, coverage);
         // Rare shapes of several GPUs have their prices too, so their thresholds and models tell nodes apart.
         let rare = demand.iter().skip(typical.len()).map(|demand| (&demand.shape, 0.0));
-        let shapes: Vec<_> = typical.into_iter().chain(rare.filter(|(shape, _)| block(shape).is_some())).collect();
+        let shapes: Vec<_> = typical
+            .into_iter()
+            .chain(rare.filter(|(shape, _)| block(shape).is_some()))
+            .collect();
         let mut thresholds: Vec<u32> = shapes.iter().map(|(shape, _)| cpu(shape)).collect();
         thresholds.sort_unstable();
         thresholds.dedup();
@@ -83,9 +93,14 @@ impl Values {
         };
         let mut members: Vec<Vec<Typical>> = Vec::new();
         for kind in kinds {
-            let on_kind: Vec<Typical> = shapes.iter().filter_map(|(shape, share)| on(shape, *share, kind)).collect();
+            let on_kind: Vec<Typical> = shapes
+                .iter()
+                .filter_map(|(shape, share)| on(shape, *share, kind))
+                .collect();
             let group = members.iter().position(|other| *other == on_kind).unwrap_or_else(|| {
-                values.groups.push(Group::new(&on_kind, &values.thresholds, weights, extent));
+                values
+                    .groups
+                    .push(Group::new(&on_kind, &values.thresholds, weights, extent));
                 members.push(on_kind);
                 members.len() - 1
             });
@@ -155,7 +170,9 @@ fn typical(demand: &[Demand], coverage: f64) -> Vec<(&Shape, f64)> {
 }
 
 fn cpu(shape: &Shape) -> u32 {
-    u32::try_from(shape.cpu.0).unwrap_or(UNKNOWN_CPU - 1).min(UNKNOWN_CPU - 1)
+    u32::try_from(shape.cpu.0)
+        .unwrap_or(UNKNOWN_CPU - 1)
+        .min(UNKNOWN_CPU - 1)
 }
 
 /// How many whole GPUs a shape wants on one node, where that is more than one.

@@ -51,7 +51,7 @@ pub(crate) struct Actor {
     keeper: Keeper,
     leases: Leases,
     inventory: Arc<Inventory>,
-    conditions: Conditions,
+    conditions: Arc<Conditions>,
     /// The driver was heard at least once since the start.
     driver_seen: bool,
     kubelet_seen: bool,
@@ -73,10 +73,25 @@ struct Turn {
 /// An answer that waits until the turn is kept.
 #[derive(Debug)]
 enum Pending {
-    Request { reply: oneshot::Sender<Result<Answer, BookError>>, outcome: Result<Reply, BookError>, undo: Option<Event> },
-    Acquire { reply: oneshot::Sender<Result<Acquired, BookError>>, acquire: Event, wait: bool, outcome: Outcome },
-    Waiter { waiter: Waiter, outcome: Outcome },
-    Explain { reply: oneshot::Sender<(berth_placement::NodeVerdict, Arc<NodeView>)>, verdict: berth_placement::NodeVerdict },
+    Request {
+        reply: oneshot::Sender<Result<Answer, BookError>>,
+        outcome: Result<Reply, BookError>,
+        undo: Option<Event>,
+    },
+    Acquire {
+        reply: oneshot::Sender<Result<Acquired, BookError>>,
+        acquire: Event,
+        wait: bool,
+        outcome: Outcome,
+    },
+    Waiter {
+        waiter: Waiter,
+        outcome: Outcome,
+    },
+    Explain {
+        reply: oneshot::Sender<(berth_placement::NodeVerdict, Arc<NodeView>)>,
+        verdict: berth_placement::NodeVerdict,
+    },
 }
 
 type Outcome = Result<Claim, BookError>;
@@ -88,8 +103,12 @@ impl Actor {
         let snapshot = ledger.snapshot();
         let leases = Leases::after_restart(&snapshot, now_ms);
         let inventory = Arc::new(Inventory::starting());
-        let conditions = Conditions::starting(now_ms);
-        let view = NodeView { book: snapshot, inventory: Arc::clone(&inventory), conditions: conditions.clone() };
+        let conditions = Arc::new(Conditions::starting(now_ms));
+        let view = NodeView {
+            book: snapshot,
+            inventory: Arc::clone(&inventory),
+            conditions: Arc::clone(&conditions),
+        };
         let (published, views) = watch::channel(Arc::new(view));
         let (sender, commands) = mpsc::channel(QUEUE);
         let ActorOptions { clock, metrics, ready } = options;
@@ -107,9 +126,18 @@ impl Actor {
             driver_seen: false,
             kubelet_seen: false,
             processes: Vec::new(),
-            turn: Turn { touched: true, ..Turn::default() },
+            turn: Turn {
+                touched: true,
+                ..Turn::default()
+            },
         };
-        (Book { commands: sender, views: Views(views) }, actor)
+        (
+            Book {
+                commands: sender,
+                views: Views(views),
+            },
+            actor,
+        )
     }
 
     /// Until every [`Book`] is gone or `stop` says so; what is queued by then is still done.
@@ -139,11 +167,21 @@ impl Actor {
         if self.turn.changed {
             return Duration::from_millis(1);
         }
-        let due = [self.ledger.next_deadline(), self.keeper.next_due(), self.leases.next_due()];
+        let due = [
+            self.ledger.next_deadline(),
+            self.keeper.next_due(),
+            self.leases.next_due(),
+        ];
         let now_ms = self.clock.now_unix_ms();
-        let until_due = due.into_iter().flatten().min().map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
+        let until_due = due
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
         // Never zero: a deadline that cannot be met now must not spin.
-        until_due.map_or(LONGEST_SLEEP, |sleep| sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP))
+        until_due.map_or(LONGEST_SLEEP, |sleep| {
+            sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP)
+        })
     }
 
     fn turn(&mut self, batch: &mut Vec<Command>) {
@@ -183,7 +221,12 @@ impl Actor {
             }
             Command::Acquire { event, wait, reply } => {
                 let outcome = self.acquire(now_ms, event.clone());
-                self.turn.answers.push(Pending::Acquire { reply, acquire: event, wait, outcome });
+                self.turn.answers.push(Pending::Acquire {
+                    reply,
+                    acquire: event,
+                    wait,
+                    outcome,
+                });
             }
             Command::EndLease { holder } => {
                 self.leases.released(&holder);
@@ -193,7 +236,11 @@ impl Actor {
                 let verdict = self.ledger.explain(&shape);
                 self.turn.answers.push(Pending::Explain { reply, verdict });
             }
-            Command::Devices { inventory, processes, finding } => {
+            Command::Devices {
+                inventory,
+                processes,
+                finding,
+            } => {
                 self.take_devices(now_ms, inventory, processes);
                 self.note(now_ms, finding);
                 self.note_reconciled(now_ms);
@@ -231,7 +278,10 @@ impl Actor {
     /// A fact: it holds whether it can be kept or not.
     fn observe(&mut self, now_ms: u64, event: Event) {
         if let Err(refused) = self.apply(now_ms, event) {
-            warn!(error = &refused as &dyn std::error::Error, "BUG: the ledger refuses a fact");
+            warn!(
+                error = &refused as &dyn std::error::Error,
+                "BUG: the ledger refuses a fact"
+            );
         }
     }
 
@@ -243,7 +293,12 @@ impl Actor {
             match effect {
                 Effect::Persist(_) => {}
                 Effect::Changed => self.turn.changed = true,
-                Effect::Revoked { holder, reason, message, .. } => {
+                Effect::Revoked {
+                    holder,
+                    reason,
+                    message,
+                    ..
+                } => {
                     info!(%holder, reason, message, "revoked");
                     self.metrics.revoked(reason);
                     self.leases.revoked(&holder, reason, &message);
@@ -264,7 +319,10 @@ impl Actor {
         self.driver_seen |= is_driver_ready;
         // What was never seen is not known to be absent: before the driver's first word the book stays closed.
         if self.driver_seen {
-            self.observe(now_ms, Event::Devices(inventory.devices.iter().map(to_placement).collect()));
+            self.observe(
+                now_ms,
+                Event::Devices(inventory.devices.iter().map(to_placement).collect()),
+            );
             if self.processes != processes {
                 self.processes.clone_from(&processes);
                 self.observe(now_ms, Event::Processes(processes));
@@ -275,16 +333,18 @@ impl Actor {
     }
 
     fn note(&mut self, now_ms: u64, finding: Finding) {
-        let Finding { kind, status, reason, message } = finding.clone();
-        if !self.conditions.note(now_ms, finding) {
+        let before = self.conditions.get(finding.kind);
+        if before.is_finding(&finding) {
             return;
         }
-        self.turn.touched = true;
-        if status {
-            info!(condition = kind.as_str(), reason, %message, "holds");
+        let (kind, reason, message) = (finding.kind.as_str(), finding.reason, &finding.message);
+        if before.status && !finding.status {
+            warn!(condition = kind, reason, %message, "no longer holds");
         } else {
-            warn!(condition = kind.as_str(), reason, %message, "does not hold");
+            info!(condition = kind, status = finding.status, reason, %message);
         }
+        Arc::make_mut(&mut self.conditions).note(now_ms, finding);
+        self.turn.touched = true;
     }
 
     fn note_reconciled(&mut self, now_ms: u64) {
@@ -294,10 +354,14 @@ impl Actor {
                 self.ready.ready();
                 KIND.holds("Reconciled", "the book knows the devices and what the kubelet assigned")
             }
-            (false, _) => KIND.fails("WaitingForDriver", "nothing is granted before the driver has told its devices"),
-            (true, false) => {
-                KIND.fails("WaitingForKubelet", "nothing is granted before the kubelet has told what it assigned")
-            }
+            (false, _) => KIND.fails(
+                "WaitingForDriver",
+                "nothing is granted before the driver has told its devices",
+            ),
+            (true, false) => KIND.fails(
+                "WaitingForKubelet",
+                "nothing is granted before the kubelet has told what it assigned",
+            ),
         };
         if !finding.status {
             self.ready.not_ready(finding.message.clone());
@@ -342,7 +406,9 @@ impl Actor {
     /// Nothing of this turn was kept: what was granted in it goes out of the book again, and is refused. What was given
     /// back stays given back: that takes nothing from anybody.
     fn take_back(&mut self, now_ms: u64, detail: &Arc<str>) {
-        let refused = || BookError::JournalUnavailable { detail: Arc::clone(detail) };
+        let refused = || BookError::JournalUnavailable {
+            detail: Arc::clone(detail),
+        };
         let mut answers = std::mem::take(&mut self.turn.answers);
         for pending in &mut answers {
             match pending {
@@ -377,7 +443,11 @@ impl Actor {
 
     fn publish(&mut self) {
         let book = self.ledger.snapshot();
-        let view = NodeView { book, inventory: Arc::clone(&self.inventory), conditions: self.conditions.clone() };
+        let view = NodeView {
+            book,
+            inventory: Arc::clone(&self.inventory),
+            conditions: Arc::clone(&self.conditions),
+        };
         self.published.send_replace(Arc::new(view));
     }
 
@@ -388,25 +458,37 @@ impl Actor {
                 // Err: the caller is gone. A pod's reservation stands until it is released or lapses.
                 reply.send(outcome.map(|reply| Answer { reply, view })).ok();
             }
-            Pending::Acquire { reply, acquire, wait, outcome } => {
+            Pending::Acquire {
+                reply,
+                acquire,
+                wait,
+                outcome,
+            } => {
                 let acquired = match outcome {
                     Ok(claim) => Ok(Acquired::Granted(self.open(claim))),
-                    Err(refused) if wait && Waiter::is_worth_waiting(&refused) => {
-                        Ok(Acquired::Waiting { refused, granted: self.leases.wait(acquire) })
-                    }
+                    Err(refused) if wait && Waiter::is_worth_waiting(&refused) => Ok(Acquired::Waiting {
+                        refused,
+                        granted: self.leases.wait(acquire),
+                    }),
                     Err(refused) => Err(refused),
                 };
                 if let Err(Ok(Acquired::Granted(lease))) = reply.send(acquired) {
                     self.orphaned(now_ms, lease.claim.holder);
                 }
             }
-            Pending::Waiter { waiter, outcome: Ok(claim) } => {
+            Pending::Waiter {
+                waiter,
+                outcome: Ok(claim),
+            } => {
                 let lease = self.open(claim);
                 if let Err(lease) = waiter.granted.send(lease) {
                     self.orphaned(now_ms, lease.claim.holder);
                 }
             }
-            Pending::Waiter { waiter, outcome: Err(_) } => self.leases.keep_waiting(waiter),
+            Pending::Waiter {
+                waiter,
+                outcome: Err(_),
+            } => self.leases.keep_waiting(waiter),
             Pending::Explain { reply, verdict } => {
                 let view = Arc::clone(&self.published.borrow());
                 reply.send((verdict, view)).ok();
@@ -430,7 +512,9 @@ impl Actor {
 /// What takes the event's effect back, if it could not be kept; asked before it is applied.
 fn undo_of(event: &Event, ledger: &Ledger) -> Option<Event> {
     match event {
-        Event::Reserve { pod, .. } => Some(Event::Release { holder: Holder::Pod(pod.uid.clone()) }),
+        Event::Reserve { pod, .. } => Some(Event::Release {
+            holder: Holder::Pod(pod.uid.clone()),
+        }),
         Event::SetSchedulable { device, .. } => {
             let cordon = ledger.snapshot().cordons.get(device).cloned();
             Some(Event::SetSchedulable {

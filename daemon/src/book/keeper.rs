@@ -33,7 +33,13 @@ impl Keeper {
     pub(super) fn new(journal: Journal, corrupt: Option<Corrupt>, now_ms: u64, metrics: Metrics) -> Self {
         let failure = journal.is_behind().then(|| "it was not yet written".into());
         let corrupt = corrupt.map(|corrupt| (corrupt, now_ms.saturating_add(TELL_CORRUPT_MS)));
-        Self { journal, metrics, failure, retry_at_ms: 0, corrupt }
+        Self {
+            journal,
+            metrics,
+            failure,
+            retry_at_ms: 0,
+            corrupt,
+        }
     }
 
     /// Why nothing can be kept; `None` where it can.
@@ -102,7 +108,10 @@ impl Keeper {
             Ok(()) => {
                 self.metrics.journal_rewrites.inc();
             }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "the journal could not be shortened"),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "the journal could not be shortened"
+            ),
         }
     }
 
@@ -136,7 +145,11 @@ impl Keeper {
     fn fail(&mut self, problem: &JournalError) {
         self.metrics.journal_failures.inc();
         if self.failure.is_none() {
-            error!(error = problem as &dyn std::error::Error, reason = problem.reason(), "nothing is granted any more");
+            error!(
+                error = problem as &dyn std::error::Error,
+                reason = problem.reason(),
+                "nothing is granted any more"
+            );
         }
         self.journal.unstage();
         self.journal.give_up();

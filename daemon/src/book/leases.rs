@@ -37,9 +37,15 @@ impl Leases {
     pub(super) fn after_restart(book: &Snapshot, now_ms: u64) -> Self {
         let grace_ms = u64::try_from(LEASE_GRACE.as_millis()).unwrap_or(u64::MAX);
         let ends = now_ms.saturating_add(grace_ms);
-        let leases = book.claims.iter().filter(|claim| matches!(claim.holder, Holder::Lease(_)));
+        let leases = book
+            .claims
+            .iter()
+            .filter(|claim| matches!(claim.holder, Holder::Lease(_)));
         let orphans = leases.map(|claim| (claim.holder.clone(), ends)).collect();
-        Self { orphans, ..Self::default() }
+        Self {
+            orphans,
+            ..Self::default()
+        }
     }
 
     pub(super) fn wait(&mut self, acquire: Event) -> oneshot::Receiver<Lease> {
@@ -81,13 +87,20 @@ impl Leases {
         self.orphans.retain(|(orphan, _)| orphan != holder);
         if let Some(open) = self.open.remove(holder) {
             // Err: its stream has just ended by itself.
-            open.send(Revocation { reason, message: message.to_owned() }).ok();
+            open.send(Revocation {
+                reason,
+                message: message.to_owned(),
+            })
+            .ok();
         }
     }
 
     /// Orphans whose grace is over.
     pub(super) fn take_expired(&mut self, now_ms: u64) -> Vec<Holder> {
-        self.orphans.extract_if(.., |(_, ends)| *ends <= now_ms).map(|(holder, _)| holder).collect()
+        self.orphans
+            .extract_if(.., |(_, ends)| *ends <= now_ms)
+            .map(|(holder, _)| holder)
+            .collect()
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
@@ -99,6 +112,9 @@ impl Waiter {
     /// Refusals that more room may mend.
     pub(super) fn is_worth_waiting(refused: &BookError) -> bool {
         use berth_ledger::RequestRefused::{NoRoom, NotReconciled};
-        matches!(refused, BookError::Refused(NoRoom(_) | NotReconciled) | BookError::JournalUnavailable { .. })
+        matches!(
+            refused,
+            BookError::Refused(NoRoom(_) | NotReconciled) | BookError::JournalUnavailable { .. }
+        )
     }
 }

@@ -31,14 +31,22 @@ pub(crate) fn restore(
             let sender = commands.lock().clone();
             if let Some(sender) = sender {
                 // Err: the book is closed, and was written for the last time.
-                sender.blocking_send(Command::SyncFailed { detail: error.to_string() }).ok();
+                sender
+                    .blocking_send(Command::SyncFailed {
+                        detail: error.to_string(),
+                    })
+                    .ok();
             }
         })
     };
     let (journal, opened) = Journal::open(journal, on_sync_error, |records, _| {
         for record in records {
             if let Err(error) = ledger.replay(record) {
-                error!(error = &error as &dyn std::error::Error, reason = error.reason(), "a record is skipped");
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    reason = error.reason(),
+                    "a record is skipped"
+                );
             }
         }
     })?;
@@ -53,14 +61,22 @@ pub(crate) fn restore(
 }
 
 fn tell(opened: &Opened, claims: usize) {
-    let Opened { lines, torn_bytes, corrupt, new } = opened;
+    let Opened {
+        lines,
+        torn_bytes,
+        corrupt,
+        new,
+    } = opened;
     if *new {
         info!("no journal: this node's book begins empty");
     } else {
         info!(lines, claims, "journal read");
     }
     if *torn_bytes > 0 {
-        info!(torn_bytes, "the journal's last line was cut short by a crash and dropped: nobody was told of it");
+        info!(
+            torn_bytes,
+            "the journal's last line was cut short by a crash and dropped: nobody was told of it"
+        );
     }
     if let Some(corrupt) = corrupt {
         let kept_as = corrupt.kept_as.display();

@@ -8,8 +8,8 @@ pub(super) mod node;
 
 use berth_ledger::{Claim, ClaimState, Drift, Event, Holder, RequestRefused};
 use berth_placement::{
-    DeviceState, GpuShape, Grant, GrantSize, MemoryBytes, MigProfile, MilliGpu, NodeVerdict,
-    ParseIdError, PodRef, PodUid, Room, Shape, ShareSize, shape::MAX_COUNT,
+    DeviceState, GpuShape, Grant, GrantSize, MemoryBytes, MigProfile, MilliGpu, NodeVerdict, ParseIdError, PodRef,
+    PodUid, Room, Shape, ShareSize, shape::MAX_COUNT,
 };
 use berth_proto::node::v1 as wire;
 
@@ -29,7 +29,10 @@ pub(super) fn reserve(request: wire::ReserveRequest, client: String) -> Result<E
     if request.preferred_devices.len() > limit {
         return Err(InvalidValue::TooMany { limit }.of("preferred_devices"));
     }
-    let preferred = request.preferred_devices.iter().map(|uuid| id(uuid, "preferred_devices"));
+    let preferred = request
+        .preferred_devices
+        .iter()
+        .map(|uuid| id(uuid, "preferred_devices"));
     Ok(Event::Reserve {
         pod: pod(request.pod)?,
         shape: shape(request.shape)?,
@@ -68,17 +71,21 @@ pub(super) fn shape(shape: Option<wire::Shape>) -> Result<Shape, InvalidField> {
             let memory = MemoryBytes::new(share.memory_bytes);
             GpuShape::share(Some(MilliGpu::new(share.milli)), Some(memory), one_if_zero(share.count))
         }
-        Some(Gpu::Mig(mig)) => GpuShape::mig(id::<MigProfile>(&mig.profile, "shape.mig.profile")?, one_if_zero(mig.count)),
+        Some(Gpu::Mig(mig)) => GpuShape::mig(
+            id::<MigProfile>(&mig.profile, "shape.mig.profile")?,
+            one_if_zero(mig.count),
+        ),
     };
     let gpu = gpu.map_err(|error| InvalidValue::Shape(error).of("shape"))?;
-    let models = shape.models.iter().map(|model| id(model, "shape.models")).collect::<Result<Vec<_>, _>>()?;
+    let models = shape
+        .models
+        .iter()
+        .map(|model| id(model, "shape.models"))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Shape::gpu(gpu).with_models(models))
 }
 
-pub(super) fn id<T: std::str::FromStr<Err = ParseIdError>>(
-    text: &str,
-    field: &'static str,
-) -> Result<T, InvalidField> {
+pub(super) fn id<T: std::str::FromStr<Err = ParseIdError>>(text: &str, field: &'static str) -> Result<T, InvalidField> {
     text.parse().map_err(|error| InvalidValue::Id(error).of(field))
 }
 
@@ -125,10 +132,17 @@ fn holder(claim: &Claim) -> wire::allocation::Holder {
             name: pod.name.clone(),
             uid: pod.uid.to_string(),
         }),
-        (Holder::Pod(uid), None) => Wire::Pod(wire::PodRef { uid: uid.to_string(), ..wire::PodRef::default() }),
+        (Holder::Pod(uid), None) => Wire::Pod(wire::PodRef {
+            uid: uid.to_string(),
+            ..wire::PodRef::default()
+        }),
         (Holder::Foreign(name), None) => {
             let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-            Wire::Pod(wire::PodRef { namespace: namespace.to_owned(), name: name.to_owned(), uid: String::new() })
+            Wire::Pod(wire::PodRef {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                uid: String::new(),
+            })
         }
     }
 }
@@ -172,17 +186,28 @@ fn wire_shape(shape: &Shape) -> wire::Shape {
                 ShareSize::Memory(memory) => (MilliGpu::ZERO, memory),
                 ShareSize::Both(milli, memory) => (milli, memory),
             };
-            Some(Gpu::Share(wire::GpuShare { milli: milli.get(), memory_bytes: memory.get(), count: *count }))
+            Some(Gpu::Share(wire::GpuShare {
+                milli: milli.get(),
+                memory_bytes: memory.get(),
+                count: *count,
+            }))
         }
-        GpuShape::Mig { profile, count } => {
-            Some(Gpu::Mig(wire::MigRequest { profile: profile.to_string(), count: *count }))
-        }
+        GpuShape::Mig { profile, count } => Some(Gpu::Mig(wire::MigRequest {
+            profile: profile.to_string(),
+            count: *count,
+        })),
     };
-    wire::Shape { gpu, models: shape.models.iter().map(ToString::to_string).collect() }
+    wire::Shape {
+        gpu,
+        models: shape.models.iter().map(ToString::to_string).collect(),
+    }
 }
 
 pub(super) fn room(room: Room) -> wire::Room {
-    wire::Room { milli: room.milli.get(), memory_bytes: room.memory.get() }
+    wire::Room {
+        milli: room.milli.get(),
+        memory_bytes: room.memory.get(),
+    }
 }
 
 pub(super) fn drift(drift: &Drift) -> wire::Drift {
@@ -226,7 +251,9 @@ pub(super) fn verdict(verdict: &NodeVerdict, view: &NodeView) -> wire::ExplainFi
         fits: plan.is_some(),
         reason: reason.to_owned(),
         message,
-        plan: plan.map(|plan| grants(&plan.grants, &view.book.node.devices)).unwrap_or_default(),
+        plan: plan
+            .map(|plan| grants(&plan.grants, &view.book.node.devices))
+            .unwrap_or_default(),
         devices: of_devices.collect(),
         generation: view.generation(),
     }

@@ -28,7 +28,11 @@ fn is_known(service: &str) -> bool {
 }
 
 fn response(ready: bool) -> HealthCheckResponse {
-    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+    let status = if ready {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
     HealthCheckResponse { status: status.into() }
 }
 
@@ -49,7 +53,9 @@ impl Health for Service {
         let stream = self.streams.open("watch-health", |sink| async move {
             if !known {
                 // As the protocol asks: the service may come; here it never does.
-                let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
+                let unknown = HealthCheckResponse {
+                    status: ServingStatus::ServiceUnknown.into(),
+                };
                 if sink.send(unknown).await.is_ok() {
                     sink.closed().await;
                 }

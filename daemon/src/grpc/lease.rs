@@ -36,7 +36,11 @@ pub(super) type Started = oneshot::Sender<Result<(), ApiError>>;
 
 pub(super) async fn run(sink: Sink<AcquireLeaseResponse>, book: Book, request: Request, started: Started) {
     let holder = Holder::Lease(request.lease.clone());
-    let acquire = Event::Acquire { lease: request.lease, shape: request.shape, client: request.client };
+    let acquire = Event::Acquire {
+        lease: request.lease,
+        shape: request.shape,
+        client: request.client,
+    };
     let lease = match book.acquire(acquire, !request.wait.is_zero()).await {
         Err(error) => {
             // Not received: the client is gone, and nothing is held.
@@ -70,17 +74,14 @@ pub(super) async fn run(sink: Sink<AcquireLeaseResponse>, book: Book, request: R
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
 enum Waited {
     Granted(Lease),
     ClientGone,
     InVain,
 }
 
-async fn wait(
-    sink: &Sink<AcquireLeaseResponse>,
-    mut granted: oneshot::Receiver<Lease>,
-    at_most: Duration,
-) -> Waited {
+async fn wait(sink: &Sink<AcquireLeaseResponse>, mut granted: oneshot::Receiver<Lease>, at_most: Duration) -> Waited {
     let waited = tokio::select! {
         waited = timeout(at_most, &mut granted) => match waited {
             Ok(Ok(lease)) => return Waited::Granted(lease),
@@ -127,7 +128,9 @@ async fn hold(sink: &Sink<AcquireLeaseResponse>, book: &Book, lease: Lease) -> C
             },
         };
         // Not in the book any more: `revoked` tells in the next turn.
-        let Some(claim) = view.book.claim(&claim.holder) else { continue };
+        let Some(claim) = view.book.claim(&claim.holder) else {
+            continue;
+        };
         let now = Told::of(claim, &view);
         if now != told {
             if let Err(closed) = sink.send(now.message(LeaseEvent::Changed, Some(&told))).await {
@@ -150,7 +153,11 @@ impl Told {
     fn of(claim: &Claim, view: &NodeView) -> Self {
         Self {
             allocation: convert::allocation(claim, &view.book.node.devices),
-            trouble: claim.grants.iter().filter_map(|grant| trouble(grant, &view.inventory)).collect(),
+            trouble: claim
+                .grants
+                .iter()
+                .filter_map(|grant| trouble(grant, &view.inventory))
+                .collect(),
         }
     }
 
@@ -179,6 +186,10 @@ fn trouble(grant: &Grant, inventory: &Arc<Inventory>) -> Option<String> {
         return None;
     }
     let reasons: Vec<_> = health.reasons.iter().map(|reason| reason.message.as_str()).collect();
-    Some(format!("{} is {}: {}", grant.device, health.state.as_str(), reasons.join(", ")))
+    Some(format!(
+        "{} is {}: {}",
+        grant.device,
+        health.state.as_str(),
+        reasons.join(", ")
+    ))
 }
-

@@ -42,7 +42,11 @@ pub(super) struct NodeApi {
 impl NodeApi {
     pub(super) fn new(parts: Parts, streams: Streams) -> Self {
         let identity = Arc::new(parts.identity.clone());
-        Self { parts, identity, streams }
+        Self {
+            parts,
+            identity,
+            streams,
+        }
     }
 
     /// Counts and measures a call, and turns its error into a status.
@@ -84,7 +88,7 @@ impl NodeApi {
         let inventory = Arc::clone(&self.parts.monitor.inventory.borrow());
         NodeView {
             book: view.book.clone(),
-            conditions: view.conditions.clone(),
+            conditions: Arc::clone(&view.conditions),
             // Another generation: the book has not taken it in yet, and the parts of a view must go together.
             inventory: if inventory.generation == view.inventory.generation {
                 inventory
@@ -96,7 +100,11 @@ impl NodeApi {
 
     async fn reserve_for_pod(&self, request: Request<ReserveRequest>) -> Result<ReserveResponse, ApiError> {
         let client = self.changer(&request)?;
-        let answer = self.parts.book.request(convert::reserve(request.into_inner(), client)?).await?;
+        let answer = self
+            .parts
+            .book
+            .request(convert::reserve(request.into_inner(), client)?)
+            .await?;
         let Reply::Granted { claim, existing } = answer.reply else {
             return Err(ApiError::Book(BookError::Closed));
         };
@@ -112,7 +120,10 @@ impl NodeApi {
         let holder = convert::released_holder(request.into_inner())?;
         let answer = self.parts.book.request(Event::Release { holder }).await?;
         let released = matches!(answer.reply, Reply::Released { was_held: true });
-        Ok(ReleaseResponse { released, generation: answer.view.generation() })
+        Ok(ReleaseResponse {
+            released,
+            generation: answer.view.generation(),
+        })
     }
 
     async fn explain(&self, request: ExplainFitRequest) -> Result<ExplainFitResponse, ApiError> {
@@ -126,13 +137,23 @@ impl NodeApi {
         request: Request<SetDeviceSchedulableRequest>,
     ) -> Result<SetDeviceSchedulableResponse, ApiError> {
         let client = self.changer(&request)?;
-        let SetDeviceSchedulableRequest { device_uuid, schedulable, message } = request.into_inner();
+        let SetDeviceSchedulableRequest {
+            device_uuid,
+            schedulable,
+            message,
+        } = request.into_inner();
         let device: DeviceUuid = convert::id(&device_uuid, "device_uuid")?;
         let message = convert::text(message, "message")?;
         tracing::info!(%device, schedulable, message, client, "SetDeviceSchedulable");
-        let event = Event::SetSchedulable { device: device.clone(), schedulable, message };
+        let event = Event::SetSchedulable {
+            device: device.clone(),
+            schedulable,
+            message,
+        };
         let answer = self.parts.book.request(event).await?;
-        Ok(SetDeviceSchedulableResponse { device: node::device(&answer.view, &device) })
+        Ok(SetDeviceSchedulableResponse {
+            device: node::device(&answer.view, &device),
+        })
     }
 
     async fn acknowledge(
@@ -145,13 +166,17 @@ impl NodeApi {
         let message = convert::text(message, "message")?;
         tracing::info!(device = %uuid, message, client, "AcknowledgeHealth");
         let acknowledged =
-            self.parts.monitor.acknowledge(uuid.clone(), message).await.map_err(|error| match error {
-                AcknowledgeError::UnknownDevice(uuid) => {
-                    ApiError::Book(BookError::Refused(RequestRefused::UnknownDevice(uuid)))
-                }
-                AcknowledgeError::Busy => ApiError::MonitorBusy,
-                AcknowledgeError::Stopped => ApiError::Draining,
-            })?;
+            self.parts
+                .monitor
+                .acknowledge(uuid.clone(), message)
+                .await
+                .map_err(|error| match error {
+                    AcknowledgeError::UnknownDevice(uuid) => {
+                        ApiError::Book(BookError::Refused(RequestRefused::UnknownDevice(uuid)))
+                    }
+                    AcknowledgeError::Busy => ApiError::MonitorBusy,
+                    AcknowledgeError::Stopped => ApiError::Draining,
+                })?;
         // The view follows within a moment; the answer does not wait for it.
         let device = node::device(&self.parts.book.views().current(), &uuid);
         let device = device.map(|known| berth_proto::node::v1::Device {
@@ -166,23 +191,33 @@ impl NodeApi {
         let AcquireLeaseRequest { shape, client, wait_ms } = request.into_inner();
         let client = convert::text(client, "client")?;
         let wanted = lease::Request {
-            lease: Uuid::new_v4().to_string().parse().map_err(|error| InvalidValue::Id(error).of("lease_id"))?,
+            lease: Uuid::new_v4()
+                .to_string()
+                .parse()
+                .map_err(|error| InvalidValue::Id(error).of("lease_id"))?,
             shape: convert::shape(shape)?,
-            client: if client.is_empty() { identity } else { format!("{identity}, {client}") },
+            client: if client.is_empty() {
+                identity
+            } else {
+                format!("{identity}, {client}")
+            },
             wait: Duration::from_millis(wait_ms).min(MAX_WAIT),
         };
         let (started, start) = oneshot::channel();
         let book = self.parts.book.clone();
-        let stream = self.streams.open("lease", |sink| lease::run(sink, book, wanted, started))?;
+        let stream = self
+            .streams
+            .open("lease", |sink| lease::run(sink, book, wanted, started))?;
         start.await.map_err(|_| ApiError::Draining)??;
         Ok(stream)
     }
 
-    fn watch(&self, request: &WatchNodeRequest) -> Result<BoxStream<WatchNodeResponse>, ApiError> {
+    fn watch(&self, request: WatchNodeRequest) -> Result<BoxStream<WatchNodeResponse>, ApiError> {
         let views = self.parts.book.views().subscribe();
         let identity = Arc::clone(&self.identity);
         let after = request.after_generation;
-        self.streams.open("watch-node", |sink| watch::watch_node(sink, views, identity, after))
+        self.streams
+            .open("watch-node", |sink| watch::watch_node(sink, views, identity, after))
     }
 }
 
@@ -192,12 +227,17 @@ impl NodeService for NodeApi {
     type AcquireLeaseStream = BoxStream<AcquireLeaseResponse>;
 
     async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
-        let work = async { Ok(GetNodeResponse { node: Some(node::node(&self.fresh_view(), &self.identity)) }) };
+        let work = async {
+            Ok(GetNodeResponse {
+                node: Some(node::node(&self.fresh_view(), &self.identity)),
+            })
+        };
         self.call(Method::GetNode, work).await
     }
 
     async fn watch_node(&self, request: Request<WatchNodeRequest>) -> Result<Response<Self::WatchNodeStream>, Status> {
-        self.call(Method::WatchNode, async { self.watch(request.get_ref()) }).await
+        self.call(Method::WatchNode, async { self.watch(request.into_inner()) })
+            .await
     }
 
     async fn list_allocations(
@@ -224,7 +264,8 @@ impl NodeService for NodeApi {
         &self,
         request: Request<SetDeviceSchedulableRequest>,
     ) -> Result<Response<SetDeviceSchedulableResponse>, Status> {
-        self.call(Method::SetDeviceSchedulable, self.set_schedulable(request)).await
+        self.call(Method::SetDeviceSchedulable, self.set_schedulable(request))
+            .await
     }
 
     async fn acknowledge_health(

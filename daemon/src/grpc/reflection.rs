@@ -22,8 +22,14 @@ use tonic_reflection::server::{Builder, Error};
 
 /// Adds both services; their streams end when `end` is cancelled.
 pub(super) fn add(routes: &mut RoutesBuilder, end: &CancellationToken) -> Result<(), Error> {
-    routes.add_service(UntilEnd { service: builder("grpc.reflection.v1").build_v1()?, end: end.clone() });
-    routes.add_service(UntilEnd { service: builder("grpc.reflection.v1alpha").build_v1alpha()?, end: end.clone() });
+    routes.add_service(UntilEnd {
+        service: builder("grpc.reflection.v1").build_v1()?,
+        end: end.clone(),
+    });
+    routes.add_service(UntilEnd {
+        service: builder("grpc.reflection.v1alpha").build_v1alpha()?,
+        end: end.clone(),
+    });
     Ok(())
 }
 

@@ -95,9 +95,9 @@ impl ApiError {
                 RequestRefused::UnknownDevice(_) => Code::NotFound,
                 RequestRefused::NothingAsked => Code::InvalidArgument,
             },
-            Self::Book(BookError::JournalUnavailable { .. } | BookError::Closed) | Self::MonitorBusy | Self::Draining => {
-                Code::Unavailable
-            }
+            Self::Book(BookError::JournalUnavailable { .. } | BookError::Closed)
+            | Self::MonitorBusy
+            | Self::Draining => Code::Unavailable,
             Self::TooManyStreams { .. } => Code::ResourceExhausted,
         }
     }
@@ -120,12 +120,20 @@ mod tests {
 
     #[test]
     fn a_status_carries_the_reason_and_the_field() {
-        let status = Status::from(ApiError::from(InvalidValue::from(ShapeError::Count(0)).of("shape.whole.count")));
+        let status = Status::from(ApiError::from(
+            InvalidValue::from(ShapeError::Count(0)).of("shape.whole.count"),
+        ));
         assert_eq!(status.code(), Code::InvalidArgument);
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("InvalidGpuCount", ERROR_DOMAIN));
-        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "shape.whole.count");
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("InvalidGpuCount", ERROR_DOMAIN)
+        );
+        assert_eq!(
+            details.bad_request().unwrap().field_violations[0].field,
+            "shape.whole.count"
+        );
     }
 
     #[test]
@@ -133,7 +141,10 @@ mod tests {
         let code = |refused| ApiError::Book(BookError::Refused(refused)).code();
         assert_eq!(code(RequestRefused::NotReconciled), Code::Unavailable);
         assert_eq!(code(RequestRefused::NothingAsked), Code::InvalidArgument);
-        assert_eq!(code(RequestRefused::UnknownDevice("GPU-1".parse().unwrap())), Code::NotFound);
+        assert_eq!(
+            code(RequestRefused::UnknownDevice("GPU-1".parse().unwrap())),
+            Code::NotFound
+        );
         assert_eq!(ApiError::Draining.code(), Code::Unavailable);
     }
 }

@@ -56,7 +56,11 @@ struct Ending<T> {
 impl Streams {
     /// Every stream ends when `end` is cancelled.
     pub(super) fn new(end: CancellationToken, tasks: Tasks) -> Self {
-        Self { slots: Arc::new(Semaphore::new(MAX_STREAMS)), end, tasks }
+        Self {
+            slots: Arc::new(Semaphore::new(MAX_STREAMS)),
+            end,
+            tasks,
+        }
     }
 
     /// A stream of what `produce` sends. The producer is a task of its own: it is never dropped half way, and should
@@ -71,13 +75,23 @@ impl Streams {
         F: Future<Output = ()> + Send + 'static,
     {
         let slots = Arc::clone(&self.slots);
-        let slot = slots.try_acquire_owned().map_err(|_| ApiError::TooManyStreams { limit: MAX_STREAMS })?;
+        let slot = slots
+            .try_acquire_owned()
+            .map_err(|_| ApiError::TooManyStreams { limit: MAX_STREAMS })?;
         // One message: a slow reader skips states instead of piling them up.
         let (sender, messages) = mpsc::channel(1);
-        let sink = Sink { messages: sender, end: self.end.clone() };
+        let sink = Sink {
+            messages: sender,
+            end: self.end.clone(),
+        };
         drop(self.tasks.spawn(name, produce(sink)));
         let end = Box::pin(self.end.clone().cancelled_owned());
-        Ok(Box::pin(Ending { messages, end, over: false, _slot: slot }))
+        Ok(Box::pin(Ending {
+            messages,
+            end,
+            over: false,
+            _slot: slot,
+        }))
     }
 }
 
@@ -112,7 +126,11 @@ impl<T> Sink<T> {
 
     /// On shutdown the reading end closes too.
     fn why(&self) -> Closed {
-        if self.end.is_cancelled() { Closed::Shutdown } else { Closed::ClientGone }
+        if self.end.is_cancelled() {
+            Closed::Shutdown
+        } else {
+            Closed::ClientGone
+        }
     }
 }
 
@@ -175,7 +193,9 @@ mod tests {
     async fn a_dropped_stream_is_a_client_gone_and_frees_its_slot() {
         let (streams, _end, tasks) = streams();
         let stream = streams
-            .open::<(), _>("t", |sink| async move { assert_eq!(sink.closed().await, Closed::ClientGone) })
+            .open::<(), _>("t", |sink| async move {
+                assert_eq!(sink.closed().await, Closed::ClientGone);
+            })
             .unwrap();
         assert_eq!(streams.slots.available_permits(), MAX_STREAMS - 1);
         drop(stream);

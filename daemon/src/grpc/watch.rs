@@ -57,7 +57,9 @@ pub(super) async fn watch_node(
     loop {
         if sent.is_none_or(|sent| view.generation() > sent) {
             sent = Some(view.generation());
-            let message = WatchNodeResponse { node: Some(node::node(&view, &identity)) };
+            let message = WatchNodeResponse {
+                node: Some(node::node(&view, &identity)),
+            };
             if sink.send(message).await.is_err() {
                 return;
             }

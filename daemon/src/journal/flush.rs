@@ -43,7 +43,10 @@ impl Flusher {
         let thread = thread::Builder::new()
             .name("journal-flush".to_owned())
             .spawn(move || run(&theirs, &clock, &latency, &on_error))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Lines were written to `file`. Costs a lock, and a wake where the thread sleeps.

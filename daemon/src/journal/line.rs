@@ -98,7 +98,14 @@ mod tests {
 
     #[test]
     fn short_and_foreign_lines_are_no_lines() {
-        for bytes in [&b""[..], b"0", b"00000000", b"zzzzzzzz {}", b"+0000000 \"\"", b"{\"json\":1}"] {
+        for bytes in [
+            &b""[..],
+            b"0",
+            b"00000000",
+            b"zzzzzzzz {}",
+            b"+0000000 \"\"",
+            b"{\"json\":1}",
+        ] {
             assert!(decode::<String>(bytes).is_none(), "{bytes:?}");
         }
     }

@@ -62,7 +62,11 @@ pub(crate) fn read_prefix(bytes: &[u8]) -> Prefix {
     let torn_at = bytes.iter().rposition(newline).map_or(0, |at| at + 1);
     let header = bytes.iter().position(newline).map_or(0, |at| at + 1);
     let is_torn = torn_at < bytes.len();
-    let read = if is_torn { [&bytes[..header], &bytes[torn_at..]].concat() } else { bytes.to_vec() };
+    let read = if is_torn {
+        [&bytes[..header], &bytes[torn_at..]].concat()
+    } else {
+        bytes.to_vec()
+    };
     let found = scan::scan(&read[..], |more, damaged| {
         assert!(!damaged, "a crash is no damage");
         records.extend(more);
@@ -101,11 +105,19 @@ fn a_batch_is_one_write_and_what_is_not_committed_is_not_there() {
     journal.commit().unwrap();
     let other = generations(7..9);
     journal.stage(other.iter()).unwrap();
-    assert_eq!(fs::read_to_string(dir.path().join("journal")).unwrap().lines().count(), 1, "the header alone");
+    assert_eq!(
+        fs::read_to_string(dir.path().join("journal")).unwrap().lines().count(),
+        1,
+        "the header alone"
+    );
     journal.commit().unwrap();
     drop(journal);
     let (_, opened, read) = open(dir.path());
-    assert_eq!((read, opened.lines), (other, 1), "the records of one event share a line");
+    assert_eq!(
+        (read, opened.lines),
+        (other, 1),
+        "the records of one event share a line"
+    );
 }
 
 #[test]
@@ -129,7 +141,9 @@ fn a_damaged_journal_is_put_aside_whole_and_its_good_lines_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), SyncMode::Group, &generations(1..4));
     let path = dir.path().join("journal");
-    let damaged = fs::read_to_string(&path).unwrap().replace("\"Generation\":2", "\"Generation\":8");
+    let damaged = fs::read_to_string(&path)
+        .unwrap()
+        .replace("\"Generation\":2", "\"Generation\":8");
     fs::write(&path, &damaged).unwrap();
 
     let (mut journal, opened, read) = open(dir.path());
@@ -138,7 +152,11 @@ fn a_damaged_journal_is_put_aside_whole_and_its_good_lines_are_kept() {
     assert_eq!(corrupt.damaged_lines, 1);
     assert_eq!(corrupt.kept_as, dir.path().join(format!("journal.corrupt-{NOW}")));
     assert!(journal.is_behind(), "nothing is added to a damaged file");
-    assert_eq!(fs::read_to_string(&path).unwrap(), damaged, "and nothing is lost before it is rewritten");
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        damaged,
+        "and nothing is lost before it is rewritten"
+    );
     journal.rewrite(&read).unwrap();
     assert_eq!(fs::read_to_string(&corrupt.kept_as).unwrap(), damaged);
     drop(journal);
@@ -153,7 +171,10 @@ fn a_file_that_is_no_journal_is_put_aside() {
     let (mut journal, opened, read) = open(dir.path());
     assert!(read.is_empty() && journal.is_behind());
     journal.rewrite(&[]).unwrap();
-    assert_eq!(fs::read_to_string(opened.corrupt.unwrap().kept_as).unwrap(), "some\nother\nfile\n");
+    assert_eq!(
+        fs::read_to_string(opened.corrupt.unwrap().kept_as).unwrap(),
+        "some\nother\nfile\n"
+    );
 }
 
 #[test]
@@ -172,16 +193,32 @@ fn another_nodes_or_versions_journal_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), SyncMode::Group, &generations(1..2));
     let before = fs::read(dir.path().join("journal")).unwrap();
-    let other = JournalOptions { node: "node-b".parse().unwrap(), ..options(dir.path(), SyncMode::Group) };
+    let other = JournalOptions {
+        node: "node-b".parse().unwrap(),
+        ..options(dir.path(), SyncMode::Group)
+    };
     let error = open_with(other).unwrap_err();
     assert_eq!(error.reason(), "JournalOfOtherNode");
-    assert!(error.to_string().contains("\"node-a\"") && error.to_string().contains("--node-name"), "{error}");
+    assert!(
+        error.to_string().contains("\"node-a\"") && error.to_string().contains("--node-name"),
+        "{error}"
+    );
     assert_eq!(fs::read(dir.path().join("journal")).unwrap(), before);
 
     let mut newer = Vec::new();
-    line::encode_value(&Header { berth_journal: FORMAT + 1, node: "node-a".to_owned() }, &mut newer).unwrap();
+    line::encode_value(
+        &Header {
+            berth_journal: FORMAT + 1,
+            node: "node-a".to_owned(),
+        },
+        &mut newer,
+    )
+    .unwrap();
     fs::write(dir.path().join("journal"), newer).unwrap();
-    assert_eq!(open_with(options(dir.path(), SyncMode::Group)).unwrap_err().reason(), "JournalFormatUnknown");
+    assert_eq!(
+        open_with(options(dir.path(), SyncMode::Group)).unwrap_err().reason(),
+        "JournalFormatUnknown"
+    );
 }
 
 #[test]
@@ -194,7 +231,10 @@ fn a_rewrite_replaces_everything_and_leaves_nothing_behind() {
     journal.commit().unwrap();
     drop(journal);
     assert_eq!(open(dir.path()).2, generations([100, 101]));
-    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["journal"]);
 }
 
@@ -209,7 +249,11 @@ fn after_giving_up_nothing_is_taken_until_everything_is_rewritten() {
     journal.rewrite(&generations([1, 3])).unwrap();
     journal.commit().unwrap();
     drop(journal);
-    assert_eq!(open(dir.path()).2, generations([1, 3]), "what was refused is not written later");
+    assert_eq!(
+        open(dir.path()).2,
+        generations([1, 3]),
+        "what was refused is not written later"
+    );
 }
 
 #[test]

@@ -23,14 +23,50 @@ impl Collector for Levels {
         let view = self.0.current();
         let (free_milli, free_memory, memory) = room(&view);
         gauge(&mut encoder, "devices", "GPUs by health", "health", &devices(&view))?;
-        plain(&mut encoder, "free_milli", "Thousandths of GPUs that a new request could get", free_milli)?;
-        plain(&mut encoder, "free_memory_bytes", "Memory of GPUs that a new request could get", free_memory)?;
+        plain(
+            &mut encoder,
+            "free_milli",
+            "Thousandths of GPUs that a new request could get",
+            free_milli,
+        )?;
+        plain(
+            &mut encoder,
+            "free_memory_bytes",
+            "Memory of GPUs that a new request could get",
+            free_memory,
+        )?;
         plain(&mut encoder, "memory_bytes", "Memory of all GPUs", memory)?;
-        gauge(&mut encoder, "allocations", "Holders of GPUs by state", "state", &allocations(&view))?;
-        gauge(&mut encoder, "drifts", "Disagreements between driver, kubelet and book", "reason", &drifts(&view))?;
-        let conditions = view.conditions.iter().map(|condition| (condition.kind.as_str(), condition.status.into()));
-        gauge(&mut encoder, "condition", "1 where the condition holds", "type", &conditions.collect())?;
-        plain(&mut encoder, "node_generation", "Generation of the node's state", view.generation())
+        gauge(
+            &mut encoder,
+            "allocations",
+            "Holders of GPUs by state",
+            "state",
+            &allocations(&view),
+        )?;
+        gauge(
+            &mut encoder,
+            "drifts",
+            "Disagreements between driver, kubelet and book",
+            "reason",
+            &drifts(&view),
+        )?;
+        let conditions = view
+            .conditions
+            .iter()
+            .map(|condition| (condition.kind.as_str(), condition.status.into()));
+        gauge(
+            &mut encoder,
+            "condition",
+            "1 where the condition holds",
+            "type",
+            &conditions.collect(),
+        )?;
+        plain(
+            &mut encoder,
+            "node_generation",
+            "Generation of the node's state",
+            view.generation(),
+        )
     }
 }
 
@@ -55,10 +91,18 @@ fn gauge(
 
 /// What could be had now: nothing of a device that must be avoided.
 fn room(view: &NodeView) -> (u64, u64, u64) {
-    view.book.node.devices.iter().fold((0, 0, 0), |(milli, free, memory), device| {
-        let room = obtainable(device);
-        (milli + u64::from(room.milli.get()), free + room.memory.get(), memory + device.memory.get())
-    })
+    view.book
+        .node
+        .devices
+        .iter()
+        .fold((0, 0, 0), |(milli, free, memory), device| {
+            let room = obtainable(device);
+            (
+                milli + u64::from(room.milli.get()),
+                free + room.memory.get(),
+                memory + device.memory.get(),
+            )
+        })
 }
 
 /// Every value of a label is always there: a level of zero is a fact.

@@ -21,10 +21,7 @@ pub(super) struct Assigned {
 }
 
 /// `device_at` finds a GPU by the driver's index.
-pub(super) fn assigned(
-    response: ListPodResourcesResponse,
-    device_at: impl Fn(u32) -> Option<DeviceUuid>,
-) -> Assigned {
+pub(super) fn assigned(response: ListPodResourcesResponse, device_at: impl Fn(u32) -> Option<DeviceUuid>) -> Assigned {
     let mut all = Assigned::default();
     for pod in response.pod_resources {
         let (assignment, unknown) = assignment(pod, &device_at);
@@ -38,8 +35,12 @@ pub(super) fn assigned(
 
 fn assignment(pod: PodResources, device_at: &impl Fn(u32) -> Option<DeviceUuid>) -> (Assignment, Vec<String>) {
     let mut unknown = Vec::new();
-    let mut assignment =
-        Assignment { namespace: pod.namespace, name: pod.name, devices: Vec::new(), shared: false };
+    let mut assignment = Assignment {
+        namespace: pod.namespace,
+        name: pod.name,
+        devices: Vec::new(),
+        shared: false,
+    };
     for container in pod.containers {
         for (resource, id) in container.devices.iter().filter(|devices| is_gpu(devices)).flat_map(ids) {
             let (uuid, replica) = match id.split_once("::") {
@@ -54,7 +55,10 @@ fn assignment(pod: PodResources, device_at: &impl Fn(u32) -> Option<DeviceUuid>)
                 Err(_) => unknown.push(format!("{}/{}: {resource} {id}", assignment.namespace, assignment.name)),
             }
         }
-        let claimed = container.dynamic_resources.iter().flat_map(|claim| &claim.claim_resources);
+        let claimed = container
+            .dynamic_resources
+            .iter()
+            .flat_map(|claim| &claim.claim_resources);
         for device in claimed.filter(|device| device.driver_name == DRA_DRIVER) {
             match claimed_device(device, device_at) {
                 // Containers of one pod may share a claim: it is still one device.
@@ -75,7 +79,10 @@ fn is_gpu(devices: &ContainerDevices) -> bool {
 }
 
 fn ids(devices: &ContainerDevices) -> impl Iterator<Item = (&str, &str)> {
-    devices.device_ids.iter().map(|id| (devices.resource_name.as_str(), id.as_str()))
+    devices
+        .device_ids
+        .iter()
+        .map(|id| (devices.resource_name.as_str(), id.as_str()))
 }
 
 /// NVIDIA's DRA driver calls a GPU `gpu-INDEX`. Its MIG devices (`gpu-0-mig-…`) name a placement, which the driver's
@@ -95,7 +102,11 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, containers: Vec<ContainerResources>) -> PodResources {
-        PodResources { name: name.to_owned(), namespace: "sr-1".to_owned(), containers }
+        PodResources {
+            name: name.to_owned(),
+            namespace: "sr-1".to_owned(),
+            containers,
+        }
     }
 
     fn plugin(resource: &str, ids: &[&str]) -> ContainerResources {
@@ -103,7 +114,11 @@ mod tests {
             resource_name: resource.to_owned(),
             device_ids: ids.iter().map(ToString::to_string).collect(),
         };
-        ContainerResources { name: "c".to_owned(), devices: vec![devices], dynamic_resources: vec![] }
+        ContainerResources {
+            name: "c".to_owned(),
+            devices: vec![devices],
+            dynamic_resources: vec![],
+        }
     }
 
     fn claim(driver: &str, device: &str) -> ContainerResources {
@@ -112,8 +127,15 @@ mod tests {
             pool_name: "node".to_owned(),
             device_name: device.to_owned(),
         };
-        let claim = DynamicResource { claim_resources: vec![resource], ..DynamicResource::default() };
-        ContainerResources { name: "c".to_owned(), devices: vec![], dynamic_resources: vec![claim] }
+        let claim = DynamicResource {
+            claim_resources: vec![resource],
+            ..DynamicResource::default()
+        };
+        ContainerResources {
+            name: "c".to_owned(),
+            devices: vec![],
+            dynamic_resources: vec![claim],
+        }
     }
 
     fn read(pods: Vec<PodResources>) -> Assigned {
@@ -122,13 +144,23 @@ mod tests {
     }
 
     fn devices(assigned: &Assigned) -> Vec<Vec<&str>> {
-        assigned.pods.iter().map(|pod| pod.devices.iter().map(DeviceUuid::as_str).collect()).collect()
+        assigned
+            .pods
+            .iter()
+            .map(|pod| pod.devices.iter().map(DeviceUuid::as_str).collect())
+            .collect()
     }
 
     #[test]
     fn whole_gpus_and_mig_instances_of_all_containers_are_one_assignment() {
         let found = read(vec![
-            pod("a", vec![plugin("nvidia.com/gpu", &["GPU-0", "GPU-1"]), plugin("nvidia.com/mig-1g.10gb", &["MIG-7"])]),
+            pod(
+                "a",
+                vec![
+                    plugin("nvidia.com/gpu", &["GPU-0", "GPU-1"]),
+                    plugin("nvidia.com/mig-1g.10gb", &["MIG-7"]),
+                ],
+            ),
             pod("cpu-only", vec![plugin("vendor.example/nic", &["eth1"])]),
         ]);
         assert_eq!(devices(&found), [["GPU-0", "GPU-1", "MIG-7"]]);
@@ -138,7 +170,10 @@ mod tests {
 
     #[test]
     fn replicas_of_time_slicing_share_the_device_and_repeat_it() {
-        let found = read(vec![pod("a", vec![plugin("nvidia.com/gpu.shared", &["GPU-0::3", "GPU-0::4"])])]);
+        let found = read(vec![pod(
+            "a",
+            vec![plugin("nvidia.com/gpu.shared", &["GPU-0::3", "GPU-0::4"])],
+        )]);
         assert_eq!(devices(&found), [["GPU-0", "GPU-0"]]);
         assert!(found.pods[0].shared);
     }
@@ -146,17 +181,30 @@ mod tests {
     #[test]
     fn claims_of_nvidias_driver_are_devices_and_others_are_not_ours() {
         let found = read(vec![
-            pod("a", vec![claim(DRA_DRIVER, "gpu-1"), claim(DRA_DRIVER, "gpu-1"), claim("nic.example", "gpu-0")]),
+            pod(
+                "a",
+                vec![
+                    claim(DRA_DRIVER, "gpu-1"),
+                    claim(DRA_DRIVER, "gpu-1"),
+                    claim("nic.example", "gpu-0"),
+                ],
+            ),
             pod("b", vec![claim(DRA_DRIVER, "gpu-4c1f0f5e-5b5c-7a0e-2b6c-3d2f9c1a0b11")]),
         ]);
-        assert_eq!(devices(&found), [["GPU-1"], ["GPU-4c1f0f5e-5b5c-7a0e-2b6c-3d2f9c1a0b11"]]);
+        assert_eq!(
+            devices(&found),
+            [["GPU-1"], ["GPU-4c1f0f5e-5b5c-7a0e-2b6c-3d2f9c1a0b11"]]
+        );
     }
 
     #[test]
     fn what_names_no_device_is_told_and_the_rest_is_kept() {
         let found = read(vec![
             pod("a", vec![plugin("nvidia.com/gpu", &["tegra", "GPU-0"])]),
-            pod("b", vec![claim(DRA_DRIVER, "gpu-0-mig-1g.10gb-0-1"), claim(DRA_DRIVER, "gpu-9")]),
+            pod(
+                "b",
+                vec![claim(DRA_DRIVER, "gpu-0-mig-1g.10gb-0-1"), claim(DRA_DRIVER, "gpu-9")],
+            ),
         ]);
         assert_eq!(devices(&found), [["GPU-0"]]);
         let unknown: Vec<_> = found.unknown.iter().map(String::as_str).collect();

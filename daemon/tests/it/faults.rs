@@ -7,7 +7,7 @@ use berth_proto::node::v1::ReserveRequest;
 use berth_testkit::{Program, eventually};
 use tonic::{Code, Status};
 
-use crate::support::{Client, Daemon, SOON, allocations, node, condition, pod, reason, share, simulated};
+use crate::support::{Client, Daemon, SOON, allocations, condition, node, pod, reason, share, simulated};
 
 /// For the journal, in KiB. A claim takes about a third of one.
 const ROOM: usize = 64;
@@ -24,25 +24,38 @@ struct SmallDisk {
 
 impl SmallDisk {
     fn program(&self) -> Program {
-        match &self.mounted {
-            Some(dir) => simulated().arg("--state-dir", dir.path().join("state").to_str().unwrap()),
-            None => {
-                let berthd = env!("CARGO_BIN_EXE_berthd");
-                // SIGXFSZ would end it: ignored signals stay ignored across exec.
-                let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", ROOM * 2);
-                Program::at("/bin/sh").raw_args(&["-c", &script, berthd]).raw_args(&[
-                    "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--node-name", "test-node", "--socket",
-                    "{dir}/berthd.sock", "--state-dir", "{dir}/state", "--simulate", "dgx-h100", "--kubelet-socket",
-                    "none",
-                ])
-            }
+        if let Some(dir) = &self.mounted {
+            return simulated().arg("--state-dir", dir.path().join("state").to_str().unwrap());
         }
+        // SIGXFSZ would end it: ignored signals stay ignored across exec.
+        let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", ROOM * 2);
+        Program::at("/bin/sh")
+            .raw_args(&["-c", &script, env!("CARGO_BIN_EXE_berthd"), "--node-name", "test-node"])
+            .raw_args(&[
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--socket",
+                "{dir}/berthd.sock",
+            ])
+            .raw_args(&[
+                "--state-dir",
+                "{dir}/state",
+                "--simulate",
+                "dgx-h100",
+                "--kubelet-socket",
+                "none",
+            ])
     }
 
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={}k", ROOM + FILLER);
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(dir.path())
+            .output();
         let mounted = mount.is_ok_and(|output| output.status.success()).then_some(dir);
         if let Some(dir) = &mounted {
             fs::write(dir.path().join("filler"), vec![0; FILLER << 10]).expect("room for the filler");
@@ -67,8 +80,12 @@ impl Drop for SmallDisk {
 }
 
 async fn reserve(client: &mut Client, uid: &str) -> Result<(), Status> {
-    let request =
-        ReserveRequest { pod: Some(pod(uid)), shape: Some(share(1)), ttl_ms: TTL_MS, ..ReserveRequest::default() };
+    let request = ReserveRequest {
+        pod: Some(pod(uid)),
+        shape: Some(share(1)),
+        ttl_ms: TTL_MS,
+        ..ReserveRequest::default()
+    };
     client.reserve(request).await.map(drop)
 }
 
@@ -85,7 +102,10 @@ async fn a_full_disk_grants_nothing_loses_nothing_and_recovers_by_itself() {
         }
         assert!(granted.len() < 2_000, "the disk is never full");
     };
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "JournalUnavailable"));
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unavailable, "JournalUnavailable")
+    );
     assert!(granted.len() > 20, "{}", granted.len());
 
     let found = node(&mut daemon.client).await.unwrap();
@@ -121,12 +141,18 @@ async fn a_grant_that_was_refused_for_the_disk_is_not_there_after_a_crash() {
             Err(_) => break uid,
         }
     };
-    let state = disk.mounted.as_ref().map_or_else(|| daemon.process.dir().join("state"), |dir| dir.path().join("state"));
+    let state = disk
+        .mounted
+        .as_ref()
+        .map_or_else(|| daemon.process.dir().join("state"), |dir| dir.path().join("state"));
     daemon.process.kill();
     let journal = fs::read_to_string(state.join("journal")).unwrap();
     assert!(journal.ends_with('\n'), "no half line is left behind");
     assert!(!journal.contains(&format!("\"{refused}\"")), "{refused} was refused");
     for number in 0..granted {
-        assert!(journal.contains(&format!("\"uid-{number}\"")), "uid-{number} was granted");
+        assert!(
+            journal.contains(&format!("\"uid-{number}\"")),
+            "uid-{number} was granted"
+        );
     }
 }

@@ -32,7 +32,9 @@ async fn until(daemon: &mut Daemon, is_so: impl Fn(&[Allocation]) -> bool) -> Ve
 
 fn of<'a>(book: &'a [Allocation], name: &str) -> &'a Allocation {
     let is_pod = |allocation: &&Allocation| matches!(&allocation.holder, Some(Holder::Pod(pod)) if pod.name == name);
-    book.iter().find(is_pod).unwrap_or_else(|| panic!("no {name} in {book:?}"))
+    book.iter()
+        .find(is_pod)
+        .unwrap_or_else(|| panic!("no {name} in {book:?}"))
 }
 
 #[tokio::test]
@@ -42,9 +44,15 @@ async fn nothing_is_granted_before_the_kubelet_has_been_heard() {
     let mut daemon = Daemon::start_closed(program).await;
     daemon.until_condition("DriverReady", true).await;
     let unreachable = daemon.until_condition("KubeletReachable", false).await;
-    assert!(["Starting", "KubeletUnreachable"].contains(&unreachable.reason.as_str()), "{unreachable:?}");
+    assert!(
+        ["Starting", "KubeletUnreachable"].contains(&unreachable.reason.as_str()),
+        "{unreachable:?}"
+    );
     let refused = daemon.reserve("a", whole(1)).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "NotReconciled"));
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unavailable, "NotReconciled")
+    );
     let ready = http::get(&format!("{}/readyz", daemon.process.admin())).await.unwrap();
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains("book: "), "{}", ready.body);
@@ -86,9 +94,17 @@ async fn a_kubelet_that_goes_down_costs_nothing_and_is_told() {
     kubelet.go_down().await;
     let down = daemon.until_condition("KubeletReachable", false).await;
     assert_eq!(down.reason, "KubeletUnreachable");
-    assert!(down.message.contains("kubelet.sock") && down.message.contains("is kept"), "{}", down.message);
+    assert!(
+        down.message.contains("kubelet.sock") && down.message.contains("is kept"),
+        "{}",
+        down.message
+    );
     daemon.reserve("b", whole(6)).await.unwrap();
-    assert_eq!(daemon.allocations().await.len(), 3, "the book keeps what it has, and still grants");
+    assert_eq!(
+        daemon.allocations().await.len(),
+        3,
+        "the book keeps what it has, and still grants"
+    );
     kubelet.come_up().unwrap();
     daemon.until_condition("KubeletReachable", true).await;
     assert_eq!(daemon.allocations().await.len(), 3);
@@ -102,7 +118,7 @@ async fn a_kubelet_that_is_slow_or_refuses_is_told_by_name() {
     for (mood, expected) in [
         (Mood::RateLimited, "KubeletRateLimited"),
         (Mood::Failing, "KubeletFailed"),
-        (Mood::Slow(Duration::from_secs(60)), "KubeletTimeout"),
+        (Mood::Slow(Duration::from_mins(1)), "KubeletTimeout"),
     ] {
         kubelet.set_mood(mood);
         let client = &mut daemon.client;
@@ -112,7 +128,10 @@ async fn a_kubelet_that_is_slow_or_refuses_is_told_by_name() {
             Ok(())
         });
         told.await.unwrap();
-        daemon.reserve(&expected.to_lowercase(), whole(1)).await.expect("an open book grants while the kubelet is away");
+        daemon
+            .reserve(&expected.to_lowercase(), whole(1))
+            .await
+            .expect("an open book grants while the kubelet is away");
     }
     kubelet.set_mood(Mood::Well);
     daemon.until_condition("KubeletReachable", true).await;
@@ -122,7 +141,13 @@ async fn a_kubelet_that_is_slow_or_refuses_is_told_by_name() {
 async fn what_the_kubelet_says_of_unknown_things_does_no_harm() {
     let (mut daemon, kubelet) = daemon_and_kubelet().await;
     let uuid = daemon.node().await.devices[1].uuid.clone();
-    kubelet.assign("sr-1", "odd", "main", "nvidia.com/gpu", &["tegra", "GPU-of-another-node", &uuid]);
+    kubelet.assign(
+        "sr-1",
+        "odd",
+        "main",
+        "nvidia.com/gpu",
+        &["tegra", "GPU-of-another-node", &uuid],
+    );
     kubelet.assign("sr-1", "nic", "main", "vendor.example/nic", &["eth1"]);
     let book = until(&mut daemon, |book| !book.is_empty()).await;
     assert!(devices(of(&book, "odd")).contains(&uuid));

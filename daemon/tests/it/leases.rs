@@ -14,18 +14,22 @@ use tonic::{Code, Status, Streaming};
 
 use crate::support::{Client, Daemon, SOON, allocations, client, devices, reason, simulated, whole};
 
-async fn acquire(
-    client: &mut Client,
-    shape: Shape,
-    wait: Duration,
-) -> Result<Streaming<AcquireLeaseResponse>, Status> {
+async fn acquire(client: &mut Client, shape: Shape, wait: Duration) -> Result<Streaming<AcquireLeaseResponse>, Status> {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap();
-    let request = AcquireLeaseRequest { shape: Some(shape), client: "alice: python train.py".to_owned(), wait_ms };
+    let request = AcquireLeaseRequest {
+        shape: Some(shape),
+        client: "alice: python train.py".to_owned(),
+        wait_ms,
+    };
     Ok(client.acquire_lease(request).await?.into_inner())
 }
 
 async fn next(stream: &mut Streaming<AcquireLeaseResponse>) -> AcquireLeaseResponse {
-    tokio::time::timeout(SOON, stream.next()).await.expect("in time").expect("a message").expect("no error")
+    tokio::time::timeout(SOON, stream.next())
+        .await
+        .expect("in time")
+        .expect("a message")
+        .expect("no error")
 }
 
 async fn until_held(client: &mut Client, count: usize) {
@@ -46,7 +50,11 @@ async fn a_lease_lives_as_long_as_its_stream() {
     let allocation = granted.allocation.unwrap();
     assert_eq!(allocation.state(), AllocationState::Leased);
     assert_eq!(allocation.grants.len(), 2);
-    assert!(allocation.client.ends_with(", alice: python train.py"), "{}", allocation.client);
+    assert!(
+        allocation.client.ends_with(", alice: python train.py"),
+        "{}",
+        allocation.client
+    );
     assert_eq!(daemon.allocations().await, [allocation]);
     drop(stream);
     until_held(&mut daemon.client, 0).await;
@@ -60,7 +68,10 @@ async fn a_client_that_dies_gives_its_lease_back() {
     let mut stream = acquire(&mut mortal, whole(8), Duration::ZERO).await.unwrap();
     assert_eq!(next(&mut stream).await.event(), Event::Granted);
     let refused = acquire(&mut daemon.client, whole(1), Duration::ZERO).await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "DeviceHeld"));
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "DeviceHeld")
+    );
     drop((mortal, stream));
     until_held(&mut daemon.client, 0).await;
 }
@@ -73,7 +84,10 @@ async fn who_waits_is_told_so_and_served_in_turn() {
 
     let mut first = acquire(&mut daemon.client, whole(8), SOON).await.unwrap();
     let waiting = next(&mut first).await;
-    assert_eq!((waiting.event(), waiting.reason.as_str()), (Event::Waiting, "DeviceHeld"));
+    assert_eq!(
+        (waiting.event(), waiting.reason.as_str()),
+        (Event::Waiting, "DeviceHeld")
+    );
     let mut second = acquire(&mut daemon.client, whole(8), SOON).await.unwrap();
     assert_eq!(next(&mut second).await.event(), Event::Waiting);
 
@@ -88,10 +102,15 @@ async fn who_waits_is_told_so_and_served_in_turn() {
 async fn who_waits_in_vain_is_refused_at_the_end_of_its_patience() {
     let mut daemon = Daemon::start(simulated()).await;
     daemon.reserve("all", whole(8)).await.unwrap();
-    let mut stream = acquire(&mut daemon.client, whole(1), Duration::from_millis(50)).await.unwrap();
+    let mut stream = acquire(&mut daemon.client, whole(1), Duration::from_millis(50))
+        .await
+        .unwrap();
     assert_eq!(next(&mut stream).await.event(), Event::Waiting);
     let status = stream.next().await.unwrap().unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "DeviceHeld"));
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::ResourceExhausted, "DeviceHeld")
+    );
     daemon.release("all").await.unwrap();
     until_held(&mut daemon.client, 0).await;
 }
@@ -101,9 +120,19 @@ async fn a_lease_that_somebody_releases_is_revoked_and_its_stream_ends() {
     let mut daemon = Daemon::start(simulated()).await;
     let mut stream = acquire(&mut daemon.client, whole(1), Duration::ZERO).await.unwrap();
     let granted = next(&mut stream).await.allocation.unwrap();
-    let Some(Holder::LeaseId(id)) = granted.holder else { panic!("{granted:?}") };
+    let Some(Holder::LeaseId(id)) = granted.holder else {
+        panic!("{granted:?}")
+    };
     let holder = Some(release_request::Holder::LeaseId(id));
-    assert!(daemon.client.release(ReleaseRequest { holder }).await.unwrap().into_inner().released);
+    assert!(
+        daemon
+            .client
+            .release(ReleaseRequest { holder })
+            .await
+            .unwrap()
+            .into_inner()
+            .released
+    );
     let last = next(&mut stream).await;
     assert_eq!((last.event(), last.reason.as_str()), (Event::Revoked, "Released"));
     assert!(stream.next().await.is_none());
@@ -118,7 +147,11 @@ async fn a_holder_is_told_when_its_gpu_falls_ill() {
     let ill = next(&mut stream).await;
     assert_eq!((ill.event(), ill.reason.as_str()), (Event::Changed, "DevicesUnwell"));
     assert!(ill.message.contains("XID 79"), "{}", ill.message);
-    assert_eq!(devices(&ill.allocation.unwrap()), devices(&granted), "it keeps what it holds");
+    assert_eq!(
+        devices(&ill.allocation.unwrap()),
+        devices(&granted),
+        "it keeps what it holds"
+    );
 }
 
 #[tokio::test]
@@ -129,7 +162,10 @@ async fn a_restart_ends_the_stream_and_keeps_the_gpus_from_others() {
     let program = simulated().in_dir_of(&daemon.process);
     daemon.end().await;
     let status = stream.next().await.unwrap().unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "Draining"));
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::Unavailable, "Draining")
+    );
 
     let mut daemon = Daemon::start(program).await;
     assert_eq!(daemon.allocations().await.len(), 1);

@@ -87,7 +87,9 @@ async fn kill_9_under_load_loses_no_grant_and_makes_none_twice() {
     let mut daemon = Daemon::start(simulated()).await;
     for round in 0..12_u64 {
         let socket = daemon.process.socket();
-        let workers: Vec<_> = (0..4).map(|w| spawn(work(socket.clone(), format!("r{round}-w{w}")))).collect();
+        let workers: Vec<_> = (0..4)
+            .map(|w| spawn(work(socket.clone(), format!("r{round}-w{w}"))))
+            .collect();
         // Each round ends somewhere else in the work.
         tokio::time::sleep(Duration::from_millis(15 + 13 * round)).await;
         daemon.process.kill();
@@ -99,16 +101,26 @@ async fn kill_9_under_load_loses_no_grant_and_makes_none_twice() {
         daemon = Daemon::start(simulated().in_dir_of(&daemon.process)).await;
 
         let book = daemon.allocations().await;
-        let found: BTreeMap<_, _> = book.iter().map(|allocation| (uid(allocation), devices(allocation))).collect();
+        let found: BTreeMap<_, _> = book
+            .iter()
+            .map(|allocation| (uid(allocation), devices(allocation)))
+            .collect();
         assert_eq!(found.len(), book.len(), "a pod holds one reservation");
         for (uid, devices) in &expected.held {
             if !expected.unanswered.contains(uid) {
-                assert_eq!(found.get(uid), Some(devices), "{uid} was granted and is lost, or moved, after round {round}");
+                assert_eq!(
+                    found.get(uid),
+                    Some(devices),
+                    "{uid} was granted and is lost, or moved, after round {round}"
+                );
             }
         }
         for uid in found.keys() {
             let known = expected.held.contains_key(uid) || expected.unanswered.contains(uid);
-            assert!(known, "{uid} was released, or never asked for, and is held after round {round}");
+            assert!(
+                known,
+                "{uid} was released, or never asked for, and is held after round {round}"
+            );
         }
         let mut held: BTreeMap<_, u32> = BTreeMap::new();
         for grant in book.iter().flat_map(|allocation| &allocation.grants) {
@@ -116,14 +128,21 @@ async fn kill_9_under_load_loses_no_grant_and_makes_none_twice() {
         }
         assert!(held.values().all(|milli| *milli <= 1000), "{held:?}");
         // From here on what is in the book is what was told.
-        expected = Told { held: found, unanswered: BTreeSet::new() };
+        expected = Told {
+            held: found,
+            unanswered: BTreeSet::new(),
+        };
         if expected.held.len() > 200 {
             for uid in std::mem::take(&mut expected.held).into_keys() {
                 assert!(daemon.release(&uid).await.unwrap());
             }
         }
     }
-    assert!(!daemon.process.stderr().contains("damaged"), "a crash is no damage:\n{}", daemon.process.stderr());
+    assert!(
+        !daemon.process.stderr().contains("damaged"),
+        "a crash is no damage:\n{}",
+        daemon.process.stderr()
+    );
 }
 
 #[tokio::test]
@@ -143,24 +162,45 @@ async fn a_damaged_journal_is_put_aside_told_and_rebuilt_from_the_kubelet() {
     let state = daemon.process.dir().join("state");
     let journal = fs::read_to_string(state.join("journal")).unwrap();
     // Flip one letter in every line that names the running pod.
-    let damaged: Vec<_> = journal.lines().map(|line| line.replace("\"name\":\"running\"", "\"name\":\"runnink\"")).collect();
+    let damaged: Vec<_> = journal
+        .lines()
+        .map(|line| line.replace("\"name\":\"running\"", "\"name\":\"runnink\""))
+        .collect();
     fs::write(state.join("journal"), damaged.join("\n") + "\n").unwrap();
 
     let mut daemon = Daemon::start(next).await;
     let condition = condition(&daemon.node().await, "JournalHealthy");
     assert_eq!((condition.status, condition.reason.as_str()), (false, "JournalCorrupt"));
     assert!(condition.message.contains("journal.corrupt-"), "{}", condition.message);
-    let aside = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let aside = fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(aside.filter(|name| name.starts_with("journal.corrupt-")).count(), 1);
 
     let book = daemon.allocations().await;
-    let of_kept = book.iter().find(|allocation| devices(allocation) == devices(&kept)).unwrap();
-    assert_eq!((uid(of_kept).as_str(), of_kept.state()), ("kept", AllocationState::Reserved));
-    let of_running = book.iter().find(|allocation| allocation.state() == AllocationState::Foreign).unwrap();
+    let of_kept = book
+        .iter()
+        .find(|allocation| devices(allocation) == devices(&kept))
+        .unwrap();
+    assert_eq!(
+        (uid(of_kept).as_str(), of_kept.state()),
+        ("kept", AllocationState::Reserved)
+    );
+    let of_running = book
+        .iter()
+        .find(|allocation| allocation.state() == AllocationState::Foreign)
+        .unwrap();
     let held: BTreeSet<_> = devices(of_running).into_iter().collect();
-    assert_eq!(held, devices(&running).into_iter().collect(), "the kubelet tells what the journal lost");
+    assert_eq!(
+        held,
+        devices(&running).into_iter().collect(),
+        "the kubelet tells what the journal lost"
+    );
     daemon.reserve("rest", whole(5)).await.unwrap();
-    assert_eq!(daemon.reserve("more", whole(1)).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+    assert_eq!(
+        daemon.reserve("more", whole(1)).await.unwrap_err().code(),
+        tonic::Code::ResourceExhausted
+    );
 
     let next = program().in_dir_of(&daemon.process);
     daemon.end().await;
@@ -172,10 +212,16 @@ async fn a_damaged_journal_is_put_aside_told_and_rebuilt_from_the_kubelet() {
 #[tokio::test]
 async fn two_daemons_never_share_a_state_directory() {
     let daemon = Daemon::start(simulated()).await;
-    let second = simulated().in_dir_of(&daemon.process).arg("--socket", "{dir}/other.sock");
+    let second = simulated()
+        .in_dir_of(&daemon.process)
+        .arg("--socket", "{dir}/other.sock");
     let ended = second.run(SOON).await.unwrap();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.stderr.contains("another berthd uses the state directory"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("another berthd uses the state directory"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains("--state-dir"), "{}", ended.stderr);
 }
 
@@ -185,14 +231,20 @@ async fn a_living_socket_is_not_taken_and_a_dead_one_is() {
     let second = simulated().arg("--socket", daemon.process.socket().to_str().unwrap());
     let ended = second.run(SOON).await.unwrap();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.stderr.contains("another process answers on it"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("another process answers on it"),
+        "{}",
+        ended.stderr
+    );
 
     let program = simulated();
     let path = program.dir().join("berthd.sock");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind, as by kill -9");
     let mut daemon = Daemon::start(program).await;
-    let listed = eventually(SOON, async || allocations(&mut daemon.client).await.context("no answer"));
+    let listed = eventually(SOON, async || {
+        allocations(&mut daemon.client).await.context("no answer")
+    });
     ensure_empty(&listed.await.unwrap()).unwrap();
 }
 

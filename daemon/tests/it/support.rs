@@ -67,12 +67,19 @@ impl Daemon {
     }
 
     pub(crate) async fn reserve(&mut self, uid: &str, shape: Shape) -> Result<Allocation, Status> {
-        reserve(&mut self.client, uid, shape).await.map(|response| response.allocation.expect("an allocation"))
+        reserve(&mut self.client, uid, shape)
+            .await
+            .map(|response| response.allocation.expect("an allocation"))
     }
 
     pub(crate) async fn release(&mut self, uid: &str) -> Result<bool, Status> {
         let holder = Some(release_request::Holder::PodUid(uid.to_owned()));
-        Ok(self.client.release(ReleaseRequest { holder }).await?.into_inner().released)
+        Ok(self
+            .client
+            .release(ReleaseRequest { holder })
+            .await?
+            .into_inner()
+            .released)
     }
 
     pub(crate) async fn allocations(&mut self) -> Vec<Allocation> {
@@ -92,44 +99,81 @@ pub(crate) fn client(target: &Target) -> Client {
 }
 
 pub(crate) async fn node(client: &mut Client) -> anyhow::Result<Node> {
-    client.get_node(GetNodeRequest {}).await?.into_inner().node.context("a node")
+    client
+        .get_node(GetNodeRequest {})
+        .await?
+        .into_inner()
+        .node
+        .context("a node")
 }
 
 pub(crate) async fn allocations(client: &mut Client) -> Result<Vec<Allocation>, Status> {
-    Ok(client.list_allocations(ListAllocationsRequest {}).await?.into_inner().allocations)
+    Ok(client
+        .list_allocations(ListAllocationsRequest {})
+        .await?
+        .into_inner()
+        .allocations)
 }
 
 pub(crate) async fn reserve(client: &mut Client, uid: &str, shape: Shape) -> Result<ReserveResponse, Status> {
     let pod = Some(pod(uid));
-    let request = ReserveRequest { pod, shape: Some(shape), ..ReserveRequest::default() };
+    let request = ReserveRequest {
+        pod,
+        shape: Some(shape),
+        ..ReserveRequest::default()
+    };
     Ok(client.reserve(request).await?.into_inner())
 }
 
 /// In namespace `sr-test`, named as its UID.
 pub(crate) fn pod(uid: &str) -> PodRef {
-    PodRef { namespace: "sr-test".to_owned(), name: uid.to_owned(), uid: uid.to_owned() }
+    PodRef {
+        namespace: "sr-test".to_owned(),
+        name: uid.to_owned(),
+        uid: uid.to_owned(),
+    }
 }
 
 pub(crate) fn whole(count: u32) -> Shape {
-    Shape { gpu: Some(shape::Gpu::Whole(WholeGpus { count })), models: Vec::new() }
+    Shape {
+        gpu: Some(shape::Gpu::Whole(WholeGpus { count })),
+        models: Vec::new(),
+    }
 }
 
 pub(crate) fn share(milli: u32) -> Shape {
-    let share = GpuShare { milli, memory_bytes: 0, count: 1 };
-    Shape { gpu: Some(shape::Gpu::Share(share)), models: Vec::new() }
+    let share = GpuShare {
+        milli,
+        memory_bytes: 0,
+        count: 1,
+    };
+    Shape {
+        gpu: Some(shape::Gpu::Share(share)),
+        models: Vec::new(),
+    }
 }
 
 pub(crate) fn devices(allocation: &Allocation) -> Vec<String> {
-    allocation.grants.iter().map(|grant| grant.device_uuid.clone()).collect()
+    allocation
+        .grants
+        .iter()
+        .map(|grant| grant.device_uuid.clone())
+        .collect()
 }
 
 pub(crate) fn condition(node: &Node, kind: &str) -> Condition {
-    node.conditions.iter().find(|condition| condition.r#type == kind).expect("every condition is listed").clone()
+    node.conditions
+        .iter()
+        .find(|condition| condition.r#type == kind)
+        .expect("every condition is listed")
+        .clone()
 }
 
 /// The stable reason in the status's details.
 pub(crate) fn reason(status: &Status) -> String {
-    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    let info = status
+        .get_details_error_info()
+        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "gpu.berth.dev");
     info.reason
 }

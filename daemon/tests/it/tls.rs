@@ -23,7 +23,10 @@ struct Pki {
 
 impl Pki {
     fn new() -> Self {
-        let pki = Self { ca: Ca::new("test authority"), dir: tempfile::tempdir().unwrap() };
+        let pki = Self {
+            ca: Ca::new("test authority"),
+            dir: tempfile::tempdir().unwrap(),
+        };
         pki.ca.write(pki.dir.path(), "ca");
         pki.ca.localhost().write(pki.dir.path(), "server");
         pki
@@ -42,7 +45,10 @@ impl Pki {
 
     fn client(&self, process: &Process, identity: Option<&IssuedFiles>) -> Client {
         let identity = identity.map(|files| (files.cert.clone(), files.key.clone()));
-        let tls = ClientTls::new(ClientTlsFiles { ca: self.dir.path().join("ca.crt"), identity });
+        let tls = ClientTls::new(ClientTlsFiles {
+            ca: self.dir.path().join("ca.crt"),
+            identity,
+        });
         let target = process.grpc().replace("http://", "https://").parse().unwrap();
         Client::new(dial::channel(&target, Some(&tls)).unwrap())
     }
@@ -57,7 +63,9 @@ async fn clients_are_known_by_their_certificate_and_allowed_by_name() {
     let pki = Pki::new();
     let scheduler = pki.issue(pki.dir.path(), "berth-scheduler");
     let viewer = pki.issue(pki.dir.path(), "viewer");
-    let stranger = Ca::new("stranger").client(&Subject::new("berth-scheduler")).write(pki.dir.path(), "stranger");
+    let stranger = Ca::new("stranger")
+        .client(&Subject::new("berth-scheduler"))
+        .write(pki.dir.path(), "stranger");
     let daemon = Daemon::start(pki.daemon().arg("--allow", "cn:berth-scheduler")).await;
 
     let mut allowed = pki.client(&daemon.process, Some(&scheduler));
@@ -65,9 +73,15 @@ async fn clients_are_known_by_their_certificate_and_allowed_by_name() {
     assert_eq!(granted.client, "certificate cn:berth-scheduler");
 
     let mut reader = pki.client(&daemon.process, Some(&viewer));
-    reader.get_node(GetNodeRequest {}).await.expect("reading is open to whoever may connect");
+    reader
+        .get_node(GetNodeRequest {})
+        .await
+        .expect("reading is open to whoever may connect");
     let denied = reserve(&mut reader, "b", whole(1)).await.unwrap_err();
-    assert_eq!((denied.code(), reason(&denied).as_str()), (Code::PermissionDenied, "IdentityNotAllowed"));
+    assert_eq!(
+        (denied.code(), reason(&denied).as_str()),
+        (Code::PermissionDenied, "IdentityNotAllowed")
+    );
     assert!(denied.message().contains("--allow cn:viewer"), "{}", denied.message());
 
     for identity in [None, Some(&stranger)] {
@@ -99,9 +113,16 @@ async fn a_certificate_that_goes_bad_later_is_told_and_the_good_one_stays_in_use
     fs::write(pki.dir.path().join("server.crt"), "no certificate").unwrap();
     let bad = daemon.until_condition("TlsReady", false).await;
     assert_eq!(bad.reason, "CertificateMissing");
-    assert!(bad.message.contains("server.crt") && bad.message.contains("stays in use"), "{}", bad.message);
+    assert!(
+        bad.message.contains("server.crt") && bad.message.contains("stays in use"),
+        "{}",
+        bad.message
+    );
     let mut client = pki.client(&daemon.process, Some(&viewer));
-    client.get_node(GetNodeRequest {}).await.expect("new connections get the certificate that was good last");
+    client
+        .get_node(GetNodeRequest {})
+        .await
+        .expect("new connections get the certificate that was good last");
 
     fs::write(pki.dir.path().join("server.crt"), good).unwrap();
     daemon.until_condition("TlsReady", true).await;
@@ -128,7 +149,11 @@ async fn a_renewed_certificate_is_served_to_new_connections() {
 async fn the_network_is_not_served_without_tls() {
     let ended = simulated().arg("--listen", "0.0.0.0:0").run(SOON).await.unwrap();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.stderr.contains("without TLS") && ended.stderr.contains("--tls-cert"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("without TLS") && ended.stderr.contains("--tls-cert"),
+        "{}",
+        ended.stderr
+    );
 
     let pki = Pki::new();
     Daemon::start(pki.daemon().arg("--listen", "0.0.0.0:0")).await;

@@ -174,7 +174,7 @@ impl Supervisor {
         } else {
             (running.progress, running.stalled) = (progress, 0);
         }
-        if running.stalled >= 4_000
+        if running.stalled >= LOOKS
             && let Some(running) = self.worker.take()
         {
             tracing::error!(after = ?self.config.hang_after, "a driver call hangs; its thread is left behind");

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use berth_placement::{DeviceState, DeviceUuid};
 
-use super::{Ledger, kubelet::Evidence};
+use super::Ledger;
 use crate::{DeviceFacts, Record, RequestRefused, outbox::Outbox, tally::fill_in_free};
 
 impl Ledger {
@@ -37,8 +37,7 @@ impl Ledger {
         if self.is_reconciled() != was_reconciled {
             out.change();
         }
-        // MIG instances whose GPU was not known before can be told now.
-        self.match_assignments(Evidence::Old, out);
+        self.resolve_instances(out);
     }
 
     /// Takes a device out of scheduling or puts it back. What is held there stays, reservations too. Allowed before the

@@ -32,7 +32,7 @@ pub(super) enum Kubelet {
     Told(Arc<BTreeMap<String, Vec<Assignment>>>),
 }
 
-/// Whether the kubelet was asked just now, or its last list is looked at again because something else changed.
+/// Whether the kubelet was asked just now, or its last list is looked at again because a claim was released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Evidence {
     Fresh,

@@ -82,6 +82,21 @@ impl Desk {
             "Changed once, and only then: {effects:?}"
         );
         assert_eq!(after.generation(), before.generation() + changes as u64);
+        let limits = self
+            .journal
+            .iter()
+            .chain(effects.iter().filter_map(|effect| match effect {
+                Effect::Persist(record) => Some(record),
+                _ => None,
+            }));
+        let limit = limits.filter_map(|record| match record {
+            Record::Generation(limit) => Some(*limit),
+            _ => None,
+        });
+        assert!(
+            changes == 0 || limit.max().is_some_and(|limit| after.generation() < limit),
+            "told above the limit"
+        );
         (reply, effects)
     }
 

@@ -78,16 +78,26 @@ pub(crate) enum Action {
     Wait {
         ms: u64,
     },
+    /// Until something falls due.
+    WaitUntilDue,
     ClockBack {
         ms: u64,
     },
     Flush,
-    /// A hasty daemon serves requests before it has looked around.
     Crash {
         lost: Index,
-        hasty: bool,
+        then: Start,
     },
     Compact,
+}
+
+/// In what order a daemon that starts hears of the world.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start {
+    DevicesFirst,
+    KubeletFirst,
+    /// It serves requests before it has heard of either.
+    Hasty,
 }
 
 #[derive(Debug, Clone)]
@@ -216,12 +226,17 @@ fn of_hardware() -> impl Strategy<Value = Action> {
     ]
 }
 
+fn start() -> impl Strategy<Value = Start> {
+    prop_oneof![5 => Just(Start::DevicesFirst), 4 => Just(Start::KubeletFirst), 1 => Just(Start::Hasty)]
+}
+
 fn of_fate() -> impl Strategy<Value = Action> {
     prop_oneof![
-        20 => wait().prop_map(|ms| Action::Wait { ms }),
+        18 => wait().prop_map(|ms| Action::Wait { ms }),
+        2 => Just(Action::WaitUntilDue),
         1 => (1..10_000_000_u64).prop_map(|ms| Action::ClockBack { ms }),
         12 => Just(Action::Flush),
-        2 => (any::<Index>(), prop::bool::weighted(0.1)).prop_map(|(lost, hasty)| Action::Crash { lost, hasty }),
+        2 => (any::<Index>(), start()).prop_map(|(lost, then)| Action::Crash { lost, then }),
         1 => Just(Action::Compact),
         1 => prop::bool::weighted(0.1).prop_map(|none| if none { Action::NoKubelet } else { Action::Wait { ms: 1 } }),
     ]

@@ -1,14 +1,14 @@
 //! The promises, each as a function of what was before an event, what it did, and what is now.
 
-use std::collections::BTreeSet;
+mod book;
+mod changes;
 
 use berth_ledger::{
-    Claim, ClaimState, DriftReason, Effect, Event, Holder, LedgerConfig, Record, Reply, RequestRefused, Snapshot,
-    removal,
+    Claim, ClaimState, Effect, Event, Holder, LedgerConfig, Record, Reply, RequestRefused, Snapshot, removal,
 };
-use berth_placement::{ComputeMode, GpuShape, GrantSize, Health, NodeVerdict};
+use berth_placement::{GpuShape, NodeVerdict, Plan, Refusal, Shape};
 
-use crate::model::{Model, held, is_reserved, naive_fits, naive_free, name, target, targets};
+use super::model::{Model, is_reserved};
 
 /// One event, from all sides.
 pub(crate) struct Turn<'a> {
@@ -21,6 +21,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) effects: &'a [Effect],
     /// For a request on which nothing had to lapse first: what the ledger said that it would answer.
     pub(crate) explained: Option<NodeVerdict>,
+    /// What the ledger would grant now.
+    pub(crate) plan: &'a dyn Fn(&Shape) -> Result<Plan, Refusal>,
     /// Whether something was due.
     pub(crate) was_due: bool,
 }
@@ -41,6 +43,7 @@ impl Turn<'_> {
         self.check_grants(model)?;
         self.check_removals(model)?;
         self.check_kubelet(model)?;
+        self.check_waiting()?;
         self.check_reply(model)
     }
 
@@ -115,244 +118,6 @@ impl Turn<'_> {
         check(*drifts == *self.after.drifts, || {
             format!("drifts {:?} were told as {drifts:?}", self.after.drifts)
         })
-    }
-
-    /// What is told as drift is still so.
-    fn check_drift(&self) -> Checked {
-        for drift in self.after.drifts.iter() {
-            let claim = drift.holder.as_ref().and_then(|holder| self.after.claim(holder));
-            let device = drift.device.as_ref();
-            let has_it = claim.is_some_and(|claim| claim.grants.iter().any(|grant| Some(&grant.device) == device));
-            let present = device.and_then(|uuid| self.after.node.device(uuid));
-            let so = match drift.reason {
-                DriftReason::AllocationWithoutKubelet => {
-                    claim.is_some_and(|claim| matches!(claim.state, ClaimState::Allocated { .. }))
-                }
-                DriftReason::ProcessWithoutAllocation => {
-                    self.after.out_of_band.iter().any(|found| Some(&found.device) == device)
-                }
-                DriftReason::DeviceMissing => has_it && present.is_none(),
-                DriftReason::AssignedUnusable => has_it,
-                DriftReason::OverCommitted => present.is_some_and(|device| {
-                    held(self.after, &device.uuid).any(|(_, grant)| !naive_fits(self.after, device, grant))
-                }),
-            };
-            check(so, || format!("no longer so: {drift:?}"))?;
-        }
-        Ok(())
-    }
-
-    /// Per device: no more than there is, and what is free is the rest.
-    fn check_devices(&self, model: &Model) -> Checked {
-        let now = self.after;
-        check(
-            now.node
-                .devices
-                .iter()
-                .map(|device| &device.uuid)
-                .collect::<BTreeSet<_>>()
-                == model.devices.keys().collect(),
-            || "other devices than the driver's".to_owned(),
-        )?;
-        check(now.reconciled == model.is_reconciled(), || "reconciled?".to_owned())?;
-        for device in &now.node.devices {
-            let facts = &model.devices[&device.uuid];
-            check((device.health, device.memory) == (facts.health, facts.memory), || {
-                format!("stale: {device:?}")
-            })?;
-            check(device.schedulable != model.cordons.contains(&device.uuid), || {
-                format!("cordoned? {device:?}")
-            })?;
-            let free = naive_free(now, device);
-            for (claim, grant) in held(now, &device.uuid).filter(|(claim, _)| now.reconciled && is_reserved(claim)) {
-                check(naive_fits(now, device, grant), || {
-                    format!("{claim:?} is planned on the full {device:?}")
-                })?;
-            }
-            let told = (u64::from(device.free.milli.get()), device.free.memory.get());
-            check(told == if device.mig.is_some() { (0, 0) } else { free }, || {
-                format!("{told:?} is told free, {free:?} is")
-            })?;
-            let on = |uuid| {
-                now.out_of_band
-                    .iter()
-                    .any(|found| found.device == device.uuid && found.mig_instance == uuid)
-            };
-            let slots = || device.mig.iter().flatten();
-            for slot in slots() {
-                let whole = |size: &GrantSize| !matches!(size, GrantSize::Mig { .. });
-                let taken = held(now, &device.uuid).any(|(_, grant)| whole(&grant.size) || target(grant) == &slot.uuid)
-                    || (self.config.count_out_of_band && on(Some(slot.uuid.clone())));
-                check(slot.free != taken, || format!("{slot:?}: taken is {taken}"))?;
-            }
-            let in_a_slot = |uuid: &Option<_>| slots().any(|slot| Some(&slot.uuid) == uuid.as_ref());
-            let strange = now
-                .out_of_band
-                .iter()
-                .any(|found| found.device == device.uuid && !in_a_slot(&found.mig_instance));
-            check(device.out_of_band == (strange && self.config.count_out_of_band), || {
-                format!("stranger? {device:?}")
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Every process is somebody's or is told as nobody's.
-    fn check_processes(&self, model: &Model) -> Checked {
-        let mut expected = BTreeSet::new();
-        for process in model.processes.iter().filter(|_| model.is_reconciled()) {
-            let holder =
-                held(self.after, &process.device).any(|(_, grant)| match (&process.mig_instance, &grant.size) {
-                    (Some(instance), GrantSize::Mig { instance: other, .. }) => instance == other,
-                    _ => true,
-                });
-            let of_pod = process
-                .pod_uid
-                .clone()
-                .and_then(|uid| self.after.claim(&Holder::Pod(uid)));
-            if !holder && !of_pod.is_some_and(|claim| is_reserved(claim)) {
-                expected.insert((&process.device, process.mig_instance.as_ref(), process.pid));
-            }
-        }
-        let told = self
-            .after
-            .out_of_band
-            .iter()
-            .map(|found| (&found.device, found.mig_instance.as_ref(), found.pid));
-        check(told.eq(expected.iter().copied()), || {
-            format!("out of band {:?}, expected {expected:?}", self.after.out_of_band)
-        })
-    }
-
-    /// What the ledger grants or plans anew is on devices that may be used.
-    fn check_grants(&self, model: &Model) -> Checked {
-        for record in self.records() {
-            let Record::Put(claim) = record else { continue };
-            let had = self.before.claim(&claim.holder);
-            let planned = is_reserved(claim) || claim.state == ClaimState::Leased;
-            if !planned || had.is_some_and(|had| had.grants == claim.grants) {
-                continue;
-            }
-            check(model.is_reconciled(), || {
-                format!("granted before anything is known: {claim:?}")
-            })?;
-            check(claim.grants.len() == claim.shape.gpu.count() as usize, || {
-                format!("not what was asked: {claim:?}")
-            })?;
-            check(targets(claim).len() == claim.grants.len(), || {
-                format!("twice the same: {claim:?}")
-            })?;
-            for grant in &claim.grants {
-                let device = model
-                    .devices
-                    .get(&grant.device)
-                    .ok_or_else(|| format!("granted what is gone: {claim:?}"))?;
-                let well = matches!(device.health, Health::Healthy | Health::Suspect)
-                    && device.compute_mode != ComputeMode::Prohibited
-                    && !model.cordons.contains(&device.uuid)
-                    && match (&grant.size, &device.mig) {
-                        (GrantSize::Mig { instance, .. }, Some(slots)) => {
-                            slots.iter().any(|slot| slot.uuid == *instance)
-                        }
-                        (GrantSize::Mig { .. }, None) | (_, Some(_)) => false,
-                        (GrantSize::Share(_), None) => device.compute_mode == ComputeMode::Default,
-                        (GrantSize::Whole, None) => true,
-                    };
-                check(well, || format!("{claim:?} was granted on {device:?}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Nothing is lost without a reason, and who did not ask for it is told, once.
-    fn check_removals(&self, model: &Model) -> Checked {
-        let removed = self.removed();
-        let revoked = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Revoked { holder, reason, .. } => Some((holder, *reason)),
-            _ => None,
-        });
-        let unasked = removed
-            .iter()
-            .copied()
-            .filter(|(_, reason)| *reason != removal::RELEASED);
-        check(revoked.eq(unasked), || {
-            format!("removed {removed:?} and told otherwise: {:?}", self.effects)
-        })?;
-        for (holder, reason) in &removed {
-            let claim = self
-                .before
-                .claim(holder)
-                .ok_or_else(|| format!("{holder} was removed and held nothing"))?;
-            let on_list = matches!(self.event, Event::Kubelet(_));
-            let justified = match *reason {
-                removal::RELEASED => matches!(self.event, Event::Release { holder: asked } if asked == *holder),
-                removal::LAPSED => {
-                    matches!(claim.state, ClaimState::Reserved { deadline_unix_ms } if deadline_unix_ms <= self.now)
-                }
-                removal::POD_GONE => {
-                    on_list && matches!(claim.state, ClaimState::Allocated { .. }) && self.is_long_silent(model, holder)
-                }
-                removal::REPLACED => on_list && self.has_confirmed_namesake(claim),
-                removal::DISPLACED_BY_KUBELET | removal::DEVICE_LOST => is_reserved(claim),
-                _ => false,
-            };
-            check(justified, || format!("{claim:?} was removed as {reason}"))?;
-        }
-        for claim in self
-            .before
-            .claims
-            .iter()
-            .filter(|claim| self.after.claim(&claim.holder).is_none())
-        {
-            let foreign = matches!(claim.holder, Holder::Foreign(_));
-            let known = removed.iter().any(|(holder, _)| **holder == claim.holder);
-            check(known != foreign, || format!("{claim:?} vanished"))?;
-            let silent = foreign && matches!(self.event, Event::Kubelet(_)) && !self.is_shown(claim);
-            check(!silent || self.is_long_silent(model, &claim.holder), || {
-                format!("silence freed {claim:?}")
-            })?;
-        }
-        Ok(())
-    }
-
-    fn is_long_silent(&self, model: &Model, holder: &Holder) -> bool {
-        let last = model.last_told.get(holder).copied().unwrap_or(0);
-        self.now >= last.saturating_add(self.config.kubelet_grace_ms)
-    }
-
-    fn is_shown(&self, claim: &Claim) -> bool {
-        let Event::Kubelet(list) = self.event else { return false };
-        list.iter()
-            .any(|told| !told.devices.is_empty() && Some(format!("{}/{}", told.namespace, told.name)) == name(claim))
-    }
-
-    fn has_confirmed_namesake(&self, claim: &Claim) -> bool {
-        let confirmed =
-            |other: &&Claim| matches!(other.state, ClaimState::Allocated { .. }) && other.holder != claim.holder;
-        self.after
-            .claims
-            .iter()
-            .map(|other| &**other)
-            .any(|other| confirmed(&other) && name(other) == name(claim))
-    }
-
-    /// Whatever the kubelet tells is in the book, under the name that it tells.
-    fn check_kubelet(&self, model: &Model) -> Checked {
-        if !matches!(self.event, Event::Kubelet(_)) {
-            return Ok(());
-        }
-        for told in &model.list {
-            let called = format!("{}/{}", told.namespace, told.name);
-            let of_name = self.after.claims.iter().filter(|claim| {
-                let confirmed = matches!(claim.state, ClaimState::Allocated { .. } | ClaimState::Foreign { .. });
-                confirmed && name(claim).as_ref() == Some(&called)
-            });
-            let held: BTreeSet<_> = of_name.flat_map(|claim| targets(claim)).collect();
-            check(told.devices.iter().all(|device| held.contains(device)), || {
-                format!("{told:?} is told, {held:?} is held")
-            })?;
-        }
-        Ok(())
     }
 
     /// The answer is the one that was to be expected.

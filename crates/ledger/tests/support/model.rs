@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_ledger::{Assignment, Claim, ClaimState, Drift, Effect, Event, GpuProcess, Holder, Record, Snapshot};
-use berth_placement::{DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, MilliGpu, ShareSize};
+use berth_placement::{ComputeMode, DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, Health, MilliGpu, ShareSize};
 
 #[derive(Debug, Default)]
 pub(crate) struct Model {
@@ -20,6 +20,8 @@ pub(crate) struct Model {
     pub(crate) drifts: Vec<Drift>,
     /// When a list last told just this.
     pub(crate) last_told: BTreeMap<Holder, u64>,
+    /// When the last list came.
+    pub(crate) last_list: Option<u64>,
     /// The largest generation that clients may have seen.
     pub(crate) told_generation: u64,
     /// Below which generations may be told.
@@ -140,6 +142,24 @@ pub(crate) fn is_stranger(claim: &Claim) -> bool {
 
 pub(crate) fn is_reserved(claim: &Claim) -> bool {
     matches!(claim.state, ClaimState::Reserved { .. })
+}
+
+/// Whether a plan may rest on it: the device is well, and is what was granted.
+pub(crate) fn is_well(grant: &Grant, device: &DeviceState) -> bool {
+    let mode = device.compute_mode;
+    let as_granted = match (&grant.size, &device.mig) {
+        (GrantSize::Mig { instance, .. }, Some(slots)) => slots.iter().any(|slot| slot.uuid == *instance),
+        (GrantSize::Mig { .. }, None) | (_, Some(_)) => false,
+        (GrantSize::Share(_), None) => mode == ComputeMode::Default,
+        (GrantSize::Whole, None) => true,
+    };
+    as_granted && mode != ComputeMode::Prohibited && matches!(device.health, Health::Healthy | Health::Suspect)
+}
+
+/// Whether the entry tells just the claim's devices under the claim's name.
+pub(crate) fn tells(told: &Assignment, claim: &Claim) -> bool {
+    name(claim) == Some(format!("{}/{}", told.namespace, told.name))
+        && targets(claim) == told.devices.iter().collect::<BTreeSet<_>>()
 }
 
 /// `namespace/name` of a pod's or a foreign pod's claim.

@@ -1,13 +1,13 @@
 //! Runs a ledger as the daemon does (events, a journal with group commit, crashes) and checks every promise after every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use berth_ledger::{ClaimState, Effect, Event, Holder, Ledger, LedgerConfig, Record, Reply, RequestRefused, Snapshot};
 
-use crate::{
+use super::{
     checks::Turn,
     log::Step,
-    model::{Model, name, targets},
+    model::{Model, tells},
 };
 
 pub(crate) struct Shell {
@@ -36,6 +36,11 @@ impl Shell {
 
     pub(crate) fn book(&self) -> Snapshot {
         self.ledger.snapshot()
+    }
+
+    /// When a tick is wanted.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.ledger.next_deadline()
     }
 
     /// How many records are not on disk for sure.
@@ -69,7 +74,11 @@ impl Shell {
             _ => None,
         };
         if now < self.last_now {
-            self.model.last_told.values_mut().for_each(|at| *at = now.min(*at));
+            self.model
+                .last_told
+                .values_mut()
+                .chain(&mut self.model.last_list)
+                .for_each(|at| *at = now.min(*at));
         }
         self.last_now = now;
         self.model.observe(event);
@@ -96,10 +105,11 @@ impl Shell {
             reply: &reply,
             effects: &effects,
             explained,
+            plan: &|shape| self.ledger.explain(shape).plan,
             was_due: due,
         };
         turn.check(&self.model)?;
-        if matches!(event, Event::Tick) && self.ledger.next_deadline().is_some_and(|due| due <= now) {
+        if matches!(event, Event::Tick) && self.next_deadline().is_some_and(|due| due <= now) {
             return Err("a tick left something due".to_owned());
         }
         self.remember_told(now, event, &after);
@@ -109,16 +119,13 @@ impl Shell {
 
     fn remember_told(&mut self, now: u64, event: &Event, book: &Snapshot) {
         let Event::Kubelet(list) = event else { return };
+        self.model.last_list = Some(now);
         for claim in book
             .claims
             .iter()
             .filter(|claim| matches!(claim.state, ClaimState::Allocated { .. } | ClaimState::Foreign { .. }))
         {
-            let same = list.iter().any(|told| {
-                name(claim) == Some(format!("{}/{}", told.namespace, told.name))
-                    && targets(claim) == told.devices.iter().collect::<BTreeSet<_>>()
-            });
-            if same {
+            if list.iter().any(|told| tells(told, claim)) {
                 self.model.last_told.insert(claim.holder.clone(), now);
             }
         }

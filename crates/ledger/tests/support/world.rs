@@ -8,9 +8,8 @@ use berth_placement::{
 use proptest::sample::Index;
 
 use crate::{
-    actions::{Action, Admission, Ask, Listing},
-    log::Step,
-    model::target,
+    actions::{Action, Admission, Ask, Listing, Start},
+    harness::{log::Step, model::target, shell::Shell},
 };
 
 const DEVICES: u32 = 8;
@@ -48,26 +47,33 @@ impl World {
         world
     }
 
-    /// What the daemon does at every start.
-    pub(crate) fn start(&self) -> Vec<Step> {
-        vec![
-            self.look(),
-            self.list(Listing::All),
-            self.step(Event::Processes(self.processes.clone())),
-        ]
+    /// What the daemon does when it starts.
+    pub(crate) fn start(&self, order: Start) -> Vec<Step> {
+        let (devices, list) = (self.step(self.present()), self.list(Listing::All));
+        let processes = self.step(Event::Processes(self.processes.clone()));
+        match order {
+            Start::DevicesFirst => vec![devices, list, processes],
+            Start::KubeletFirst => vec![processes, list, devices],
+            Start::Hasty => Vec::new(),
+        }
     }
 
     /// The steps of an action; none where it makes no sense in this state.
-    pub(crate) fn resolve(&mut self, action: Action, book: &Snapshot, volatile: usize) -> Vec<Step> {
+    pub(crate) fn resolve(&mut self, action: Action, shell: &Shell) -> Vec<Step> {
+        let book = &shell.book();
         match action {
             Action::Flush => vec![Step::Flush],
             Action::Compact => vec![Step::Compact],
-            Action::Crash { lost, hasty } => {
-                let crash = Step::Crash {
-                    lost: lost.index(volatile + 1),
+            Action::Crash { lost, then } => {
+                let lost = lost.index(shell.volatile() + 1);
+                [vec![Step::Crash { lost }], self.start(then)].concat()
+            }
+            Action::WaitUntilDue => {
+                let Some(due) = shell.next_deadline() else {
+                    return Vec::new();
                 };
-                let start = if hasty { Vec::new() } else { self.start() };
-                [vec![crash], start].concat()
+                self.now = self.now.max(due);
+                vec![self.step(Event::Tick)]
             }
             Action::Wait { ms } => {
                 self.now += ms;
@@ -246,10 +252,6 @@ impl World {
             _ => {}
         }
         Some(self.present())
-    }
-
-    fn look(&self) -> Step {
-        self.step(self.present())
     }
 
     fn present(&self) -> Event {

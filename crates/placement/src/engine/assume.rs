@@ -22,7 +22,9 @@ pub(crate) fn give_back(node: &mut NodeState, shape: &Shape, plan: &Plan) -> boo
         return false;
     }
     node.cpu_free = cpu.map(CpuMilli);
-    node.memory_free = node.memory_free.map(|free: MemoryBytes| free.saturating_add(shape.memory));
+    node.memory_free = node
+        .memory_free
+        .map(|free: MemoryBytes| free.saturating_add(shape.memory));
     true
 }
 

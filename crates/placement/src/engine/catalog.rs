@@ -105,7 +105,9 @@ impl Catalog {
             GpuShape::Mig { profile, count } => (Form::Mig(self.profile(profile)), *count),
         };
         let mut ask = Ask {
-            cpu: u32::try_from(shape.cpu.0).unwrap_or(UNKNOWN_CPU - 1).min(UNKNOWN_CPU - 1),
+            cpu: u32::try_from(shape.cpu.0)
+                .unwrap_or(UNKNOWN_CPU - 1)
+                .min(UNKNOWN_CPU - 1),
             memory: shape.memory.get(),
             form,
             count,

@@ -100,7 +100,10 @@ impl Cell {
 
     fn add_device(&mut self, device: &DeviceState, kind: KindId) {
         let level = Level::of(device, kind);
-        let same = self.levels.iter_mut().find(|other| other.is_like(&level) && other.count < u8::MAX);
+        let same = self
+            .levels
+            .iter_mut()
+            .find(|other| other.is_like(&level) && other.count < u8::MAX);
         match same {
             Some(other) => other.count += 1,
             None => self.levels.push(level),
@@ -190,9 +193,7 @@ impl Level {
         need.accepted
             && match ask.form {
                 Form::Whole => self.whole,
-                Form::Share => {
-                    !self.exclusive && u32::from(self.milli) >= need.milli && self.memory >= need.memory
-                }
+                Form::Share => !self.exclusive && u32::from(self.milli) >= need.milli && self.memory >= need.memory,
                 Form::None | Form::Mig(_) => false,
             }
     }

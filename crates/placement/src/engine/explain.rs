@@ -1,12 +1,7 @@
 //! For people: what each node says to a shape and what the policy thought; and what a set of shapes would do.
 
 use super::{Candidates, Engine, UNFIT, catalog::Ask};
-use crate::{
-    NodeName, NodeVerdict, Shape,
-    engine::Ranked,
-    fit,
-    policy::Terms,
-};
+use crate::{NodeName, NodeVerdict, Shape, engine::Ranked, fit, policy::Terms};
 
 /// What one node says to a shape.
 #[derive(Debug, Clone, PartialEq)]

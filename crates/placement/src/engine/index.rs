@@ -101,7 +101,9 @@ impl Index {
 
     /// All nodes on which the shape fits, with their scores, in the order of slots.
     pub(crate) fn fits(&self) -> impl Iterator<Item = (u32, f64)> + '_ {
-        (0..).zip(self.scores.iter().copied()).filter(|(_, score)| *score > UNFIT)
+        (0..)
+            .zip(self.scores.iter().copied())
+            .filter(|(_, score)| *score > UNFIT)
     }
 }
 

@@ -9,7 +9,8 @@ use super::{
     log::ChangeLog,
     totals::Totals,
 };
-use crate::{CpuMilli, DeviceUuid, NodeName, NodeState,
+use crate::{
+    CpuMilli, DeviceUuid, NodeName, NodeState,
     policy::{Scale, Scorer},
 };
 
@@ -120,7 +121,12 @@ impl Nodes {
     }
 
     /// Lets `change` alter a node's state; `false` where it says so or the node is not known.
-    pub(crate) fn change(&mut self, name: &NodeName, scorer: &Scorer, change: impl FnOnce(&mut NodeState) -> bool) -> bool {
+    pub(crate) fn change(
+        &mut self,
+        name: &NodeName,
+        scorer: &Scorer,
+        change: impl FnOnce(&mut NodeState) -> bool,
+    ) -> bool {
         let Some(slot) = self.slot(name.as_str()) else {
             return false;
         };
@@ -166,13 +172,13 @@ impl Nodes {
     }
 
     /// After the scorer changed: what each cell was worth at a position of the log.
-    pub(crate) fn install(&mut self, worth: Vec<f64>, position: u64, scorer: &Scorer) {
+    pub(crate) fn install(&mut self, worth: &[f64], position: u64, scorer: &Scorer) {
         let Self { log, cells, .. } = self;
         let Some(changed) = log.since(position).filter(|_| worth.len() <= cells.len()) else {
             self.revalue(scorer);
             return;
         };
-        self.worth[..worth.len()].copy_from_slice(&worth);
+        self.worth[..worth.len()].copy_from_slice(worth);
         for slot in changed {
             self.worth[slot as usize] = scorer.worth(&cells[slot as usize]);
         }
@@ -191,7 +197,9 @@ impl Nodes {
     }
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &NodeState)> {
-        (0..).zip(&self.slots).filter_map(|(at, slot)| slot.state.as_ref().map(|state| (at, state)))
+        (0..)
+            .zip(&self.slots)
+            .filter_map(|(at, slot)| slot.state.as_ref().map(|state| (at, state)))
     }
 
     /// All slots' cells with what they are worth.

@@ -56,6 +56,8 @@ pub(super) struct Schedule {
     running: bool,
 }
 
+/// The tables reach at least up to here, in thousandths of a core.
+const LEAST_CPU: u32 = 128_000;
 /// Decisions between two looks at the prices.
 const LOOK: u64 = 128;
 /// The mix is looked at again when it has grown by this factor, or by this part of its half-life.
@@ -119,7 +121,7 @@ impl Engine {
             self.nodes.revalue(&self.scorer);
             return;
         }
-        self.nodes.install(tables.worth, tables.position, &self.scorer);
+        self.nodes.install(&tables.worth, tables.position, &self.scorer);
         for (id, index) in tables.indexes {
             self.shapes.install(id, index, tables.position, self.version);
         }
@@ -157,7 +159,12 @@ impl RebuildJob {
         let mut scorer = self.scorer.clone();
         scorer.values = Arc::new(self.values());
         let supply = Arc::new(Supply::new(self.demand, &self.classes, &self.kinds, &self.totals));
-        let Weights { block_pressure, block_pressure_churn, block_exponent, .. } = scorer.weights;
+        let Weights {
+            block_pressure,
+            block_pressure_churn,
+            block_exponent,
+            ..
+        } = scorer.weights;
         let pressure = Pressure {
             price: between(block_pressure, block_pressure_churn, self.churn),
             exponent: block_exponent,
@@ -168,7 +175,9 @@ impl RebuildJob {
         let worth: Vec<f64> = alike.distinct.iter().map(|cell| scorer.worth(cell)).collect();
         let index = |ask: &Ask| {
             let cells = alike.distinct.iter().zip(&worth);
-            let scores: Vec<f64> = cells.map(|(cell, worth)| total(scorer.score(cell, *worth, ask))).collect();
+            let scores: Vec<f64> = cells
+                .map(|(cell, worth)| total(scorer.score(cell, *worth, ask)))
+                .collect();
             Index::of(alike.spread(&scores))
         };
         Tables {
@@ -180,10 +189,13 @@ impl RebuildJob {
     }
 
     fn values(&self) -> Values {
-        let Scorer { policy, weights, scale, .. } = &self.scorer;
+        let Scorer {
+            policy, weights, scale, ..
+        } = &self.scorer;
         let gradient = *policy == PolicyName::Fragmentation;
         let extent = Extent {
-            cpu: whole(scale.cpu),
+            // Where no node tells its CPU, a large one: CPU then limits nothing.
+            cpu: whole(scale.cpu).max(LEAST_CPU),
             gpus: whole(scale.gpu / 1000.0) as usize,
             completion: gradient,
         };
@@ -224,7 +236,10 @@ impl<'a> Alike<'a> {
     }
 
     fn spread(&self, values: &[f64]) -> Vec<f64> {
-        self.of.iter().map(|at| values.get(*at).copied().unwrap_or(UNFIT)).collect()
+        self.of
+            .iter()
+            .map(|at| values.get(*at).copied().unwrap_or(UNFIT))
+            .collect()
     }
 }
 

@@ -61,7 +61,11 @@ impl Shapes {
 
     /// Scores that were reckoned elsewhere, if the shape is still at hand and its needs are what they were.
     pub(crate) fn install(&mut self, id: EntryId, index: Index, position: u64, version: u64) {
-        if let Some(entry) = self.entries.get_mut(id.place as usize).filter(|entry| entry.born == id.born) {
+        if let Some(entry) = self
+            .entries
+            .get_mut(id.place as usize)
+            .filter(|entry| entry.born == id.born)
+        {
             entry.index = index;
             entry.synced = position;
             entry.version = version;
@@ -88,7 +92,9 @@ impl Shapes {
             self.entries.push(entry);
             self.entries.len() - 1
         } else {
-            let oldest = (0..self.entries.len()).min_by_key(|at| self.entries[*at].used).unwrap_or(0);
+            let oldest = (0..self.entries.len())
+                .min_by_key(|at| self.entries[*at].used)
+                .unwrap_or(0);
             let old = std::mem::replace(&mut self.entries[oldest], entry);
             self.ids.remove(&old.shape);
             oldest

@@ -76,7 +76,10 @@ impl Totals {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a cluster has fewer than 2^50 thousandths of GPUs")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a cluster has fewer than 2^50 thousandths of GPUs"
+)]
 fn gpus(milli: u64) -> f64 {
     milli as f64 / 1000.0
 }

@@ -105,7 +105,10 @@ impl<'a> Refusals<'a> {
         if units >= wanted {
             return None;
         }
-        let refusal = self.written.entry(tally).or_insert_with_key(|tally| tally.refusal(self.shape));
+        let refusal = self
+            .written
+            .entry(tally)
+            .or_insert_with_key(|tally| tally.refusal(self.shape));
         Some(refusal.clone())
     }
 }

@@ -137,7 +137,7 @@ pub(super) fn score(scorer: &Scorer, cell: &Cell, worth: f64, ask: &Ask, offer: 
 
 /// The parts of [`score`], for people.
 pub(super) fn terms(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> Terms {
-    let before = Rest::new(scorer, cell, cell.cpu).map_or(Worth::default(), |rest| rest.worth());
+    let before = Rest::new(scorer, cell, cell.cpu).map_or_else(Worth::default, |rest| rest.worth());
     let (after, _) = best_after(scorer, cell, ask, offer);
     let mut terms = vec![
         ("liquidity", after.liquid - before.liquid),
@@ -152,7 +152,11 @@ pub(super) fn terms(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> Te
 
 /// The node with the shape on it: at its best, where the policy may choose the device.
 fn best_after(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> (Worth, Option<Level>) {
-    let cpu = if cell.cpu == UNKNOWN_CPU { UNKNOWN_CPU } else { cell.cpu - ask.cpu };
+    let cpu = if cell.cpu == UNKNOWN_CPU {
+        UNKNOWN_CPU
+    } else {
+        cell.cpu - ask.cpu
+    };
     let Some(rest) = Rest::new(scorer, cell, cpu) else {
         return (Worth::default(), None);
     };
@@ -160,7 +164,7 @@ fn best_after(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> (Worth, 
         Form::None | Form::Mig(_) => (rest.worth(), None),
         Form::Share if ask.count == 1 => {
             let mut best: Option<(f64, Worth, Level)> = None;
-            for level in cell.levels.iter() {
+            for level in &cell.levels {
                 if level.suspect != (offer.suspects > 0) || !level.takes(ask) {
                     continue;
                 }
@@ -169,7 +173,7 @@ fn best_after(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> (Worth, 
                     best = Some((worth.total(), worth, *level));
                 }
             }
-            best.map_or((rest.worth(), None), |(_, worth, level)| (worth, Some(level)))
+            best.map_or_else(|| (rest.worth(), None), |(_, worth, level)| (worth, Some(level)))
         }
         Form::Whole | Form::Share => (several(rest, cell, ask).worth(), None),
     }
@@ -179,7 +183,11 @@ fn best_after(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> (Worth, 
 fn several<'a>(mut rest: Rest<'a>, cell: &Cell, ask: &Ask) -> Rest<'a> {
     let mut missing = ask.count;
     for suspect in [false, true] {
-        for level in cell.levels.iter().filter(|level| level.suspect == suspect && level.takes(ask)) {
+        for level in cell
+            .levels
+            .iter()
+            .filter(|level| level.suspect == suspect && level.takes(ask))
+        {
             let count = missing.min(u32::from(level.count));
             missing -= count;
             if ask.form == Form::Whole {
@@ -196,7 +204,11 @@ fn several<'a>(mut rest: Rest<'a>, cell: &Cell, ask: &Ask) -> Rest<'a> {
 
 /// Small, and only to tell equals apart: the fuller node.
 fn pack(scorer: &Scorer, cell: &Cell, ask: &Ask) -> f64 {
-    let cpu = if cell.cpu == UNKNOWN_CPU { 0.0 } else { f64::from(cell.cpu - ask.cpu) };
+    let cpu = if cell.cpu == UNKNOWN_CPU {
+        0.0
+    } else {
+        f64::from(cell.cpu - ask.cpu)
+    };
     scorer.weights.pack * (0.5 * cpu / scorer.scale.cpu + 0.5 * f64::from(cell.free) / scorer.scale.gpu)
 }
 
@@ -231,7 +243,9 @@ mod tests {
         let all: f64 = mix.iter().map(|(_, weight)| weight).sum();
         let free = |least: u32| -> Vec<f64> {
             let free = node.devices.iter().map(|device| device.free.milli.get());
-            free.filter(|milli| *milli >= least).map(|milli| f64::from(milli) / 1000.0).collect()
+            free.filter(|milli| *milli >= least)
+                .map(|milli| f64::from(milli) / 1000.0)
+                .collect()
         };
         let total: f64 = free(0).iter().sum();
         mix.iter()

@@ -52,12 +52,18 @@ impl Completion {
         if !extent.completion {
             return Self::default();
         }
-        let step = extent.cpu.div_ceil((ROWS - 1) as u32).next_multiple_of(FINEST).max(FINEST);
+        let step = extent
+            .cpu
+            .div_ceil((ROWS - 1) as u32)
+            .next_multiple_of(FINEST)
+            .max(FINEST);
         let rows = (extent.cpu / step) as usize + 1;
         let columns = extent.gpus * PER_GPU + 1;
         // Moves that cost no CPU look at the row that is being made: after the others, column by column.
         let (paid, free): (Vec<Move>, Vec<Move>) = moves(typical, step).into_iter().partition(|step| step.rows > 0);
-        let scale: Vec<f32> = (0..columns).map(|column| temper as f32 * PER_GPU as f32 / column.max(1) as f32).collect();
+        let scale: Vec<f32> = (0..columns)
+            .map(|column| temper as f32 * PER_GPU as f32 / column.max(1) as f32)
+            .collect();
         let mut values = vec![0.0_f32; rows * columns];
         let mut sums = vec![Sum::default(); columns];
         for row in 0..rows {
@@ -93,7 +99,7 @@ impl Completion {
         if self.columns < 2 {
             return 0.0;
         }
-        let row = ((u64::from(cpu) * self.per_step >> 32) as usize).min(self.rows - 1);
+        let row = (((u64::from(cpu) * self.per_step) >> 32) as usize).min(self.rows - 1);
         let column = (gpus * PER_GPU as f64).clamp(0.0, (self.columns - 1) as f64);
         let left = (column as usize).min(self.columns - 2);
         let at = row * self.columns + left;
@@ -117,8 +123,7 @@ fn moves(typical: &[Typical], step: u32) -> Vec<Move> {
             continue;
         }
         let same = |other: &&mut Move| {
-            (other.rows, other.columns, other.gpus.to_bits())
-                == (on_grid.rows, on_grid.columns, on_grid.gpus.to_bits())
+            (other.rows, other.columns, other.gpus.to_bits()) == (on_grid.rows, on_grid.columns, on_grid.gpus.to_bits())
         };
         match moves.iter_mut().find(same) {
             Some(other) => other.popularity += on_grid.popularity,
@@ -160,13 +165,20 @@ mod tests {
 
     #[test]
     fn a_node_completes_to_no_more_than_it_has_and_more_is_never_worth_less() {
-        let completion = Completion::new(&[pod(0.5, 8_000, 1000), pod(0.3, 4_000, 470), pod(0.2, 6_000, 0)], 3.0, EXTENT);
+        let completion = Completion::new(
+            &[pod(0.5, 8_000, 1000), pod(0.3, 4_000, 470), pod(0.2, 6_000, 0)],
+            3.0,
+            EXTENT,
+        );
         for cpu in (0..=64_000).step_by(1_000) {
             for tenth in 0..=40 {
                 let gpus = f64::from(tenth) / 10.0;
                 let value = completion.at(cpu, gpus);
                 assert!((0.0..=gpus + 1e-6).contains(&value), "{cpu} {gpus}: {value}");
-                assert!(completion.at(cpu + 8_000, gpus) + 0.35 >= value, "{cpu} {gpus}: {value}");
+                assert!(
+                    completion.at(cpu + 8_000, gpus) + 0.35 >= value,
+                    "{cpu} {gpus}: {value}"
+                );
             }
         }
     }
@@ -175,7 +187,11 @@ mod tests {
     fn gpus_without_cpu_are_worth_nothing_and_pods_without_cpu_need_none() {
         let completion = Completion::new(&[pod(1.0, 8_000, 1000)], 3.0, EXTENT);
         assert!(completion.at(7_999, 4.0).abs() < 1e-9);
-        assert!((completion.at(16_000, 4.0) - 2.0).abs() < 1e-3, "{}", completion.at(16_000, 4.0));
+        assert!(
+            (completion.at(16_000, 4.0) - 2.0).abs() < 1e-3,
+            "{}",
+            completion.at(16_000, 4.0)
+        );
         let free = Completion::new(&[pod(1.0, 0, 1000)], 3.0, EXTENT);
         assert!((free.at(0, 4.0) - 4.0).abs() < 1e-3, "{}", free.at(0, 4.0));
     }

@@ -87,14 +87,28 @@ impl Supply {
         let all: f64 = capacity.iter().sum();
         let mut reserve = vec![0.0; classes.len()];
         for part in &parts {
-            let takes: Vec<bool> = classes.iter().map(|class| fits_empty(part.shape, class, kinds)).collect();
-            let taking = || capacity.iter().zip(&takes).filter(|(_, takes)| **takes).map(|(gpus, _)| gpus);
+            let takes: Vec<bool> = classes
+                .iter()
+                .map(|class| fits_empty(part.shape, class, kinds))
+                .collect();
+            let taking = || {
+                capacity
+                    .iter()
+                    .zip(&takes)
+                    .filter(|(_, takes)| **takes)
+                    .map(|(gpus, _)| gpus)
+            };
             let within: f64 = taking().sum();
             if within <= 0.0 {
                 continue;
             }
             let rare = 1.0 - within / all;
-            for ((reserve, gpus), _) in reserve.iter_mut().zip(&capacity).zip(&takes).filter(|(_, takes)| **takes) {
+            for ((reserve, gpus), _) in reserve
+                .iter_mut()
+                .zip(&capacity)
+                .zip(&takes)
+                .filter(|(_, takes)| **takes)
+            {
                 *reserve += part.share * rare * gpus / within;
             }
         }
@@ -108,7 +122,12 @@ impl Supply {
     fn scarcity(&self, totals: &Totals) -> Scarcity {
         let mut blocks = [0.0; MOST_GPUS + 1];
         for (least, scarcity) in blocks.iter_mut().enumerate().skip(2) {
-            *scarcity = ratio(self.needing[least], totals.free(), totals.in_blocks_of(least), MOST_BLOCK);
+            *scarcity = ratio(
+                self.needing[least],
+                totals.free(),
+                totals.in_blocks_of(least),
+                MOST_BLOCK,
+            );
         }
         blocks
     }
@@ -126,7 +145,13 @@ fn ratio(demand: f64, free: f64, free_for_it: f64, most: f64) -> f64 {
 }
 
 impl Prices {
-    pub(crate) fn new(supply: Arc<Supply>, kinds: &[Kind], values: &Values, totals: &Totals, pressure: Pressure) -> Self {
+    pub(crate) fn new(
+        supply: Arc<Supply>,
+        kinds: &[Kind],
+        values: &Values,
+        totals: &Totals,
+        pressure: Pressure,
+    ) -> Self {
         let scarcity = supply.scarcity(totals);
         let parts = parts(&supply.demand);
         let mut of_count = [0.0; MOST_GPUS + 1];
@@ -146,14 +171,20 @@ impl Prices {
                 let Some(count) = block(part.shape).filter(|count| *count <= MOST_GPUS) else {
                     continue;
                 };
-                let row = values.thresholds.partition_point(|threshold| *threshold < cpu(part.shape)) + 1;
+                let row = values
+                    .thresholds
+                    .partition_point(|threshold| *threshold < cpu(part.shape))
+                    + 1;
                 if row <= values.thresholds.len() {
                     let scarce = scarcity[count].powf(pressure.exponent);
                     table[row * columns + count] += part.share / of_count[count] * pressure.price * scarce;
                 }
             }
             super::accumulate(&mut table, columns);
-            let worth = table.iter().enumerate().map(|(at, price)| ((at % columns) as f64 * price) as f32);
+            let worth = table
+                .iter()
+                .enumerate()
+                .map(|(at, price)| ((at % columns) as f64 * price) as f32);
             blocks.push(worth.collect());
         }
         Self {
@@ -178,7 +209,9 @@ impl Prices {
     pub(crate) fn block(&self, group: u32, rank: usize, wholes: u32) -> f64 {
         let table = self.blocks.get(group as usize);
         let at = rank * (MOST_GPUS + 1) + (wholes as usize).min(MOST_GPUS);
-        table.and_then(|table| table.get(at)).map_or(0.0, |worth| f64::from(*worth))
+        table
+            .and_then(|table| table.get(at))
+            .map_or(0.0, |worth| f64::from(*worth))
     }
 
     /// How scarce a class is at the moment, compared with the demand that depends on it.
@@ -195,12 +228,14 @@ fn fits_empty(shape: &Shape, class: &Class, kinds: &[Kind]) -> bool {
         return false;
     }
     let accepted = class.kinds.iter().filter_map(|kind| kinds.get(*kind as usize));
-    let accepted = accepted.filter(|kind| shape.accepts(&kind.model)).filter(|kind| match &shape.gpu {
-        GpuShape::Share { size, .. } => {
-            let (milli, memory) = size.on(kind.memory);
-            milli <= MilliGpu::WHOLE && memory <= kind.memory
-        }
-        _ => true,
-    });
+    let accepted = accepted
+        .filter(|kind| shape.accepts(&kind.model))
+        .filter(|kind| match &shape.gpu {
+            GpuShape::Share { size, .. } => {
+                let (milli, memory) = size.on(kind.memory);
+                milli <= MilliGpu::WHOLE && memory <= kind.memory
+            }
+            _ => true,
+        });
     small(accepted.count()) >= shape.gpu.count()
 }

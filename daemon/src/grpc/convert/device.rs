@@ -28,11 +28,14 @@ pub(in crate::grpc) fn device(
         numa_node: facts.numa_node,
         nvlink_peers: nvlink_peers(facts),
         nvlink_domain: facts.nvlink_domain,
-        mig: Some(mig(&facts.mig, booked.and_then(|device| device.mig.as_deref()).unwrap_or_default())),
+        mig: Some(mig(
+            &facts.mig,
+            booked.and_then(|device| device.mig.as_deref()).unwrap_or_default(),
+        )),
         health: Some(health(&report.health)),
         schedulable: unschedulable_message.is_none(),
         unschedulable_message: unschedulable_message.unwrap_or_default().to_owned(),
-        free: Some(room(booked.map_or(Room::default(), obtainable))),
+        free: Some(room(booked.map(obtainable).unwrap_or_default())),
         status: report.sample.as_ref().map(status),
         processes: report.processes.iter().map(process).collect(),
         out_of_band: booked.is_some_and(|device| device.out_of_band),
@@ -65,7 +68,12 @@ const fn compute_mode(mode: ComputeMode) -> wire::ComputeMode {
 
 fn nvlink_peers(facts: &DeviceFacts) -> Vec<wire::NvlinkPeer> {
     let peers = facts.nvlink_peers.iter();
-    peers.map(|peer| wire::NvlinkPeer { uuid: peer.uuid.to_string(), links: peer.links }).collect()
+    peers
+        .map(|peer| wire::NvlinkPeer {
+            uuid: peer.uuid.to_string(),
+            links: peer.links,
+        })
+        .collect()
 }
 
 fn mig(report: &MigReport, slots: &[MigSlot]) -> wire::MigStatus {
@@ -98,7 +106,11 @@ pub(in crate::grpc) fn health(report: &HealthReport) -> wire::Health {
         since_unix_ms: reason.since_unix_ms,
         xid: reason.xid,
     });
-    wire::Health { state: state.into(), since_unix_ms: report.since_unix_ms, reasons: reasons.collect() }
+    wire::Health {
+        state: state.into(),
+        since_unix_ms: report.since_unix_ms,
+        reasons: reasons.collect(),
+    }
 }
 
 fn status(sample: &Sample) -> wire::DeviceStatus {
@@ -110,7 +122,11 @@ fn status(sample: &Sample) -> wire::DeviceStatus {
         gpu_utilization_percent: sample.gpu_utilization_percent,
         memory_utilization_percent: sample.memory_utilization_percent,
         memory_used_bytes: sample.memory_used.map(MemoryBytes::get),
-        throttle_reasons: sample.throttle.iter().map(|reason| reason.as_str().to_owned()).collect(),
+        throttle_reasons: sample
+            .throttle
+            .iter()
+            .map(|reason| reason.as_str().to_owned())
+            .collect(),
         ecc_corrected_total: sample.ecc_corrected_total,
         ecc_uncorrected_total: sample.ecc_uncorrected_total,
         remapped_rows: sample.remapped_rows.map(|rows| wire::RemappedRows {

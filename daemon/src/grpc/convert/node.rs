@@ -34,9 +34,17 @@ pub(in crate::grpc) fn node(view: &NodeView, identity: &Identity) -> wire::Node 
 fn devices(view: &NodeView) -> Vec<wire::Device> {
     let present = view.inventory.devices.iter().map(|report| {
         let uuid = &report.facts.uuid;
-        device::device(report, view.book.node.device(uuid), view.book.cordons.get(uuid).map(String::as_str))
+        device::device(
+            report,
+            view.book.node.device(uuid),
+            view.book.cordons.get(uuid).map(String::as_str),
+        )
     });
-    let missing = view.book.missing.values().filter(|device| view.inventory.device(&device.uuid).is_none());
+    let missing = view
+        .book
+        .missing
+        .values()
+        .filter(|device| view.inventory.device(&device.uuid).is_none());
     present.chain(missing.map(device::missing_device)).collect()
 }
 
@@ -57,7 +65,11 @@ pub(in crate::grpc) fn device(view: &NodeView, uuid: &DeviceUuid) -> Option<wire
 
 /// Everything in the book.
 pub(in crate::grpc) fn allocations(view: &NodeView) -> wire::ListAllocationsResponse {
-    let claims = view.book.claims.iter().map(|claim| super::allocation(claim, &view.book.node.devices));
+    let claims = view
+        .book
+        .claims
+        .iter()
+        .map(|claim| super::allocation(claim, &view.book.node.devices));
     let out_of_band = view.book.out_of_band.iter().map(|used| wire::OutOfBandUse {
         device_uuid: used.device.to_string(),
         pid: used.pid,

@@ -2,7 +2,7 @@
 
 use berth_placement::{DeviceUuid, GpuShape, Grant, GrantSize, Room, Shape, ShareSize};
 
-use crate::{Assignment, Claim, Holder, ledger::Ledger};
+use crate::{Assignment, Claim, Holder, ledger::Ledger, outbox::Outbox};
 
 impl Ledger {
     /// What an entry of the kubelet's means for a claim, or for a foreign pod. What the claim holds already it keeps as it is.
@@ -56,6 +56,34 @@ impl Ledger {
             .find(|size| matches!(size, GrantSize::Share(_)))
             .cloned()
             .unwrap_or(GrantSize::Whole)
+    }
+
+    /// The kubelet told MIG instances of GPUs that the driver had yet to find: puts them on their GPUs, once it has.
+    pub(in crate::ledger) fn resolve_instances(&mut self, out: &mut Outbox<'_>) {
+        let mut resolved = Vec::new();
+        for (_, entry) in self.book.iter() {
+            let of_gpu = |grant: &Grant| {
+                if grant.device.is_mig() {
+                    self.instance(&grant.device)
+                } else {
+                    None
+                }
+            };
+            if entry.claim.grants.iter().any(|grant| of_gpu(grant).is_some()) {
+                let grants = entry
+                    .claim
+                    .grants
+                    .iter()
+                    .map(|grant| of_gpu(grant).unwrap_or_else(|| grant.clone()));
+                resolved.push(Claim {
+                    grants: grants.collect(),
+                    ..(*entry.claim).clone()
+                });
+            }
+        }
+        for claim in resolved {
+            self.put(claim, out);
+        }
     }
 
     /// The MIG instance with its GPU, where the driver tells it.

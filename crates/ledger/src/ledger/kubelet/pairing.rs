@@ -18,10 +18,12 @@ impl Ledger {
         let mut left: Vec<&Assignment> = entries.iter().collect();
         let mut pairs: Vec<(Holder, &Assignment)> = Vec::new();
         let mut waiting: Vec<(&Holder, &Entry)> = Vec::new();
-        // What was confirmed stays so; but of what was gone and came back while there is a newer pod, the newer one is the cause.
-        for (place, holder) in namesakes.pods.iter().enumerate() {
+        // What was confirmed stays so. But of what was gone and came back while a newer pod waits, that one is the cause.
+        let mut newer_waits = false;
+        for holder in &namesakes.pods {
             let Some(entry) = self.book.get(holder) else { continue };
-            let stays = entry.is_allocated() && (place == 0 || entry.notes.absent_since.is_none());
+            let stays = entry.is_allocated() && !(newer_waits && entry.notes.absent_since.is_some());
+            newer_waits |= entry.is_reserved();
             let same = |assignment: &&Assignment| tells_the_same(&entry.claim, assignment);
             match left.iter().position(same).filter(|_| stays) {
                 Some(at) => pairs.push((holder.clone(), left.swap_remove(at))),

@@ -4,7 +4,7 @@ use crate::ReplayError;
 /// A desk with one claim of every kind, and a cordon.
 fn busy() -> Desk {
     let mut desk = Desk::with(vec![gpu(0), gpu(1), gpu(2), gpu(3), split(4, 2)]);
-    desk.reserve(&pod("a", "u1"), &whole(1));
+    desk.reserve(&pod("a", "u9"), &whole(1));
     desk.reserve(&pod("b", "u2"), &share(250));
     desk.reserve(&pod("c", "u3"), &mig(1));
     desk.acquire("l", &whole(1)).unwrap();

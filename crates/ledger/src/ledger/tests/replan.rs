@@ -185,3 +185,19 @@ fn memory_that_shrinks_under_shares_drives_the_newest_out() {
     assert_eq!(desk.claim_of(&a), Some(kept));
     assert_eq!(desk.revoked(), [(holder(&b), removal::DEVICE_LOST)]);
 }
+
+#[test]
+fn the_whole_gpu_and_an_instance_of_it_exclude_each_other_whatever_mode_it_is_in() {
+    let mut desk = Desk::with(vec![split(0, 2), split(1, 2)]);
+    let a = pod("a", "u1");
+    desk.reserve(&a, &mig(1));
+    desk.devices(vec![gpu(0), gpu(1)]);
+    desk.kubelet(vec![told("x", &[uuid(0)])]);
+    assert_eq!(desk.revoked(), [(holder(&a), removal::DISPLACED_BY_KUBELET)]);
+
+    let mut desk = Desk::gpus(1);
+    desk.reserve(&a, &whole(1));
+    desk.devices(vec![split(0, 2)]);
+    desk.kubelet(vec![told("x", &[instance(0, 1)])]);
+    assert_eq!(desk.revoked(), [(holder(&a), removal::DISPLACED_BY_KUBELET)]);
+}
