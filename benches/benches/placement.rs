@@ -24,7 +24,9 @@ fn by_size(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decision/nodes");
     for nodes in [10, 100, 1_000, 10_000] {
         let mut busy = busy(nodes, PolicyName::Fragmentation);
-        group.bench_function(BenchmarkId::from_parameter(nodes), |bencher| bencher.iter(|| busy.step()));
+        group.bench_function(BenchmarkId::from_parameter(nodes), |bencher| {
+            bencher.iter(|| busy.step())
+        });
     }
 }
 
@@ -41,7 +43,12 @@ fn by_shape(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decision/shape");
     let whole = |count| Shape::gpu(GpuShape::whole(count).expect("valid"));
     let mut busy = busy(1_000, PolicyName::Fragmentation);
-    for (name, shape) in [("share", share()), ("one", whole(1)), ("eight", whole(8)), ("none", Shape::default())] {
+    for (name, shape) in [
+        ("share", share()),
+        ("one", whole(1)),
+        ("eight", whole(8)),
+        ("none", Shape::default()),
+    ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| black_box(busy.driver.engine.decide(&shape, Candidates::All, 1)));
         });
@@ -70,7 +77,9 @@ fn state(criterion: &mut Criterion) {
     group.bench_function("update, devices changed", |bencher| {
         bencher.iter(|| {
             flip = !flip;
-            busy.driver.engine.upsert_node(if flip { empty.clone() } else { node.clone() });
+            busy.driver
+                .engine
+                .upsert_node(if flip { empty.clone() } else { node.clone() });
         });
     });
     group.bench_function("explain, 1000 nodes", |bencher| {

@@ -13,7 +13,9 @@ use crate::{
 };
 
 /// Arrived demand, in per cent of the cluster's GPUs, at which is reported.
-pub const STEPS: &[u32] = &[50, 55, 60, 65, 70, 75, 80, 85, 90, 95, 100, 105, 110, 115, 120, 125, 130];
+pub const STEPS: &[u32] = &[
+    50, 55, 60, 65, 70, 75, 80, 85, 90, 95, 100, 105, 110, 115, 120, 125, 130,
+];
 
 /// What one run gave.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +75,10 @@ pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, arrivals: f6
     let mut pauses = Duration::ZERO;
     for pod in sequence {
         // A step shows the cluster as it is with the last pod that it still includes.
-        while steps.next_if(|step| (arrived + pod.milli) * 100 > u64::from(*step) * capacity).is_some() {
+        while steps
+            .next_if(|step| (arrived + pod.milli) * 100 > u64::from(*step) * capacity)
+            .is_some()
+        {
             let pause = now();
             run.step(&driver.engine, &typical, allocated, capacity);
             pauses += pause.elapsed();
@@ -85,7 +90,10 @@ pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, arrivals: f6
         }
     }
     run.wall = start.elapsed().saturating_sub(pauses);
-    while steps.next_if(|step| arrived * 100 >= u64::from(*step) * capacity).is_some() {
+    while steps
+        .next_if(|step| arrived * 100 >= u64::from(*step) * capacity)
+        .is_some()
+    {
         run.step(&driver.engine, &typical, allocated, capacity);
     }
     run.latencies = driver.latencies;

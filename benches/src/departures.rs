@@ -61,7 +61,10 @@ pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, load: f64) -
         .iter()
         .filter_map(|pod| Some((pod, pod.lifetime?.clamp(SHORTEST, LONGEST))))
         .collect();
-    anyhow::ensure!(!pods.is_empty(), "the pod list has no lifetimes (creation_time and deletion_time)");
+    anyhow::ensure!(
+        !pods.is_empty(),
+        "the pod list has no lifetimes (creation_time and deletion_time)"
+    );
     let per_pod: f64 = pods.iter().map(|(pod, stay)| gpus(pod) * stay).sum::<f64>() / size(pods.len());
     anyhow::ensure!(per_pod > 0.0, "no pod of the list asks for a GPU");
     let all = size(usize::try_from(capacity(nodes))?) / 1000.0;
@@ -113,13 +116,17 @@ pub fn run(nodes: &[NodeState], pods: &[Pod], config: EngineConfig, load: f64) -
 impl Run {
     fn count(&mut self, pod: &Pod, stay: f64, lost: bool) {
         let gpus_whole = pod.milli / 1000;
-        let at = self.lost.iter().position(|loss| loss.gpus == gpus_whole).unwrap_or_else(|| {
-            self.lost.push(Loss {
-                gpus: gpus_whole,
-                ..Loss::default()
+        let at = self
+            .lost
+            .iter()
+            .position(|loss| loss.gpus == gpus_whole)
+            .unwrap_or_else(|| {
+                self.lost.push(Loss {
+                    gpus: gpus_whole,
+                    ..Loss::default()
+                });
+                self.lost.len() - 1
             });
-            self.lost.len() - 1
-        });
         let demand = gpus(pod) * stay;
         self.lost[at].offered += demand;
         self.lost[at].lost += if lost { demand } else { 0.0 };

@@ -39,7 +39,10 @@ struct Rebuilds {
 }
 
 /// The clock of this tool: it measures, so it may look.
-#[expect(clippy::disallowed_methods, reason = "a measuring tool reads the real clock, here and nowhere else")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measuring tool reads the real clock, here and nowhere else"
+)]
 pub fn now() -> Instant {
     Instant::now()
 }

@@ -82,7 +82,9 @@ impl Busy {
         let mut milli = 0;
         while milli < gpus * 900 {
             let shape = draw(&busy.shapes, &mut busy.random).clone();
-            let Some((node, plan)) = busy.driver.place(&shape) else { break };
+            let Some((node, plan)) = busy.driver.place(&shape) else {
+                break;
+            };
             milli += demand(&shape);
             busy.running.push((node, shape, plan));
         }

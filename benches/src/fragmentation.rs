@@ -52,14 +52,22 @@ fn usable(node: &NodeState, shape: &Shape) -> f64 {
     }
     let least = match &shape.gpu {
         GpuShape::Whole { .. } => MilliGpu::WHOLE,
-        GpuShape::Share { size, .. } => size.on(node.devices.first().map_or_else(Default::default, |device| device.memory)).0,
+        GpuShape::Share { size, .. } => {
+            size.on(node
+                .devices
+                .first()
+                .map_or_else(Default::default, |device| device.memory))
+                .0
+        }
         GpuShape::None | GpuShape::Mig { .. } => return 0.0,
     };
     let fitting = node
         .devices
         .iter()
         .filter(|device| shape.accepts(&device.model) && device.free.milli >= least);
-    let (count, sum) = fitting.fold((0, 0.0), |(count, sum), device| (count + 1, sum + gpus(device.free.milli)));
+    let (count, sum) = fitting.fold((0, 0.0), |(count, sum), device| {
+        (count + 1, sum + gpus(device.free.milli))
+    });
     if count >= shape.gpu.count() { sum } else { 0.0 }
 }
 

@@ -28,7 +28,9 @@ struct Axis {
 impl Axis {
     /// In whole fives around the values.
     fn around(values: impl Iterator<Item = f64>, start: f64, end: f64) -> Self {
-        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+        let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
         let (low, high) = if low > high { (0.0, 5.0) } else { (low, high) };
         let low = (low / 5.0).floor() * 5.0;
         Self {
@@ -75,7 +77,11 @@ pub fn svg(title: &str, across: &str, up: &str, curves: &[Curve]) -> String {
         line(text(x.start - 8.0, y.at(tick) + 4.0, "end", 12, &tick.to_string()));
     }
     for (at, (curve, colour)) in (0_u32..).zip(curves.iter().zip(COLOURS.iter().cycle())) {
-        let dashes = if curve.published { r#" stroke-dasharray="6 4""# } else { "" };
+        let dashes = if curve.published {
+            r#" stroke-dasharray="6 4""#
+        } else {
+            ""
+        };
         let mut path = String::new();
         for (across, up) in &curve.points {
             // Writing to a string cannot fail.

@@ -19,12 +19,7 @@ pub const POLICIES: [&str; 6] = ["Random", "DotProd", "Clustering", "Packing", "
 /// Arrivals, in per cent, of [`Published::fgd`].
 pub const PARTIAL: [u32; 5] = [85, 90, 95, 100, 110];
 
-const fn published(
-    trace: &'static str,
-    at_130: [f64; 6],
-    fgd: &'static [f64],
-    best_fit: &'static [f64],
-) -> Published {
+const fn published(trace: &'static str, at_130: [f64; 6], fgd: &'static [f64], best_fit: &'static [f64]) -> Published {
     Published {
         trace,
         at_130,

@@ -102,7 +102,11 @@ fn round(value: f64) -> f64 {
 }
 
 fn curves(values: &[f64]) -> Curves {
-    STEPS.iter().copied().zip(values.iter().map(|value| round(*value))).collect()
+    STEPS
+        .iter()
+        .copied()
+        .zip(values.iter().map(|value| round(*value)))
+        .collect()
 }
 
 impl Arrivals {
@@ -146,8 +150,15 @@ impl Arrivals {
     pub fn table(&self) -> String {
         let published = published::of(self.pods.as_ref());
         let fgd: Curves = published.iter().flat_map(|published| published.fgd_curve()).collect();
-        let best_fit: Curves = published.iter().flat_map(|published| published.best_fit_curve()).collect();
-        let cell = |curve: &Curves, step: u32| curve.get(&step).map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        let best_fit: Curves = published
+            .iter()
+            .flat_map(|published| published.best_fit_curve())
+            .collect();
+        let cell = |curve: &Curves, step: u32| {
+            curve
+                .get(&step)
+                .map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"))
+        };
         let mut lines = vec![
             format!("{}, {}, {} seeds", self.pods, self.policy, self.seeds.unwrap_or(1)),
             format!(
@@ -171,7 +182,11 @@ impl Arrivals {
         };
         let mut curves = vec![Curve {
             name: self.policy.clone(),
-            points: self.allocated_pct.iter().map(|(step, value)| (f64::from(*step), *value)).collect(),
+            points: self
+                .allocated_pct
+                .iter()
+                .map(|(step, value)| (f64::from(*step), *value))
+                .collect(),
             published: false,
         }];
         if let Some(published) = published::of(self.pods.as_ref()) {

@@ -96,7 +96,10 @@ pub fn read_nodes(file: &Path) -> Result<Vec<NodeState>, TraceError> {
             Vec::new()
         } else {
             let model: GpuModel = row.parse(columns.4)?;
-            (0..count).map(|index| device(&name, index, &model)).collect::<Result<_, _>>().map_err(|error| row.wrong(columns.0, &error))?
+            (0..count)
+                .map(|index| device(&name, index, &model))
+                .collect::<Result<_, _>>()
+                .map_err(|error| row.wrong(columns.0, &error))?
         };
         let cpu = Some(CpuMilli(row.parse(columns.1)?));
         nodes.push(NodeState {
@@ -118,7 +121,9 @@ pub fn read_nodes(file: &Path) -> Result<Vec<NodeState>, TraceError> {
 /// A free GPU of a node.
 pub fn device(node: &NodeName, index: u32, model: &GpuModel) -> Result<DeviceState, String> {
     Ok(DeviceState {
-        uuid: format!("GPU-{node}-{index}").parse().map_err(|error| format!("cannot name its GPUs: {error}"))?,
+        uuid: format!("GPU-{node}-{index}")
+            .parse()
+            .map_err(|error| format!("cannot name its GPUs: {error}"))?,
         index,
         model: model.clone(),
         memory: GPU_MEMORY,
@@ -149,7 +154,8 @@ pub fn read_pods(file: &Path) -> Result<Vec<Pod>, TraceError> {
         let share: u32 = row.parse(milli)?;
         let gpu = match devices {
             0 => GpuShape::None,
-            _ => GpuShape::share(Some(MilliGpu::new(share)), None, devices).map_err(|error| row.wrong(milli, &error.to_string()))?,
+            _ => GpuShape::share(Some(MilliGpu::new(share)), None, devices)
+                .map_err(|error| row.wrong(milli, &error.to_string()))?,
         };
         let models = match spec.map(|spec| row.text(spec)) {
             Some(text) if !text.is_empty() && devices > 0 => text
@@ -220,7 +226,9 @@ impl<'a> Table<'a> {
     fn new(file: &'a Path, text: &'a str) -> Result<Self, TraceError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-        let (_, header) = lines.next().ok_or_else(|| TraceError::Empty { file: file.to_owned() })?;
+        let (_, header) = lines
+            .next()
+            .ok_or_else(|| TraceError::Empty { file: file.to_owned() })?;
         Ok(Self {
             file,
             header: header.split(',').map(str::trim).collect(),
@@ -272,7 +280,10 @@ impl Row<'_> {
     }
 
     fn wrong(&self, column: Column, rule: &str) -> TraceError {
-        let before: usize = self.cells[..column.at].iter().map(|cell| cell.chars().count() + 1).sum();
+        let before: usize = self.cells[..column.at]
+            .iter()
+            .map(|cell| cell.chars().count() + 1)
+            .sum();
         TraceError::Value {
             file: self.file.to_owned(),
             line: self.line,

@@ -28,12 +28,19 @@ fn config(policy: PolicyName, seed: u64) -> EngineConfig {
 
 #[test]
 fn the_same_seed_gives_the_same_run_and_nothing_is_allocated_twice() {
-    let (nodes, pods) = (read_nodes(&data("nodes.csv")).unwrap(), read_pods(&data("pods.csv")).unwrap());
+    let (nodes, pods) = (
+        read_nodes(&data("nodes.csv")).unwrap(),
+        read_pods(&data("pods.csv")).unwrap(),
+    );
     for policy in PolicyName::ALL {
         let run = || arrivals::run(&nodes, &pods, config(*policy, 3), 1.3).unwrap();
         let (one, other) = (run(), run());
         assert_eq!(one.allocated.len(), STEPS.len(), "{policy}");
-        assert_eq!((&one.allocated, one.failed), (&other.allocated, other.failed), "{policy}");
+        assert_eq!(
+            (&one.allocated, one.failed),
+            (&other.allocated, other.failed),
+            "{policy}"
+        );
         assert!(one.allocated.iter().all(|percent| *percent <= 100.0), "{policy}");
         assert!(one.allocated.windows(2).all(|pair| pair[0] <= pair[1]), "{policy}");
         assert!(one.failed > 0 && one.allocated[16] > 60.0, "{policy}: {one:?}");
@@ -42,7 +49,10 @@ fn the_same_seed_gives_the_same_run_and_nothing_is_allocated_twice() {
 
 #[test]
 fn pods_that_leave_make_room() {
-    let (nodes, pods) = (read_nodes(&data("nodes.csv")).unwrap(), read_pods(&data("pods.csv")).unwrap());
+    let (nodes, pods) = (
+        read_nodes(&data("nodes.csv")).unwrap(),
+        read_pods(&data("pods.csv")).unwrap(),
+    );
     let run = |load| departures::run(&nodes, &pods, config(PolicyName::Fragmentation, 1), load).unwrap();
     let (half, twice) = (run(0.5), run(2.0));
     assert!((30.0..70.0).contains(&half.allocated), "{half:?}");
@@ -53,12 +63,18 @@ fn pods_that_leave_make_room() {
 
 #[test]
 fn a_summary_has_the_keys_that_readers_count_on() {
-    let (nodes, pods) = (read_nodes(&data("nodes.csv")).unwrap(), read_pods(&data("pods.csv")).unwrap());
+    let (nodes, pods) = (
+        read_nodes(&data("nodes.csv")).unwrap(),
+        read_pods(&data("pods.csv")).unwrap(),
+    );
     let run = arrivals::run(&nodes, &pods, config(PolicyName::Binpack, 0), 1.3).unwrap();
     let line = Arrivals::of(&run, &data("pods.csv"), "binpack", 0);
     let summary = Arrivals::mean(&[line.clone(), line]).unwrap();
     let json = serde_json::to_value(&summary).unwrap();
-    assert_eq!((&json["summary"], &json["seeds"], &json["policy"]), (&true.into(), &2.into(), &"binpack".into()));
+    assert_eq!(
+        (&json["summary"], &json["seeds"], &json["policy"]),
+        (&true.into(), &2.into(), &"binpack".into())
+    );
     assert!(json["pods"].as_str().unwrap().ends_with("pods.csv"));
     for step in ["50", "130"] {
         assert!(json["allocated_pct"][step].is_f64(), "{json}");
@@ -93,18 +109,27 @@ fn a_broken_file_is_refused_with_line_and_column() {
         "FILE:3:8: memory_mib \"ten\" cannot be read: invalid digit found in string"
     );
     let told = pods(&format!("{header}a,1000,10,1,1500\n"));
-    assert!(told.starts_with("FILE:2:13: gpu_milli \"1500\" a share of 1500"), "{told}");
+    assert!(
+        told.starts_with("FILE:2:13: gpu_milli \"1500\" a share of 1500"),
+        "{told}"
+    );
     assert_eq!(
         pods(&format!("{header}a,1000,10\n")),
         "FILE:2: 3 columns, where the header names 5"
     );
-    assert_eq!(pods("name,cpu_milli\n"), "FILE:1: the header has no column \"memory_mib\"");
+    assert_eq!(
+        pods("name,cpu_milli\n"),
+        "FILE:1: the header has no column \"memory_mib\""
+    );
     assert_eq!(pods(header), "FILE: it holds no pods");
     assert_eq!(pods(""), "FILE: it has no header line");
     let told = nodes("sn,cpu_milli,memory_mib,gpu,model\nn-1,1,1,1,T4\nn-1,1,1,1,T4\n");
     assert_eq!(told, "FILE:3:1: sn \"n-1\" is listed before");
     let told = nodes("sn,cpu_milli,memory_mib,gpu,model\nN_1,1,1,1,T4\n");
-    assert!(told.starts_with("FILE:2:1: sn \"N_1\" cannot be read: node name"), "{told}");
+    assert!(
+        told.starts_with("FILE:2:1: sn \"N_1\" cannot be read: node name"),
+        "{told}"
+    );
     let missing = read_pods(Path::new("no-such-file.csv")).unwrap_err();
     assert_eq!(missing.to_string(), "cannot read no-such-file.csv");
 }

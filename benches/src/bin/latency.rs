@@ -80,6 +80,10 @@ fn main() -> anyhow::Result<()> {
 /// Second field of `/proc/self/statm`, in pages of 4 KiB.
 fn resident_bytes() -> anyhow::Result<u64> {
     let text = fs::read_to_string("/proc/self/statm").context("cannot read /proc/self/statm")?;
-    let pages: u64 = text.split_whitespace().nth(1).context("/proc/self/statm is too short")?.parse()?;
+    let pages: u64 = text
+        .split_whitespace()
+        .nth(1)
+        .context("/proc/self/statm is too short")?
+        .parse()?;
     Ok(pages * 4096)
 }

@@ -74,7 +74,10 @@ fn main() -> anyhow::Result<()> {
     let pods = trace::read_pods(&args.pods)?;
     let config = args.engine(&pods)?;
     if args.departures {
-        return args.loads.iter().try_for_each(|load| depart(&args, &nodes, &pods, &config, *load));
+        return args
+            .loads
+            .iter()
+            .try_for_each(|load| depart(&args, &nodes, &pods, &config, *load));
     }
     let mut runs = Vec::new();
     for seed in 0..args.seeds {
@@ -110,11 +113,19 @@ fn depart(
         }
         runs.push(line);
     }
-    print(args.json, &Departures::mean(&runs).context("no run")?, Departures::table)
+    print(
+        args.json,
+        &Departures::mean(&runs).context("no run")?,
+        Departures::table,
+    )
 }
 
 fn print<T: serde::Serialize>(json: bool, summary: &T, table: fn(&T) -> String) -> anyhow::Result<()> {
-    let text = if json { serde_json::to_string(summary)? } else { table(summary) };
+    let text = if json {
+        serde_json::to_string(summary)?
+    } else {
+        table(summary)
+    };
     println!("{text}");
     Ok(())
 }

@@ -7,7 +7,7 @@
 //!   Suspect ─────────────────────────────────────────────────────────────────────▲
 //! ```
 //!
-//! A device has *faults* ([`fault`]); the worst one decides. Who was Unhealthy is probed in Recovering before it is used
+//! A device has *faults* (`fault`); the worst one decides. Who was Unhealthy is probed in Recovering before it is used
 //! again: by the driver's word, after a reset, or after an operator's acknowledgement. This module reads no clock and knows
 //! no driver.
 

@@ -3,7 +3,7 @@
 //! A session opens the library, looks, and closes the library again when it is over, so that a driver that is replaced
 //! under a running daemon is found by the next session. Everything that borrows from the library (handles, event sets)
 //! lives inside one call of [`NvmlBackend::with_session`]. What a driver or a GPU does not offer is absent in the result,
-//! never an error: this runs on whatever NVML there is. The only `unsafe` is in [`raw`].
+//! never an error: this runs on whatever NVML there is. The only `unsafe` is in `raw`.
 
 mod error;
 mod events;

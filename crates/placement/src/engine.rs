@@ -14,6 +14,7 @@ mod assume;
 pub(crate) mod catalog;
 pub(crate) mod cell;
 mod config;
+mod decide;
 mod explain;
 mod index;
 mod log;
@@ -26,62 +27,24 @@ pub(crate) mod totals;
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 pub(crate) use self::nodes::Class;
 pub use self::{
     config::{EngineConfig, MixConfig, ParsePolicyError, PolicyName, Ties, Weights},
+    decide::{Candidates, Decision, Ranked, Ranking},
     explain::{NodeExplanation, Simulation},
     rebuild::{RebuildJob, Tables},
 };
 use self::{
-    index::{Index, UNFIT, same},
+    index::{Index, UNFIT},
     nodes::Nodes,
     rebuild::Schedule,
     shapes::{Entry, ShapeId, Shapes},
 };
 use crate::{
-    NodeName, NodeState, Plan, Reason, Refusal, Shape, fit,
+    NodeName, NodeState, Plan, Shape,
     mix::Mix,
     policy::{Scale, Score, Scorer},
 };
-
-/// Which nodes may be chosen.
-#[derive(Debug, Clone, Copy)]
-pub enum Candidates<'a> {
-    All,
-    Names(&'a [NodeName]),
-}
-
-/// The answer for one shape.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Decision {
-    /// Best first, at most as many as asked for. Empty: it fits nowhere.
-    pub ranked: Vec<Ranked>,
-    /// How many of the candidates it fits on.
-    pub fitting: usize,
-    /// Each named candidate that refuses, in the order of the names. Empty for [`Candidates::All`]: a cluster's worth of
-    /// refusals is only made on demand, by [`Engine::refusals`].
-    pub refused: Vec<(NodeName, Refusal)>,
-}
-
-/// A node that takes the shape.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ranked {
-    pub node: NodeName,
-    /// Comparable within one decision only. The larger the better.
-    pub score: f64,
-    pub plan: Plan,
-}
-
-/// As [`Decision`], without plans: what a filter or a ranking over thousands of names needs.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Ranking {
-    /// Position in the names that were given, and score. Best first.
-    pub fits: Vec<(usize, f64)>,
-    /// Position in the names that were given, and why not. In the order of the names.
-    pub refused: Vec<(usize, Refusal)>,
-}
 
 /// See the module's text.
 #[derive(Debug, Clone)]
@@ -163,79 +126,6 @@ impl Engine {
             .change(node, &self.scorer, |state| assume::give_back(state, shape, plan))
     }
 
-    /// The best `top` nodes for a shape, with devices. Changes nothing but what is kept at hand for the next decision.
-    pub fn decide(&mut self, shape: &Shape, candidates: Candidates<'_>, top: usize) -> Decision {
-        let draw = self.draw();
-        let id = self.synced(shape);
-        match candidates {
-            Candidates::All if top == 1 => self.decide_best(id, draw),
-            Candidates::All => {
-                let fees = self.fees(id);
-                let fits = self.shapes.entries()[id as usize]
-                    .index
-                    .fits()
-                    .map(|(slot, score)| Fit {
-                        at: 0,
-                        slot,
-                        score: score - fees[self.nodes.cell(slot).0.class as usize],
-                    });
-                let mut fits: Vec<Fit> = fits.collect();
-                self.order(&mut fits, draw);
-                Decision {
-                    fitting: fits.len(),
-                    ranked: self.ranked(id, &fits, top),
-                    refused: Vec::new(),
-                }
-            }
-            Candidates::Names(names) => {
-                let (mut fits, refused) = self.split(id, names);
-                self.order(&mut fits, draw);
-                Decision {
-                    fitting: fits.len(),
-                    ranked: self.ranked(id, &fits, top),
-                    refused: refused
-                        .into_iter()
-                        .map(|(at, refusal)| (names[at].clone(), refusal))
-                        .collect(),
-                }
-            }
-        }
-    }
-
-    /// Which of the named nodes it fits on, how good each one is, and why not the others: cheap, for thousands of names.
-    pub fn rank(&mut self, shape: &Shape, names: &[NodeName]) -> Ranking {
-        let draw = self.draw();
-        let id = self.synced(shape);
-        let (mut fits, refused) = self.split(id, names);
-        self.order(&mut fits, draw);
-        Ranking {
-            fits: fits.into_iter().map(|fit| (fit.at, fit.score)).collect(),
-            refused,
-        }
-    }
-
-    /// Why each node that refuses the shape does so. Names that are not known are refused too.
-    pub fn refusals(&self, shape: &Shape, candidates: Candidates<'_>) -> Vec<(NodeName, Refusal)> {
-        let mut memo = fit::Refusals::new(shape);
-        match candidates {
-            Candidates::All => self
-                .nodes
-                .states()
-                .filter_map(|state| memo.of(state).map(|refusal| (state.name.clone(), refusal)))
-                .collect(),
-            Candidates::Names(names) => names
-                .iter()
-                .filter_map(|name| {
-                    let refusal = match self.node(name) {
-                        Some(state) => memo.of(state),
-                        None => Some(unknown()),
-                    };
-                    refusal.map(|refusal| (name.clone(), refusal))
-                })
-                .collect(),
-        }
-    }
-
     /// A number for this decision alone, from the seed.
     fn draw(&mut self) -> u64 {
         self.decisions += 1;
@@ -292,99 +182,6 @@ impl Engine {
         entry.version = self.version;
     }
 
-    fn decide_best(&mut self, id: ShapeId, draw: u64) -> Decision {
-        let index = &self.shapes.entries()[id as usize].index;
-        let fitting = index.fitting() as usize;
-        let fees = self.fees(id);
-        let by_block = || self.nodes.class_of_block().iter().map(|class| fees[*class as usize]);
-        let Some((score, ties)) = index.best(by_block()) else {
-            return Decision::default();
-        };
-        let nth = u32::try_from(draw % u64::from(ties)).unwrap_or(0);
-        let slot = match self.config.ties {
-            Ties::Random => index.nth_best(by_block(), score, nth),
-            Ties::Name => {
-                let net = |slot: u32, score: f64| score - fees[self.nodes.cell(slot).0.class as usize];
-                let tied = index.fits().filter(|(slot, other)| same(net(*slot, *other), score));
-                tied.map(|(slot, _)| slot)
-                    .min_by_key(|slot| self.nodes.state(*slot).map(|state| &state.name))
-            }
-        };
-        let best = slot.map(|slot| Fit { at: 0, slot, score });
-        Decision {
-            ranked: self.ranked(id, best.as_slice(), 1),
-            fitting,
-            refused: Vec::new(),
-        }
-    }
-
-    /// By class, what the shape pays for using it.
-    fn fees(&self, id: ShapeId) -> SmallVec<[f64; 32]> {
-        let ask = &self.shapes.entries()[id as usize].ask;
-        let classes = (0..).zip(self.nodes.classes());
-        classes
-            .map(|(id, class)| self.scorer.fee(ask, id, class, self.nodes.totals()))
-            .collect()
-    }
-
-    /// The named nodes: those that fit, and the others with the reason. By position in `names`.
-    fn split(&self, id: ShapeId, names: &[NodeName]) -> (Vec<Fit>, Vec<(usize, Refusal)>) {
-        let entry = &self.shapes.entries()[id as usize];
-        let mut memo = fit::Refusals::new(&entry.shape);
-        let fees = self.fees(id);
-        let (mut fits, mut refused) = (Vec::new(), Vec::new());
-        for (at, name) in names.iter().enumerate() {
-            let slot = self.nodes.slot(name.as_str());
-            let Some((slot, state)) = slot.and_then(|slot| Some((slot, self.nodes.state(slot)?))) else {
-                refused.push((at, unknown()));
-                continue;
-            };
-            let score = entry.index.score(slot);
-            if score > UNFIT {
-                let score = score - fees[self.nodes.cell(slot).0.class as usize];
-                fits.push(Fit { at, slot, score });
-            } else if let Some(refusal) = memo.of(state) {
-                refused.push((at, refusal));
-            }
-        }
-        (fits, refused)
-    }
-
-    /// Best first; equals by the rule for ties, so that the first is the one that [`Engine::decide_best`] finds.
-    fn order(&self, fits: &mut [Fit], draw: u64) {
-        fits.sort_unstable_by(|one, other| other.score.total_cmp(&one.score).then(one.slot.cmp(&other.slot)));
-        for equals in fits.chunk_by_mut(|one, other| same(one.score, other.score)) {
-            match self.config.ties {
-                Ties::Random => equals.rotate_left(usize::try_from(draw % equals.len() as u64).unwrap_or(0)),
-                Ties::Name => equals.sort_by_key(|fit| self.nodes.state(fit.slot).map(|state| &state.name)),
-            }
-        }
-    }
-
-    /// Plans for the first `top` of these.
-    fn ranked(&self, id: ShapeId, fits: &[Fit], top: usize) -> Vec<Ranked> {
-        let entry = &self.shapes.entries()[id as usize];
-        let ranked = |fit: &Fit| {
-            let (cell, worth) = self.nodes.cell(fit.slot);
-            let level = self.scorer.score(cell, worth, &entry.ask)?.level;
-            let preferred = level.and_then(|level| self.nodes.device_of(fit.slot, &level));
-            let state = self.nodes.state(fit.slot)?;
-            let plan = fit::plan_preferring(state, &entry.shape, preferred.map_or(&[], std::slice::from_ref));
-            debug_assert!(
-                plan.is_ok(),
-                "BUG: {} was said to take {}: {plan:?}",
-                state.name,
-                entry.shape
-            );
-            Some(Ranked {
-                node: state.name.clone(),
-                score: fit.score,
-                plan: plan.ok()?,
-            })
-        };
-        fits.iter().filter_map(ranked).take(top).collect()
-    }
-
     /// Larger nodes than ever seen change what "much is left" means.
     fn rescale(&mut self) {
         let scale = self.nodes.scale();
@@ -399,21 +196,8 @@ impl Engine {
 /// Changes after which a shape is brought up to date although nobody asks for it.
 const FAR: u64 = 2048;
 
-/// A candidate that takes the shape.
-#[derive(Debug, Clone, Copy)]
-struct Fit {
-    /// Position in the names that were given.
-    at: usize,
-    slot: u32,
-    score: f64,
-}
-
 fn total(score: Option<Score>) -> f64 {
     score.map_or(UNFIT, |score| score.total)
-}
-
-fn unknown() -> Refusal {
-    Refusal::new(Reason::UnknownNode, "no node of that name is known")
 }
 
 /// SplitMix64's output function (Steele, Lea, Flood 2014).

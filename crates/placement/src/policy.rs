@@ -12,7 +12,7 @@ use crate::{
     engine::{
         Class, Weights,
         catalog::{Ask, small},
-        cell::{Cell, Level},
+        cell::Cell,
         totals::Totals,
     },
     tables::{Prices, Values},
@@ -53,8 +53,9 @@ pub type Terms = Vec<(&'static str, f64)>;
 pub(crate) struct Score {
     /// The larger the better. In GPUs gained (negative: lost) for the gradient policies.
     pub(crate) total: f64,
-    /// For one share of a GPU: the level whose device it should take. Otherwise the node's own rule decides.
-    pub(crate) level: Option<Level>,
+    /// For one share of a GPU: the position of the level whose device it should take. Otherwise the node's own rule
+    /// decides.
+    pub(crate) level: Option<usize>,
 }
 
 /// A policy with all that it reckons with. Cheap to clone.

@@ -8,8 +8,12 @@
     reason = "in a test's helper a panic is how the test fails"
 )]
 
+#[cfg(feature = "rig")]
+pub mod bao;
 pub mod certs;
 pub mod http;
+#[cfg(feature = "rig")]
+pub mod kai;
 pub mod kubelet;
 pub mod process;
 pub mod proxy;

@@ -11,6 +11,7 @@
 
 mod control_plane;
 mod error;
+pub mod kai;
 pub mod kwok;
 pub mod namespace;
 pub mod part;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use error::RigError;
+pub use kai::Kai;
 pub use kwok::NodeProfile;
 pub use namespace::inside;
 pub use part::{Part, PartState};
@@ -39,6 +41,8 @@ pub struct RigConfig {
     pub scheduler: Option<serde_json::Value>,
     /// NATS, for the agent's queues.
     pub nats: bool,
+    /// KAI Scheduler: the real one where its variables are set, else the stand-in.
+    pub kai: bool,
     /// Where state and logs go; `None`: a temporary folder that goes with the rig.
     pub dir: Option<PathBuf>,
 }
@@ -60,6 +64,7 @@ impl Default for RigConfig {
             profile: NodeProfile::dgx_h100(),
             scheduler: None,
             nats: false,
+            kai: false,
             dir: None,
         }
     }
@@ -120,6 +125,11 @@ impl Rig {
         kwok::create_nodes(&rig.client, config.nodes, &config.profile).await?;
         control_plane::wait_accepts_pods(&rig.client, &mut rig.parts, READY).await?;
         kwok::wait_ready(&rig.client, &mut rig.parts, config.nodes, READY).await?;
+        if config.kai {
+            let kai = Kai::chosen()?;
+            report(&kai);
+            kai::start(&kai, &rig.client, &mut rig.parts, &rig.tools, &rig.dir).await?;
+        }
         Ok(rig)
     }
 
@@ -182,6 +192,10 @@ impl Drop for Rig {
     fn drop(&mut self) {
         // Clients before servers, so that no part logs the death of another.
         for name in [
+            "kai-scheduler",
+            "kai-binder",
+            "kai-podgrouper",
+            "kai-gpu-names",
             "kwok",
             "kube-scheduler",
             "kube-controller-manager",
@@ -193,4 +207,10 @@ impl Drop for Rig {
             }
         }
     }
+}
+
+/// A test's reader must know what was proven.
+#[expect(clippy::print_stderr, reason = "a line of the test's report")]
+fn report(kai: &Kai) {
+    eprintln!("{kai}");
 }

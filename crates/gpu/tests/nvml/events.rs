@@ -141,7 +141,6 @@ async fn a_gpu_that_comes_back_recovers_and_is_heard_again() {
     rig.machine.edit(|scenario| scenario.lose("3", Presence::Lost, false));
     rig.health(3, Health::Unhealthy).await;
     rig.machine.edit(|scenario| scenario.restore("3"));
-    rig.health(3, Health::Recovering).await;
     rig.health(3, Health::Healthy).await;
     rig.machine.edit(|scenario| scenario.xid("3", 62, None));
     assert_eq!(reasons(&*rig.health(3, Health::Unhealthy).await, 3), ["Xid"]);

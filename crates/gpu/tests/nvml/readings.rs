@@ -102,7 +102,6 @@ async fn without_events_sweeps_see_what_counters_show() {
     }
     rig.machine
         .edit_gpu("3", |gpu| gpu.recovery_action = RecoveryAction::None);
-    rig.health(3, Health::Recovering).await;
     rig.health(3, Health::Healthy).await;
 }
 

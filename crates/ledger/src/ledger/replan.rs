@@ -40,40 +40,49 @@ impl Ledger {
         self.sync_devices(out);
     }
 
+    /// The oldest first; anew after each round that made room, since that may be room for one that was passed over. Ends:
+    /// whoever moved rests on devices that can be used.
     pub(super) fn mend_reservations(&mut self, out: &mut Outbox<'_>) {
+        while self
+            .book
+            .reservations()
+            .iter()
+            .fold(false, |moved, holder| self.mend(holder, out) || moved)
+        {}
+    }
+
+    /// Whether it made room.
+    fn mend(&mut self, holder: &Holder, out: &mut Outbox<'_>) -> bool {
+        let usable = self
+            .book
+            .get(holder)
+            .is_none_or(|entry| self.is_plan_usable(&entry.claim));
+        let planned = if usable { None } else { Some(self.plan_apart(holder)) };
         let now = self.now();
-        loop {
-            let mut freed = false;
-            for holder in self.book.reservations() {
-                let usable = self
-                    .book
-                    .get(&holder)
-                    .is_none_or(|entry| self.is_plan_usable(&entry.claim));
-                let planned = if usable { None } else { Some(self.plan_apart(&holder)) };
-                let Some(notes) = self.book.notes_mut(&holder) else {
-                    continue;
-                };
-                match planned {
-                    None => notes.unusable_since = None,
-                    Some(Ok(grants)) => {
-                        if let Some(entry) = self.book.remove(&holder) {
-                            self.move_to(entry, grants, out);
-                            self.sync_devices(out);
-                        }
-                    }
-                    Some(Err(refusal)) => {
-                        let since = *notes.unusable_since.get_or_insert(now);
-                        if now >= since.saturating_add(self.config.drift_grace_ms) {
-                            let message = format!("its device cannot be used and no other became free: {refusal}");
-                            self.remove(&holder, removal::DEVICE_LOST, &message, out);
-                            freed = true;
-                        }
-                    }
-                }
+        let Some(notes) = self.book.notes_mut(holder) else {
+            return false;
+        };
+        match planned {
+            None => {
+                notes.unusable_since = None;
+                false
             }
-            self.sync_devices(out);
-            if !freed {
-                return;
+            Some(Ok(grants)) => {
+                if let Some(entry) = self.book.remove(holder) {
+                    self.move_to(entry, grants, out);
+                }
+                self.sync_devices(out);
+                true
+            }
+            Some(Err(refusal)) => {
+                let since = *notes.unusable_since.get_or_insert(now);
+                let is_over = now >= since.saturating_add(self.config.drift_grace_ms);
+                if is_over {
+                    let message = format!("its device cannot be used and no other became free: {refusal}");
+                    self.remove(holder, removal::DEVICE_LOST, &message, out);
+                }
+                self.sync_devices(out);
+                is_over
             }
         }
     }

@@ -17,7 +17,8 @@ pub(crate) struct Shell {
     /// How much of the journal is on disk for sure.
     durable: usize,
     model: Model,
-    last_now: u64,
+    /// `None` for a process that just started: to it any time may be a step back.
+    last_now: Option<u64>,
     pub(crate) counts: BTreeMap<String, u64>,
 }
 
@@ -29,7 +30,7 @@ impl Shell {
             journal: Vec::new(),
             durable: 0,
             model: Model::default(),
-            last_now: 0,
+            last_now: None,
             counts: BTreeMap::new(),
         }
     }
@@ -68,19 +69,20 @@ impl Shell {
 
     fn apply(&mut self, now: u64, event: &Event) -> Result<(), String> {
         let before = self.book();
-        let due = self.ledger.next_deadline().is_some_and(|due| due <= now) || now < self.last_now;
+        let set_back = self.last_now.is_none_or(|last| now < last);
+        let due = self.ledger.next_deadline().is_some_and(|due| due <= now) || set_back;
         let explained = match event {
             Event::Reserve { shape, .. } | Event::Acquire { shape, .. } if !due => Some(self.ledger.explain(shape)),
             _ => None,
         };
-        if now < self.last_now {
+        if set_back {
             self.model
                 .last_told
                 .values_mut()
                 .chain(&mut self.model.last_list)
                 .for_each(|at| *at = now.min(*at));
         }
-        self.last_now = now;
+        self.last_now = Some(now);
         self.model.observe(event);
 
         let mut effects = Vec::new();
@@ -138,7 +140,7 @@ impl Shell {
         self.durable = kept;
         self.model.crash(&self.journal);
         self.ledger = replayed(self.config, &self.journal)?;
-        self.last_now = 0;
+        self.last_now = None;
         self.compare_with_records()?;
         if self.book().generation() < self.model.told_generation {
             return Err("a generation would be told twice".to_owned());

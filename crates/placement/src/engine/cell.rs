@@ -144,8 +144,12 @@ impl Cell {
         match ask.form {
             Form::None => {}
             Form::Whole | Form::Share => {
-                for level in self.levels.iter().filter(|level| level.takes(ask)) {
+                // The emptiest come last.
+                for level in self.levels.iter().rev().filter(|level| level.takes(ask)) {
                     *(if level.suspect { &mut suspect } else { &mut healthy }) += u32::from(level.count);
+                    if healthy >= ask.count {
+                        break;
+                    }
                 }
             }
             Form::Mig(profile) => {
@@ -188,6 +192,7 @@ impl Level {
     }
 
     /// Whether each of its devices could take one unit of the shape (whole GPU or share).
+    #[inline]
     pub(crate) fn takes(&self, ask: &Ask) -> bool {
         let need = ask.need(self.kind);
         need.accepted

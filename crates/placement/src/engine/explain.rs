@@ -42,7 +42,7 @@ impl Engine {
                     terms.push(("class", -fee));
                 }
                 let preferred = score.and_then(|score| score.level);
-                let preferred = preferred.and_then(|level| self.nodes.device_of(slot, &level));
+                let preferred = preferred.and_then(|level| self.nodes.device_of(slot, cell.levels.get(level)?));
                 let mut verdict = fit::explain(state, shape);
                 if let (Some(preferred), true) = (preferred, verdict.plan.is_ok()) {
                     verdict.plan = fit::plan_preferring(state, shape, std::slice::from_ref(preferred));

@@ -1,7 +1,7 @@
 mod events;
 
 use super::*;
-use crate::{CpuMilli, GpuShape, Health, MilliGpu, testing};
+use crate::{CpuMilli, GpuShape, Health, MilliGpu, Reason, fit, testing};
 
 fn engine(policy: PolicyName) -> Engine {
     Engine::new(EngineConfig {

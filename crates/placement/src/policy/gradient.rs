@@ -101,8 +101,8 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// With a share of one device of a level gone.
-    fn less_share(mut self, level: &Level, ask: &Ask) -> Self {
+    /// A share of one device of a level goes.
+    fn take_share(&mut self, level: &Level, ask: &Ask) {
         let view = self.view_of(level);
         let left = usize::from(level.effective).saturating_sub(ask.need(level.kind).effective as usize);
         let (before, after) = (slot(level), left / 10);
@@ -110,16 +110,34 @@ impl<'a> Rest<'a> {
         self.liquid += f64::from(row[after]) - f64::from(row[before]);
         self.holds += holds(view, after, false) - holds(view, before, level.whole);
         self.wholes -= u32::from(level.whole);
-        self
     }
 
-    /// With whole devices of a level gone.
-    fn less_wholes(mut self, level: &Level, count: u32) -> Self {
+    /// Whole devices of a level go.
+    fn take_wholes(&mut self, level: &Level, count: u32) {
         let (view, gone) = (self.view_of(level), f64::from(count));
         self.liquid -= gone * f64::from(view.liquid(self.rank)[slot(level)]);
         self.holds -= gone * view.holds(SLOTS - 1);
         self.wholes = self.wholes.saturating_sub(count);
-        self
+    }
+
+    /// Several devices go, as the node itself would choose: healthy ones first, the fullest first.
+    fn take_several(&mut self, cell: &Cell, ask: &Ask) {
+        let mut missing = ask.count;
+        for suspect in [false, true] {
+            for level in cell
+                .levels
+                .iter()
+                .filter(|level| level.suspect == suspect && level.takes(ask))
+            {
+                let count = missing.min(u32::from(level.count));
+                missing -= count;
+                if ask.form == Form::Whole {
+                    self.take_wholes(level, count);
+                } else {
+                    (0..count).for_each(|_| self.take_share(level, ask));
+                }
+            }
+        }
     }
 }
 
@@ -150,56 +168,39 @@ pub(super) fn terms(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> Te
     terms
 }
 
-/// The node with the shape on it: at its best, where the policy may choose the device.
-fn best_after(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> (Worth, Option<Level>) {
+/// The node with the shape on it, and the level of the device: the best, where the policy may choose.
+fn best_after(scorer: &Scorer, cell: &Cell, ask: &Ask, offer: Offer) -> (Worth, Option<usize>) {
     let cpu = if cell.cpu == UNKNOWN_CPU {
         UNKNOWN_CPU
     } else {
         cell.cpu - ask.cpu
     };
-    let Some(rest) = Rest::new(scorer, cell, cpu) else {
+    let Some(mut rest) = Rest::new(scorer, cell, cpu) else {
         return (Worth::default(), None);
     };
     match ask.form {
         Form::None | Form::Mig(_) => (rest.worth(), None),
         Form::Share if ask.count == 1 => {
-            let mut best: Option<(f64, Worth, Level)> = None;
-            for level in &cell.levels {
+            let untouched = (rest.liquid, rest.holds, rest.wholes);
+            let (mut most, mut best, mut chosen) = (f64::NEG_INFINITY, Worth::default(), None);
+            for (at, level) in cell.levels.iter().enumerate() {
                 if level.suspect != (offer.suspects > 0) || !level.takes(ask) {
                     continue;
                 }
-                let worth = rest.less_share(level, ask).worth();
-                if best.is_none_or(|(most, ..)| worth.total() > most) {
-                    best = Some((worth.total(), worth, *level));
+                (rest.liquid, rest.holds, rest.wholes) = untouched;
+                rest.take_share(level, ask);
+                let worth = rest.worth();
+                if worth.total() > most {
+                    (most, best, chosen) = (worth.total(), worth, Some(at));
                 }
             }
-            best.map_or_else(|| (rest.worth(), None), |(_, worth, level)| (worth, Some(level)))
+            (best, chosen)
         }
-        Form::Whole | Form::Share => (several(rest, cell, ask).worth(), None),
-    }
-}
-
-/// Several devices, as the node itself would choose: healthy ones first, the fullest first.
-fn several<'a>(mut rest: Rest<'a>, cell: &Cell, ask: &Ask) -> Rest<'a> {
-    let mut missing = ask.count;
-    for suspect in [false, true] {
-        for level in cell
-            .levels
-            .iter()
-            .filter(|level| level.suspect == suspect && level.takes(ask))
-        {
-            let count = missing.min(u32::from(level.count));
-            missing -= count;
-            if ask.form == Form::Whole {
-                rest = rest.less_wholes(level, count);
-            } else {
-                for _ in 0..count {
-                    rest = rest.less_share(level, ask);
-                }
-            }
+        Form::Whole | Form::Share => {
+            rest.take_several(cell, ask);
+            (rest.worth(), None)
         }
     }
-    rest
 }
 
 /// Small, and only to tell equals apart: the fuller node.

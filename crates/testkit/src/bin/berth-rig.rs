@@ -60,6 +60,9 @@ struct Up {
     /// NATS too, for the agent's queues.
     #[arg(long)]
     nats: bool,
+    /// KAI Scheduler too: the real one where BERTH_KAI_BIN and BERTH_KAI_CRDS name it, else the stand-in.
+    #[arg(long)]
+    kai: bool,
     /// Keep data and logs of an earlier rig in the folder instead of clearing them.
     #[arg(long)]
     keep: bool,
@@ -107,6 +110,9 @@ fn start(dir: &Path, up: &Up) -> anyhow::Result<()> {
     command.args(["--nodes", &up.nodes.to_string(), "--profile", up.profile.name]);
     if up.nats {
         command.arg("--nats");
+    }
+    if up.kai {
+        command.arg("--kai");
     }
     // A process group of its own: Ctrl-C in the shell that started it does not end it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -224,6 +230,7 @@ fn serve(dir: &Path, up: &Up) -> anyhow::Result<()> {
             nodes: up.nodes,
             profile: up.profile.clone(),
             nats: up.nats,
+            kai: up.kai,
             dir: Some(dir.to_owned()),
             ..RigConfig::default()
         };

@@ -67,7 +67,7 @@ impl Node {
     fn count(&mut self, task: &Task, sign: i64) {
         let takes_idle = task.status != Status::Pipelined;
         let gives_back = task.status == Status::Releasing;
-        let mut change = |account: &mut Resources, more: bool| {
+        let change = |account: &mut Resources, more: bool| {
             if more == (sign > 0) { account.add(&task.request) } else { account.sub(&task.request) }
         };
         if takes_idle {
@@ -147,15 +147,13 @@ impl Node {
     /// What is idle, with what is being released if asked for. A shared GPU is not a spare one.
     fn spare(&self, with_releasing: bool) -> Resources {
         let mut spare = self.idle.clone();
-        let shared = self.groups.values().filter(|group| group.used > 0);
-        let (going, staying): (Vec<_>, Vec<_>) = shared.partition(|group| group.used == group.releasing);
-        let mut taken = (going.len() + staying.len()) as f64;
+        let stays = |group: &&Group| group.used > 0 && !(with_releasing && group.used == group.releasing);
+        let shared = self.groups.values().filter(stays).count();
+        if shared > 0 {
+            spare.set(names::GPU, spare.get(names::GPU) - shared as f64);
+        }
         if with_releasing {
             spare.add(&self.releasing);
-            taken -= going.len() as f64;
-        }
-        if taken > 0.0 {
-            spare.set(names::GPU, spare.get(names::GPU) - taken);
         }
         spare
     }

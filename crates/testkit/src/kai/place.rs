@@ -41,13 +41,12 @@ impl Cluster {
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         for (name, fit) in self.candidates(asked) {
             let node = &self.nodes[&name];
-            let now = match (&fit, filters::refuses(&node.object, &asked.pod)) {
+            let now = match (fit, filters::refuses(&node.object, &asked.pod)) {
                 (_, Some(reason)) | (Fit::No(reason), None) => {
-                    let reason = reason.clone();
                     *reasons.entry(reason).or_default() += 1;
                     continue;
                 }
-                (fit, None) => *fit == Fit::Now && !wait,
+                (fit, None) => fit == Fit::Now && !wait,
             };
             let groups = asked.share.map_or_else(Vec::new, |share| node.choose_groups(share, now, new_group));
             let status = if now { Status::Allocated } else { Status::Pipelined };

@@ -272,7 +272,8 @@ impl Scheduler {
 }
 
 async fn each<T>(items: impl IntoIterator<Item = T>, act: impl AsyncFn(T)) {
-    stream::iter(items).map(&act).buffer_unordered(PARALLEL).collect::<Vec<()>>().await;
+    let act = &act;
+    stream::iter(items).for_each_concurrent(PARALLEL, move |item| act(item)).await;
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {

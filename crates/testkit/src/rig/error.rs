@@ -22,6 +22,8 @@ pub enum RigError {
     Namespace(String),
     #[error("the real parts are not built: {0}")]
     Tools(String),
+    #[error("KAI cannot be started: {0}")]
+    Kai(String),
     #[error("{part} cannot be started: {hint}")]
     Start {
         part: String,

@@ -41,8 +41,18 @@ const STOP: Duration = Duration::from_secs(20);
 impl Part {
     /// Starts it; its output is appended to `DIR/logs/NAME.log`.
     pub fn start(name: &'static str, program: &Path, args: Vec<String>, dir: &Path) -> Result<Self, RigError> {
+        Self::start_with(name, program, args, Vec::new(), dir)
+    }
+
+    /// The same, with environment variables on top of ours.
+    pub fn start_with(
+        name: &'static str,
+        program: &Path,
+        args: Vec<String>,
+        envs: Vec<(String, String)>,
+        dir: &Path,
+    ) -> Result<Self, RigError> {
         let log = dir.join("logs").join(format!("{name}.log"));
-        let envs = Vec::new();
         let mut part = Self {
             name,
             program: program.to_owned(),

@@ -43,6 +43,15 @@ fn a_compacted_journal_gives_the_same_book_and_order() {
     let first = busy();
     let compact = first.ledger.compact();
     assert!(compact.len() < first.journal.len());
+    let claims = compact.iter().filter_map(|record| match record {
+        Record::Put(claim) => Some(claim.holder.to_string()),
+        _ => None,
+    });
+    assert_eq!(
+        claims.collect::<Vec<_>>(),
+        ["pod u9", "pod u2", "lease l"],
+        "in the order of their coming"
+    );
     let mut second = first.restarted(&compact);
     assert_eq!(second.ledger.compact(), compact);
     reconcile_again(&mut second);

@@ -223,6 +223,41 @@ fn an_entry_that_was_gone_and_came_back_is_the_newer_pods() {
 }
 
 #[test]
+fn an_entry_that_came_back_stays_with_its_pod_where_the_newer_one_has_its_own_devices() {
+    let mut desk = Desk::gpus(2);
+    let (old, new) = (pod("web-0", "u1"), pod("web-0", "u2"));
+    desk.reserve(&old, &whole(1));
+    desk.kubelet(vec![told("web-0", &[uuid(0)])]);
+    desk.reserve(&new, &whole(1));
+    desk.kubelet(vec![told("web-0", &[uuid(0)]), told("web-0", &[uuid(1)])]);
+    desk.kubelet(vec![]);
+    desk.kubelet(vec![told("web-0", &[uuid(0)])]);
+    assert_eq!(devices_of(&desk.claim_of(&old).unwrap()), [uuid(0)]);
+    assert_eq!(
+        devices_of(&desk.claim_of(&new).unwrap()),
+        [uuid(1)],
+        "it is missed, for the grace"
+    );
+}
+
+#[test]
+fn a_running_share_keeps_its_size_when_its_devices_memory_changes() {
+    let mut desk = Desk::gpus(1);
+    let a = pod("a", "u1");
+    desk.reserve(&a, &share(500));
+    let list = vec![told("a", &[uuid(0)])];
+    desk.kubelet(list.clone());
+    let before = desk.claim_of(&a);
+    let smaller = DeviceState {
+        memory: MemoryBytes::new(76 * GIB),
+        ..gpu(0)
+    };
+    desk.devices(vec![smaller]);
+    desk.kubelet(list);
+    assert_eq!(desk.claim_of(&a), before);
+}
+
+#[test]
 fn two_entries_of_one_name_are_the_old_pod_and_the_new_one() {
     let mut desk = Desk::gpus(2);
     let (old, new) = (pod("web-0", "u1"), pod("web-0", "u2"));
