@@ -25,7 +25,7 @@ fn by_size(criterion: &mut Criterion) {
     for nodes in [10, 100, 1_000, 10_000] {
         let mut busy = busy(nodes, PolicyName::Fragmentation);
         group.bench_function(BenchmarkId::from_parameter(nodes), |bencher| {
-            bencher.iter(|| busy.step())
+            bencher.iter(|| busy.step());
         });
     }
 }

@@ -32,10 +32,12 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
     let victim = &pods::next_on_h200();
     let favourite = cluster.plan(victim)?.context("the H200 node has room")?;
     let broken = favourite.first().context("the plan names a device")?.clone();
-    show::heading(&format!(
-        "XID 79 on {broken} of {}: it fell off the bus",
+    let named = format!(
+        "GPU {} of {}",
+        cluster.index(cluster::FAKE_NODE, &broken)?,
         cluster::FAKE_NODE
-    ));
+    );
+    show::heading(&format!("XID 79 on {named}: it fell off the bus"));
     let since = Stopwatch::start();
     cluster.xid(&broken, 79)?;
     let avoided = cluster.wait_until_avoided(&broken, Duration::from_secs(5))?;
@@ -44,7 +46,7 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
     let other = place(&cluster, victim)?;
     ensure!(
         !other.devices.contains(&broken),
-        "a pod was placed on the broken GPU {broken}"
+        "a pod was placed on the broken {named}"
     );
     placed.push(other);
     let all = pods::whole_h200_node();
@@ -52,9 +54,9 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
         .filter(&all)?
         .refusal(cluster::FAKE_NODE)
         .context("the broken node passed the filter")?;
-    println!("  {:<12} {:<22} refused: {refused}", all.name, all.wish());
+    println!("  {:<10} {:<22} refused, {refused}", all.name, all.wish());
 
-    show::heading(&format!("the operator acknowledges {broken}"));
+    show::heading(&format!("the operator acknowledges {named}"));
     let since = Stopwatch::start();
     cluster.acknowledge(&broken)?;
     cluster.wait_until_healthy(&broken, Duration::from_mins(1))?;
@@ -65,7 +67,7 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
         back_in_use |= seat.devices.contains(&broken);
         placed.push(seat);
     }
-    ensure!(back_in_use, "the recovered GPU {broken} took no pod");
+    ensure!(back_in_use, "the recovered {named} took no pod");
 
     show::heading("who sits where, from the nodes' own books");
     show::seats(&cluster, &placed)?;
@@ -87,6 +89,6 @@ fn place(cluster: &cluster::Cluster, ask: &pods::Ask) -> anyhow::Result<cluster:
     let seat = cluster
         .place(ask)
         .with_context(|| format!("pod {} ({})", ask.name, ask.wish()))?;
-    show::seat(ask, &seat);
+    show::seat(cluster, ask, &seat)?;
     Ok(seat)
 }

@@ -14,10 +14,19 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let starts = args.iter().any(|arg| arg == "up");
     let program = workspace::target_debug().join("berth-rig");
     if starts || !program.exists() {
-        workspace::check(&mut workspace::cargo(&["build", "--quiet", "-p", "berth-testkit", "--features", "rig"]))?;
+        workspace::check(&mut workspace::cargo(&[
+            "build",
+            "--quiet",
+            "-p",
+            "berth-testkit",
+            "--features",
+            "rig",
+        ]))?;
     }
     let mut command = Command::new(program);
-    command.args(args).env("BERTH_RIG_DIR", workspace::cache().join("rigs/default"));
+    command
+        .args(args)
+        .env("BERTH_RIG_DIR", workspace::cache().join("rigs/default"));
     if starts {
         command.env("BERTH_TOOLS", tools::rig()?);
     }

@@ -90,7 +90,18 @@ fn unit() -> anyhow::Result<()> {
 }
 
 fn rig() -> anyhow::Result<()> {
-    let args = ["test", "--quiet", "-p", "berth-testkit", "--features", "rig", "--test", "rig", "--", "--test-threads=2"];
+    let args = [
+        "test",
+        "--quiet",
+        "-p",
+        "berth-testkit",
+        "--features",
+        "rig",
+        "--test",
+        "rig",
+        "--",
+        "--test-threads=2",
+    ];
     workspace::check(workspace::cargo(&args).env("BERTH_TOOLS", tools::rig()?))
 }
 

@@ -22,7 +22,11 @@ const GRPCURL: Tool = ("grpcurl", "grpcurl", "github.com/fullstorydev/grpcurl/cm
 const RIG: &[Tool] = &[
     ("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
     ("kubernetes", "kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kubernetes", "kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    (
+        "kubernetes",
+        "kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+    ),
     ("kubernetes", "kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
     ("kubernetes", "kubectl", "k8s.io/kubernetes/cmd/kubectl"),
     ("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
@@ -75,10 +79,19 @@ fn build((module, name, package): Tool, progress: &str) -> anyhow::Result<PathBu
     // Built beside its place and moved there: an interrupted build leaves no half binary.
     let unfinished = binary.with_extension("unfinished");
     let mut command = Command::new("go");
-    command.current_dir(&folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly -trimpath");
-    command.args(["build", "-ldflags", &link_flags(&folder, module)?, "-o"]).arg(&unfinished).arg(package);
+    command
+        .current_dir(&folder)
+        .env("CGO_ENABLED", "0")
+        .env("GOFLAGS", "-mod=readonly -trimpath");
+    command
+        .args(["build", "-ldflags", &link_flags(&folder, module)?, "-o"])
+        .arg(&unfinished)
+        .arg(package);
     workspace::check(&mut command).with_context(|| {
-        format!("cannot build {name}; if it is for want of space, {} holds what can be deleted", cache().display())
+        format!(
+            "cannot build {name}; if it is for want of space, {} holds what can be deleted",
+            cache().display()
+        )
     })?;
     fs::rename(&unfinished, &binary)?;
     eprintln!("{progress}{name} built in {:.0} s", watch.elapsed().as_secs_f64());
@@ -93,17 +106,27 @@ fn link_flags(folder: &Path, module: &str) -> anyhow::Result<String> {
     let manifest = fs::read_to_string(folder.join("go.mod"))?;
     let version = manifest
         .lines()
-        .find_map(|line| line.trim().trim_start_matches("require ").strip_prefix("k8s.io/kubernetes v"))
+        .find_map(|line| {
+            line.trim()
+                .trim_start_matches("require ")
+                .strip_prefix("k8s.io/kubernetes v")
+        })
         .and_then(|rest| rest.split_whitespace().next())
         .context("go.mod does not pin k8s.io/kubernetes")?;
     let mut parts = version.split('.');
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let at = "k8s.io/component-base/version";
-    Ok(format!("-s -w -X {at}.gitVersion=v{version} -X {at}.gitMajor={major} -X {at}.gitMinor={minor}"))
+    Ok(format!(
+        "-s -w -X {at}.gitVersion=v{version} -X {at}.gitMajor={major} -X {at}.gitMinor={minor}"
+    ))
 }
 
 fn go_is_there() -> anyhow::Result<()> {
-    let found = Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = Command::new("go")
+        .arg("version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     if !found.is_ok_and(|status| status.success()) {
         bail!("`go` is not on the PATH: the real parts are built with Go 1.25 or newer (https://go.dev/dl)");
     }
@@ -112,5 +135,7 @@ fn go_is_there() -> anyhow::Result<()> {
 
 /// FNV-1a: names a cache entry after its pins.
 fn fingerprint(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

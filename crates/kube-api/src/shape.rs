@@ -4,6 +4,7 @@
 
 use berth_placement::{
     CpuMilli, GpuModel, GpuShape, MemoryBytes, MigProfile, MilliGpu, ParseIdError, Shape, ShapeError,
+    product::model_of_product,
 };
 use thiserror::Error;
 
@@ -11,7 +12,7 @@ use crate::{
     Pod, Quantity,
     names::{kai, nvcf, nvidia},
     object::{PodSpec, ResourceRequirements},
-    product::{model_of_instance_type, model_of_product},
+    product::model_of_instance_type,
 };
 
 #[cfg(test)]

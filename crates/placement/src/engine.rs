@@ -146,6 +146,9 @@ impl Engine {
     /// One shape at a time, in turn, that was not asked for in a long while: so that no decision pays for all that
     /// happened since.
     fn catch_up(&mut self) {
+        if self.nodes.cells().len() <= SMALL {
+            return;
+        }
         let end = self.nodes.log().end();
         let version = self.version;
         let far = |entry: &Entry| entry.version == version && end - entry.synced > FAR;
@@ -194,7 +197,10 @@ impl Engine {
 }
 
 /// Changes after which a shape is brought up to date although nobody asks for it.
-const FAR: u64 = 2048;
+const FAR: u64 = 256;
+
+/// In a cluster of so many nodes a look at all of them costs no more than a decision may take.
+const SMALL: usize = 2048;
 
 fn total(score: Option<Score>) -> f64 {
     score.map_or(UNFIT, |score| score.total)

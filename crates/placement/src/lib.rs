@@ -18,6 +18,7 @@ pub mod ids;
 mod mix;
 pub mod node;
 mod policy;
+pub mod product;
 pub mod refusal;
 pub mod shape;
 mod tables;

@@ -10,7 +10,7 @@
 mod answer;
 pub mod client;
 mod core;
-mod duration;
+pub(crate) mod duration;
 pub mod jwt;
 mod jwt_auth;
 mod jwt_sign;

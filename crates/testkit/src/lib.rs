@@ -13,12 +13,16 @@ pub mod bao;
 pub mod certs;
 pub mod http;
 #[cfg(feature = "rig")]
+pub mod injector;
+#[cfg(feature = "rig")]
 pub mod kai;
 pub mod kubelet;
 pub mod process;
 pub mod proxy;
 #[cfg(feature = "rig")]
 pub mod rig;
+#[cfg(feature = "rig")]
+pub mod vault_agent;
 pub mod wait;
 
 pub use kubelet::FakeKubelet;

@@ -9,6 +9,7 @@
 //! ```
 //! When the inner test ends, however it ends, its pid namespace ends, and with it every part.
 
+pub mod bao;
 mod control_plane;
 mod error;
 pub mod kai;
@@ -43,6 +44,8 @@ pub struct RigConfig {
     pub nats: bool,
     /// KAI Scheduler: the real one where its variables are set, else the stand-in.
     pub kai: bool,
+    /// OpenBao and the vault-agent injector: the real ones where their variables are set, else the stand-ins.
+    pub bao: bool,
     /// Where state and logs go; `None`: a temporary folder that goes with the rig.
     pub dir: Option<PathBuf>,
 }
@@ -65,6 +68,7 @@ impl Default for RigConfig {
             scheduler: None,
             nats: false,
             kai: false,
+            bao: false,
             dir: None,
         }
     }
@@ -130,6 +134,11 @@ impl Rig {
             report(&kai);
             kai::start(&kai, &rig.client, &mut rig.parts, &rig.tools, &rig.dir).await?;
         }
+        if config.bao {
+            let choice = bao::Choice::chosen();
+            report(&choice);
+            bao::start(&choice, &rig.client, &mut rig.parts, &rig.dir).await?;
+        }
         Ok(rig)
     }
 
@@ -192,6 +201,8 @@ impl Drop for Rig {
     fn drop(&mut self) {
         // Clients before servers, so that no part logs the death of another.
         for name in [
+            "vault-agent-injector",
+            "openbao",
             "kai-scheduler",
             "kai-binder",
             "kai-podgrouper",
@@ -211,6 +222,6 @@ impl Drop for Rig {
 
 /// A test's reader must know what was proven.
 #[expect(clippy::print_stderr, reason = "a line of the test's report")]
-fn report(kai: &Kai) {
-    eprintln!("{kai}");
+fn report(which: &impl std::fmt::Display) {
+    eprintln!("{which}");
 }

@@ -204,6 +204,15 @@ impl Cluster {
         Ok(answer["devices"].as_array().cloned().unwrap_or_default())
     }
 
+    /// A device's number on its node.
+    pub(super) fn index(&self, node: &str, uuid: &str) -> anyhow::Result<u64> {
+        let devices = self.devices(node)?;
+        let device = devices.iter().find(|device| device["uuid"].as_str() == Some(uuid));
+        device
+            .and_then(|device| device["index"].as_u64())
+            .with_context(|| format!("{node} does not know {uuid}"))
+    }
+
     /// Who holds what on a node: pod and devices.
     pub(super) fn seats_on(&self, node: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
         let answer = self.berthctl(node, &["allocations"])?;
@@ -237,12 +246,7 @@ impl Cluster {
 
     /// Breaks a GPU of the node with the fake driver.
     pub(super) fn xid(&self, uuid: &str, code: u32) -> anyhow::Result<()> {
-        let devices = self.devices(FAKE_NODE)?;
-        let index = devices
-            .iter()
-            .find(|device| device["uuid"].as_str() == Some(uuid))
-            .and_then(|device| device["index"].as_u64())
-            .context("the node knows its devices")?;
+        let index = self.index(FAKE_NODE, uuid)?;
         let mut command = Command::new(workspace::target_debug().join("fake-nvml-ctl"));
         command
             .arg("--file")

@@ -31,61 +31,60 @@ pub(super) fn nodes(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// One pod's seat.
-pub(super) fn seat(ask: &Ask, seat: &Seat) {
+pub(super) fn seat(cluster: &Cluster, ask: &Ask, seat: &Seat) -> anyhow::Result<()> {
     println!(
-        "  {:<12} {:<22} -> {:<10} {}",
+        "  {:<10} {:<22} -> {:<10} GPU {}",
         seat.pod,
         ask.wish(),
         seat.node,
-        seat.why
+        indexes(cluster, seat)?
     );
+    Ok(())
 }
 
-/// Per node and device: who holds it. Fails where a book does not hold what was bound.
+/// The seat's GPUs as people number them: `0-3`, `1,3`.
+fn indexes(cluster: &Cluster, seat: &Seat) -> anyhow::Result<String> {
+    let mut held = Vec::new();
+    for uuid in &seat.devices {
+        held.push(cluster.index(&seat.node, uuid)?);
+    }
+    held.sort_unstable();
+    let runs = held.chunk_by(|one, next| one + 1 == *next).map(|run| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        run => run.iter().map(ToString::to_string).collect(),
+    });
+    Ok(runs.collect::<Vec<_>>().join(","))
+}
+
+/// Who sits where and why. Fails where a book does not hold what was bound.
 pub(super) fn seats(cluster: &Cluster, placed: &[Seat]) -> anyhow::Result<()> {
+    println!("  {:<11} {:<7} {:<10} why", "node", "GPU", "pod");
     for daemon in &cluster.daemons {
-        let seats = cluster.seats_on(&daemon.name)?;
-        println!("  {}", daemon.name);
-        let mut line = String::from("   ");
-        for device in cluster.devices(&daemon.name)? {
-            let uuid = device["uuid"].as_str().unwrap_or_default();
-            let holders: Vec<&str> = seats
-                .iter()
-                .filter(|(_, held)| held.iter().any(|held| held == uuid))
-                .map(|(pod, _)| pod.as_str())
-                .collect();
-            let holders = if holders.is_empty() {
-                "-".to_owned()
-            } else {
-                holders.join("+")
-            };
-            let cell = format!(" {}:{holders}", device["index"]);
-            if line.len() + cell.len() > 100 {
-                println!("{line}");
-                line = String::from("   ");
-            }
-            line.push_str(&cell);
-        }
-        println!("{line}");
-        let bound: Vec<&str> = placed
-            .iter()
-            .filter(|seat| seat.node == daemon.name)
-            .map(|seat| seat.pod.as_str())
-            .collect();
-        for pod in &bound {
-            ensure!(
-                seats.iter().any(|(held, _)| held == pod),
-                "{}'s book lost {pod}",
-                daemon.name
-            );
-        }
+        let held = cluster.seats_on(&daemon.name)?;
+        let mut bound: Vec<_> = placed.iter().filter(|seat| seat.node == daemon.name).collect();
         ensure!(
-            seats.len() == bound.len(),
+            held.len() == bound.len(),
             "{} holds {} pods, {} were bound",
             daemon.name,
-            seats.len(),
+            held.len(),
             bound.len()
         );
+        bound.sort_by_key(|seat| indexes(cluster, seat).unwrap_or_default());
+        for seat in bound {
+            ensure!(
+                held.iter().any(|(pod, _)| *pod == seat.pod),
+                "{}'s book lost {}",
+                daemon.name,
+                seat.pod
+            );
+            println!(
+                "  {:<11} {:<7} {:<10} {}",
+                seat.node,
+                indexes(cluster, seat)?,
+                seat.pod,
+                seat.why
+            );
+        }
     }
     Ok(())
 }

@@ -337,7 +337,7 @@ async fn a_driver_that_is_unloaded_and_upgraded_is_reported_and_found_again_and_
     rig.send(&Command::Load {
         version: Some("590.10".to_owned()),
     });
-    let back = rig.until("the new driver", |now| now.devices.len() == 8).await;
+    let back = rig.ready(8).await;
     assert!(matches!(&back.driver, DriverState::Ready(driver) if driver.driver_version == "590.10"));
     assert_ne!(back.devices[1].health.state, Health::Unhealthy);
     rig.health(1, Health::Healthy).await;

@@ -139,7 +139,8 @@ async fn a_gpu_that_comes_back_recovers_and_is_heard_again() {
     );
     rig.ready(8).await;
     rig.machine.edit(|scenario| scenario.lose("3", Presence::Lost, false));
-    rig.health(3, Health::Unhealthy).await;
+    // Seen to be gone, not only told: else its return is no sign of a reset.
+    rig.until("the loss", |now| reasons(now, 3) == ["Xid", "Lost"]).await;
     rig.machine.edit(|scenario| scenario.restore("3"));
     rig.health(3, Health::Healthy).await;
     rig.machine.edit(|scenario| scenario.xid("3", 62, None));

@@ -40,15 +40,10 @@ impl Ledger {
         self.sync_devices(out);
     }
 
-    /// The oldest first; anew after each round that made room, since that may be room for one that was passed over. Ends:
+    /// From the oldest on; anew after each that made room, since that may be room for one that was passed over. Ends:
     /// whoever moved rests on devices that can be used.
     pub(super) fn mend_reservations(&mut self, out: &mut Outbox<'_>) {
-        while self
-            .book
-            .reservations()
-            .iter()
-            .fold(false, |moved, holder| self.mend(holder, out) || moved)
-        {}
+        while self.book.reservations().iter().any(|holder| self.mend(holder, out)) {}
     }
 
     /// Whether it made room.

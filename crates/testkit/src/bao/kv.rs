@@ -63,7 +63,7 @@ impl Kv {
                 Ok(Answer::nothing())
             }
             ("metadata", Verb::List) => self.list(key),
-            ("data" | "delete" | "undelete" | "destroy" | "metadata", _) => Err(Refusal::UnsupportedOperation),
+            ("data" | "delete" | "undelete" | "destroy", _) => Err(Refusal::UnsupportedOperation),
             _ => Err(Refusal::UnsupportedPath),
         }
     }

@@ -63,6 +63,10 @@ struct Up {
     /// KAI Scheduler too: the real one where BERTH_KAI_BIN and BERTH_KAI_CRDS name it, else the stand-in.
     #[arg(long)]
     kai: bool,
+    /// OpenBao and the vault-agent injector too: the real ones where BERTH_BAO_BIN and BERTH_VAULT_K8S_BIN name them, else
+    /// the stand-ins.
+    #[arg(long)]
+    bao: bool,
     /// Keep data and logs of an earlier rig in the folder instead of clearing them.
     #[arg(long)]
     keep: bool,
@@ -113,6 +117,9 @@ fn start(dir: &Path, up: &Up) -> anyhow::Result<()> {
     }
     if up.kai {
         command.arg("--kai");
+    }
+    if up.bao {
+        command.arg("--bao");
     }
     // A process group of its own: Ctrl-C in the shell that started it does not end it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -231,6 +238,7 @@ fn serve(dir: &Path, up: &Up) -> anyhow::Result<()> {
             profile: up.profile.clone(),
             nats: up.nats,
             kai: up.kai,
+            bao: up.bao,
             dir: Some(dir.to_owned()),
             ..RigConfig::default()
         };

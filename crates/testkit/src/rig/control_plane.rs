@@ -41,6 +41,8 @@ pub(super) fn require_free_ports() -> Result<(), RigError> {
         ("etcd", ETCD_PEER),
         ("kube-apiserver", API),
         ("nats-server", NATS),
+        ("openbao", super::bao::PORT),
+        ("vault-agent-injector", super::bao::INJECTOR_PORT),
     ] {
         free(part, port)?;
     }

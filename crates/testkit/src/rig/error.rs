@@ -24,6 +24,8 @@ pub enum RigError {
     Tools(String),
     #[error("KAI cannot be started: {0}")]
     Kai(String),
+    #[error("OpenBao or its injector: {0}")]
+    Bao(String),
     #[error("{part} cannot be started: {hint}")]
     Start {
         part: String,

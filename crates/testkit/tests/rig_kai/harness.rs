@@ -1,0 +1,387 @@
+//! What the tests say, in the API's words: pods to make, and conditions to wait for.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use berth_testkit::{
+    eventually,
+    kai::{
+        self, BindRequest, BindRequestSpec, BindRequestStatus, PodGroup, PodGroupSpec, ReceivedGpu, SchedulingCondition, names,
+    },
+    rig::{Rig, RigConfig, inside},
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+/// A cycle takes a second and the binder is quick; a machine that also compiles is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs an async body inside namespaces of its own. `test` is the test's full name.
+pub fn in_rig(test: &str, body: impl AsyncFnOnce()) {
+    inside(test, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(body());
+    });
+}
+
+pub struct KaiRig {
+    pub rig: Rig,
+    pub client: Client,
+}
+
+/// A pod to be made.
+pub struct Draft(Value);
+
+/// A pod as it is.
+pub struct Seen(Pod);
+
+pub fn gpus(count: u32) -> Value {
+    json!({names::GPU: count.to_string()})
+}
+
+/// A pod of KAI's with these limits.
+pub fn pod(name: &str, limits: Value) -> Draft {
+    Draft(json!({
+        "metadata": {"name": name, "labels": {}, "annotations": {}},
+        "spec": {"schedulerName": names::SCHEDULER, "terminationGracePeriodSeconds": 0, "containers": [
+            {"name": "c", "image": "none", "resources": {"limits": limits}}]},
+    }))
+}
+
+/// A node as kwok would have it.
+pub fn gpu_node(name: &str, gpus: u32) -> Value {
+    let resources = json!({"cpu": "64", "memory": "256Gi", "pods": "110", names::GPU: gpus.to_string()});
+    json!({
+        "metadata": {"name": name, "labels": {"type": "kwok", "kubernetes.io/hostname": name, names::NODE_GPU_MEMORY: "81559"}},
+        "status": {"allocatable": resources, "capacity": resources},
+    })
+}
+
+impl Draft {
+    fn with(mut self, pointer: &str, key: &str, value: Value) -> Self {
+        self.0.pointer_mut(pointer).unwrap()[key] = value;
+        self
+    }
+
+    fn label(self, key: &str, value: &str) -> Self {
+        self.with("/metadata/labels", key, json!(value))
+    }
+
+    fn annotation(self, key: &str, value: &str) -> Self {
+        self.with("/metadata/annotations", key, json!(value))
+    }
+
+    /// Only there, by node selector.
+    pub fn on(self, node: &str) -> Self {
+        self.with("/spec", "nodeSelector", json!({"kubernetes.io/hostname": node}))
+    }
+
+    pub fn gated(self, gate: &str) -> Self {
+        self.with("/spec", "schedulingGates", json!([{"name": gate}]))
+    }
+
+    pub fn tolerates(self, key: &str) -> Self {
+        self.with("/spec", "tolerations", json!([{"key": key, "operator": "Exists"}]))
+    }
+
+    /// Node affinity.
+    pub fn affinity(self, affinity: Value) -> Self {
+        self.with("/spec", "affinity", json!({"nodeAffinity": affinity}))
+    }
+
+    pub fn queue(self, queue: &str) -> Self {
+        self.label(names::QUEUE, queue)
+    }
+
+    pub fn priority(self, class: &str) -> Self {
+        self.label(names::PRIORITY_CLASS, class)
+    }
+
+    pub fn non_preemptible(self) -> Self {
+        self.label(names::PREEMPTIBILITY, "non-preemptible")
+    }
+
+    /// A group that somebody else makes, now or later: podgrouper leaves the pod alone.
+    pub fn in_group(self, group: &str) -> Self {
+        self.annotation(names::POD_GROUP, group).annotation(names::SKIP_PODGROUPER, "true")
+    }
+
+    /// As KAI's admission leaves it.
+    pub fn fraction(self, portion: &str) -> Self {
+        let prefix = format!("{}-gpu", self.0["metadata"]["name"].as_str().unwrap());
+        self.annotation(names::GPU_FRACTION, portion).annotation(names::SHARED_GPU_CONFIG_MAP, &prefix)
+    }
+}
+
+impl Seen {
+    pub fn uid(&self) -> String {
+        self.0.uid().unwrap()
+    }
+
+    pub fn node(&self) -> Option<String> {
+        self.0.spec.as_ref().and_then(|spec| spec.node_name.clone())
+    }
+
+    pub fn leaves(&self) -> bool {
+        self.0.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Empty where there is none.
+    pub fn label(&self, key: &str) -> String {
+        self.0.labels().get(key).cloned().unwrap_or_default()
+    }
+
+    /// Empty where there is none.
+    pub fn annotation(&self, key: &str) -> String {
+        self.0.annotations().get(key).cloned().unwrap_or_default()
+    }
+}
+
+impl KaiRig {
+    /// Nodes `gpu-0000` and so on, with eight GPUs each.
+    pub async fn up(nodes: usize) -> Self {
+        let rig = Rig::up(RigConfig { nodes, kai: true, ..RigConfig::default() }).await.unwrap();
+        Self { client: rig.client(), rig }
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    fn requests(&self) -> Api<BindRequest> {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    fn groups(&self) -> Api<PodGroup> {
+        Api::default_namespaced(self.client.clone())
+    }
+
+    pub async fn create(&self, draft: &Draft) {
+        let pod = serde_json::from_value(draft.0.clone()).unwrap();
+        self.pods().create(&PostParams::default(), &pod).await.unwrap();
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.pods().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    pub async fn pod(&self, name: &str) -> Seen {
+        Seen(self.pods().get(name).await.unwrap())
+    }
+
+    /// Waits for it to be bound.
+    pub async fn node_of(&self, name: &str) -> String {
+        let told = format!("{name} is bound");
+        self.wait(&told, async || self.pod(name).await.node().context("not bound")).await
+    }
+
+    /// Waits for it to run; answers its node.
+    pub async fn runs(&self, name: &str) -> String {
+        self.wait(&format!("{name} runs"), async || {
+            let pod = self.pods().get(name).await?;
+            let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+            ensure!(phase == "Running", "{phase}");
+            Seen(pod).node().context("running nowhere")
+        })
+        .await
+    }
+
+    pub async fn gone(&self, name: &str) {
+        self.wait(&format!("{name} is gone"), async || {
+            ensure!(self.pods().get_opt(name).await?.is_none(), "still there");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits for its group.
+    pub async fn group_of(&self, name: &str) -> PodGroup {
+        self.wait(&format!("{name} has a group"), async || {
+            let group = self.pod(name).await.annotation(names::POD_GROUP);
+            ensure!(!group.is_empty(), "no annotation");
+            Ok(self.groups().get(&group).await?)
+        })
+        .await
+    }
+
+    /// Waits for KAI to say why it does not place the pod's group.
+    pub async fn refused(&self, name: &str) -> SchedulingCondition {
+        let group = self.group_of(name).await.name_any();
+        self.group_refused(&group).await
+    }
+
+    pub async fn group_refused(&self, group: &str) -> SchedulingCondition {
+        self.wait(&format!("{group} is refused"), async || {
+            let status = self.groups().get(group).await?.status.context("no status")?;
+            status.scheduling_conditions.into_iter().next_back().context("no condition")
+        })
+        .await
+    }
+
+    /// Waits until KAI ran so many whole cycles more: each new pod that asks for more than there is gets its refusal from one.
+    pub async fn cycles(&self, count: usize) {
+        for _ in 0..count {
+            let name = format!("probe-{}", self.pods().list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap());
+            self.create(&pod(&name, gpus(1000))).await;
+            self.refused(&name).await;
+            self.delete(&name).await;
+        }
+    }
+
+    pub async fn nominate(&self, name: &str, node: &str) {
+        let patch = Patch::Merge(json!({"status": {"nominatedNodeName": node}}));
+        self.pods().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    pub async fn ungate(&self, name: &str) {
+        let patch = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
+        self.pods().patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Past all schedulers.
+    pub async fn bind(&self, name: &str, node: &str) {
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+        let _status: Value = self.pods().create_subresource("binding", name, &PostParams::default(), &binding).await.unwrap();
+    }
+
+    pub async fn create_group(&self, name: &str, min_member: i32, queue: &str, preemptibility: &str) {
+        let spec = PodGroupSpec {
+            min_member,
+            queue: queue.to_owned(),
+            preemptibility: preemptibility.to_owned(),
+            ..PodGroupSpec::default()
+        };
+        self.groups().create(&PostParams::default(), &PodGroup::new(name, spec)).await.unwrap();
+    }
+
+    pub async fn request_bind(&self, name: &str, node: &str) {
+        let received_gpu = Some(ReceivedGpu { count: 1, portion: "1.00".to_owned() });
+        let spec = BindRequestSpec { received_resource_type: "Regular".to_owned(), received_gpu, ..Default::default() };
+        self.request(name, node, spec).await;
+    }
+
+    /// Half of a GPU.
+    pub async fn request_share(&self, name: &str, node: &str, group: &str) {
+        let spec = BindRequestSpec {
+            received_resource_type: "Fraction".to_owned(),
+            received_gpu: Some(ReceivedGpu { count: 1, portion: "0.50".to_owned() }),
+            selected_gpu_groups: vec![group.to_owned()],
+            ..Default::default()
+        };
+        self.request(name, node, spec).await;
+    }
+
+    /// Named as the pod and owned by it, if there is one.
+    async fn request(&self, name: &str, node: &str, spec: BindRequestSpec) {
+        let spec = BindRequestSpec { pod_name: name.to_owned(), selected_node: node.to_owned(), ..spec };
+        let owner = self.pods().get_opt(name).await.unwrap().and_then(|pod| kube::Resource::owner_ref(&pod, &()));
+        let metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some([(names::SELECTED_NODE.to_owned(), node.to_owned())].into()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        };
+        let request = BindRequest { metadata, spec, status: None };
+        self.requests().create(&PostParams::default(), &request).await.unwrap();
+    }
+
+    pub async fn succeeded(&self, name: &str) -> BindRequest {
+        self.wait(&format!("the BindRequest {name} succeeds"), async || {
+            let request = self.requests().get(name).await?;
+            ensure!(request.phase() == "Succeeded", "{:?}", request.status);
+            Ok(request)
+        })
+        .await
+    }
+
+    pub async fn failed(&self, name: &str) -> BindRequestStatus {
+        self.wait(&format!("the BindRequest {name} fails"), async || {
+            let request = self.requests().get(name).await?;
+            ensure!(request.phase() == "Failed", "{:?}", request.status);
+            request.status.context("no status")
+        })
+        .await
+    }
+
+    pub async fn no_request(&self, name: &str) {
+        self.wait(&format!("there is no BindRequest {name}"), async || {
+            ensure!(self.requests().get_opt(name).await?.is_none(), "still there");
+            Ok(())
+        })
+        .await;
+    }
+
+    pub async fn add_node(&self, node: Value) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let name = node["metadata"]["name"].as_str().unwrap().to_owned();
+        nodes.create(&PostParams::default(), &serde_json::from_value(node.clone()).unwrap()).await.unwrap();
+        // The API server taints what is not Ready yet, and the controller manager takes the taint away.
+        if node["metadata"]["labels"]["type"] == "kwok" {
+            self.wait(&format!("{name} is Ready"), async || {
+                let taints = nodes.get(&name).await?.spec.and_then(|spec| spec.taints).unwrap_or_default();
+                ensure!(taints.iter().all(|taint| !taint.key.starts_with("node.kubernetes.io")), "{taints:?}");
+                Ok(())
+            })
+            .await;
+        }
+    }
+
+    pub async fn patch_node(&self, name: &str, patch: Value) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// An empty one where there is none.
+    pub async fn config_map(&self, name: &str) -> BTreeMap<String, String> {
+        let maps: Api<ConfigMap> = Api::default_namespaced(self.client.clone());
+        maps.get(name).await.unwrap().data.unwrap_or_default()
+    }
+
+    /// The pods that hold shared GPUs.
+    pub async fn reservations(&self) -> Vec<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), names::RESERVATION_NAMESPACE);
+        pods.list(&ListParams::default()).await.unwrap().items
+    }
+
+    pub async fn no_reservations(&self) {
+        self.wait("no GPU is held", async || {
+            let held = self.reservations().await.len();
+            ensure!(held == 0, "{held} are");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// A queue of its own with so many GPUs as its limit and quota.
+    pub async fn queue(&self, name: &str, parent: &str, limit: f64, quota: f64) {
+        let gpu = kai::QueueResource { quota, limit, over_quota_weight: 1.0 };
+        let resources = kai::QueueResources { gpu, ..kai::unlimited() };
+        kai::queue(&self.client, name, parent, resources).await.unwrap();
+    }
+
+    /// What KAI said of it, for a failure's message.
+    async fn wait<T>(&self, what: &str, probe: impl AsyncFnMut() -> anyhow::Result<T>) -> T {
+        match eventually(PATIENCE, probe).await {
+            Ok(value) => value,
+            Err(error) => {
+                let events: Api<Event> = Api::all(self.client.clone());
+                for event in events.list(&ListParams::default()).await.unwrap() {
+                    let object = event.involved_object.name.unwrap_or_default();
+                    eprintln!("{object}: {}: {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+                }
+                for part in ["kai-podgrouper", "kai-scheduler", "kai-binder"] {
+                    let log = self.rig.dir().join("logs").join(format!("{part}.log"));
+                    let log = std::fs::read_to_string(log).unwrap_or_default();
+                    let lines: Vec<_> = log.lines().collect();
+                    eprintln!("{part}:\n{}", lines[lines.len().saturating_sub(25)..].join("\n"));
+                }
+                panic!("not: {what}: {error:#}");
+            }
+        }
+    }
+}

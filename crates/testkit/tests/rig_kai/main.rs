@@ -1,0 +1,8 @@
+//! KAI in a rig. The same tests run on the real KAI where BERTH_KAI_BIN and BERTH_KAI_CRDS name it: they say what Berth
+//! relies on, and what the stand-in has to do alike.
+
+mod binding;
+mod fairness;
+mod harness;
+mod placement;
+mod sharing;

@@ -1,0 +1,142 @@
+//! Where KAI puts pods.
+
+use berth_testkit::kai::names;
+use serde_json::json;
+
+use crate::harness::{KaiRig, gpu_node, gpus, in_rig, pod};
+
+#[test]
+fn rig_kai_binds_a_pod_through_a_group_and_a_bind_request() {
+    in_rig("placement::rig_kai_binds_a_pod_through_a_group_and_a_bind_request", async || {
+        let rig = KaiRig::up(2).await;
+        rig.create(&pod("p", gpus(1))).await;
+        let node = rig.node_of("p").await;
+        assert!(node.starts_with("gpu-000"), "{node}");
+
+        let bound = rig.pod("p").await;
+        assert_eq!(bound.annotation("received-resource-type"), "Regular");
+        let group = rig.group_of("p").await;
+        let uid = bound.uid();
+        assert_eq!(group.metadata.name.as_deref(), Some(format!("pg-p-{uid}").as_str()));
+        assert_eq!(group.spec.queue, names::DEFAULT_QUEUE);
+        assert_eq!(group.spec.priority_class_name, "train");
+        assert_eq!(group.spec.min_member, 1);
+        assert_eq!(group.metadata.owner_references.unwrap()[0].uid, uid);
+
+        let request = rig.succeeded("p").await;
+        assert_eq!(request.spec.pod_name, "p");
+        assert_eq!(request.spec.selected_node, node);
+        assert_eq!(request.spec.received_resource_type, "Regular");
+        let received = request.spec.received_gpu.unwrap();
+        assert_eq!((received.count, received.portion.as_str()), (1, "1.00"));
+        assert_eq!(request.metadata.labels.unwrap()[names::SELECTED_NODE], node);
+        let owner = &request.metadata.owner_references.unwrap()[0];
+        assert_eq!((owner.kind.as_str(), owner.name.as_str(), &owner.uid), ("Pod", "p", &uid));
+    });
+}
+
+#[test]
+fn rig_kai_packs() {
+    in_rig("placement::rig_kai_packs", async || {
+        let rig = KaiRig::up(3).await;
+        rig.create(&pod("first", gpus(3)).on("gpu-0001")).await;
+        rig.node_of("first").await;
+        for name in ["second", "third"] {
+            rig.create(&pod(name, gpus(2))).await;
+            assert_eq!(rig.node_of(name).await, "gpu-0001");
+        }
+        // One GPU is left there.
+        rig.create(&pod("large", gpus(2))).await;
+        assert_eq!(rig.node_of("large").await, "gpu-0000");
+    });
+}
+
+#[test]
+fn rig_kai_puts_a_gated_pod_where_it_was_nominated_when_the_gate_goes() {
+    in_rig("placement::rig_kai_puts_a_gated_pod_where_it_was_nominated_when_the_gate_goes", async || {
+        let rig = KaiRig::up(3).await;
+        // Packing alone would choose the node that is in use.
+        rig.create(&pod("used", gpus(1)).on("gpu-0000")).await;
+        rig.node_of("used").await;
+        rig.create(&pod("hinted", gpus(1)).gated("test/gate")).await;
+        // A gated pod is grouped at once, and not placed.
+        rig.group_of("hinted").await;
+        rig.cycles(2).await;
+        assert_eq!(rig.pod("hinted").await.node(), None);
+
+        rig.nominate("hinted", "gpu-0002").await;
+        rig.ungate("hinted").await;
+        assert_eq!(rig.node_of("hinted").await, "gpu-0002");
+
+        // A hint to a node without room is no harm.
+        rig.create(&pod("full", gpus(8)).on("gpu-0001")).await;
+        rig.node_of("full").await;
+        rig.create(&pod("late", gpus(1)).gated("test/gate")).await;
+        rig.group_of("late").await;
+        rig.nominate("late", "gpu-0001").await;
+        rig.ungate("late").await;
+        assert_ne!(rig.node_of("late").await, "gpu-0001");
+    });
+}
+
+#[test]
+fn rig_kai_keeps_off_nodes_that_are_cordoned_tainted_or_of_unknown_health() {
+    in_rig("placement::rig_kai_keeps_off_nodes_that_are_cordoned_tainted_or_of_unknown_health", async || {
+        let rig = KaiRig::up(1).await;
+        rig.patch_node("gpu-0000", json!({"spec": {"unschedulable": true}})).await;
+        let mut sick = gpu_node("a-sick", 8);
+        sick["status"]["conditions"] = json!([
+            {"type": "Ready", "status": "True"}, {"type": "MemoryPressure", "status": "Unknown"}]);
+        // Not kwok's: its conditions stay what they are.
+        sick["metadata"]["labels"]["type"] = json!("none");
+        rig.add_node(sick).await;
+        let mut tainted = gpu_node("b-tainted", 8);
+        tainted["spec"] = json!({"taints": [{"key": "health", "value": "bad", "effect": "NoSchedule"}]});
+        rig.add_node(tainted).await;
+
+        rig.create(&pod("p", gpus(1))).await;
+        rig.refused("p").await;
+        rig.create(&pod("tolerant", gpus(1)).tolerates("health")).await;
+        assert_eq!(rig.node_of("tolerant").await, "b-tainted");
+        rig.patch_node("gpu-0000", json!({"spec": {"unschedulable": null}})).await;
+        assert_eq!(rig.node_of("p").await, "gpu-0000");
+    });
+}
+
+#[test]
+fn rig_kai_ignores_preferred_node_affinity_and_obeys_the_required() {
+    in_rig("placement::rig_kai_ignores_preferred_node_affinity_and_obeys_the_required", async || {
+        let rig = KaiRig::up(3).await;
+        let named = |name: &str| json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]});
+        let preferred = json!({"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 100, "preference": {"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": ["gpu-0002"]}]}}]});
+        rig.create(&pod("wishes", gpus(1)).affinity(preferred)).await;
+        assert_eq!(rig.node_of("wishes").await, "gpu-0000");
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [named("gpu-0002")]}});
+        rig.create(&pod("needs", gpus(1)).affinity(required)).await;
+        assert_eq!(rig.node_of("needs").await, "gpu-0002");
+    });
+}
+
+#[test]
+fn rig_kai_places_a_gang_together_or_not_at_all() {
+    in_rig("placement::rig_kai_places_a_gang_together_or_not_at_all", async || {
+        let rig = KaiRig::up(2).await;
+        rig.create_group("gang", 3, names::DEFAULT_QUEUE, "preemptible").await;
+        for name in ["g-0", "g-1", "g-2"] {
+            rig.create(&pod(name, gpus(6)).in_group("gang")).await;
+        }
+        let told = rig.group_refused("gang").await;
+        assert!(told.message.contains("gang"), "{told:?}");
+        rig.cycles(2).await;
+        for name in ["g-0", "g-1", "g-2"] {
+            assert_eq!(rig.pod(name).await.node(), None);
+        }
+        rig.add_node(gpu_node("gpu-extra", 8)).await;
+        for name in ["g-0", "g-1", "g-2"] {
+            rig.node_of(name).await;
+        }
+    });
+}
