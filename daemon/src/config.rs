@@ -32,6 +32,8 @@ pub struct Config {
     #[serde(serialize_with = "file_names")]
     pub tls: Option<ServerTlsFiles>,
     pub may_change: IdentityRules,
+    /// Somebody collects traces.
+    pub traced: bool,
 }
 
 /// Whether there is a kubelet to ask.
@@ -105,6 +107,7 @@ impl Config {
             devices,
             tls: args.tls.files(),
             may_change: args.identity.rules(),
+            traced: args.telemetry.otlp_endpoint.is_some(),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! berthd: parses flags, builds the runtime, runs the daemon.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use berth_daemon::{
@@ -10,11 +10,8 @@ use berth_daemon::{
 };
 use berth_runtime::{Shutdown, SystemClock, Tasks, announce, args, telemetry::Telemetry, tls};
 use clap::{CommandFactory as _, error::ErrorKind};
-use std::time::Duration;
 use tracing::error;
 
-/// One serves while the other waits; more would only cost memory: the book is one thread, and it is what is waited for.
-const WORKERS: usize = 2;
 /// Traces that are left at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -26,9 +23,8 @@ fn main() -> anyhow::Result<ExitCode> {
         let message = format!("{:#}\n", anyhow::Error::from(error));
         Args::command().error(ErrorKind::ValueValidation, message).exit()
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .thread_name("berthd")
+    // One thread for everything but serving, which has its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("the operating system refuses threads")?;

@@ -1,10 +1,10 @@
 //! Pages that are written by the programs themselves, so that they cannot drift: the command line, the metrics.
 
-use std::{fmt::Write as _, fs, process::Command};
+use std::{collections::BTreeSet, fmt::Write as _, fs, process::Command};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{process::Program, workspace};
+use crate::{demo, workspace};
 
 /// Writes the pages, or with `check` compares them.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
@@ -81,45 +81,22 @@ fn section(page: &mut String, program: &str, subcommand: &[&str]) -> anyhow::Res
     Ok(())
 }
 
+/// Every family that the programs tell once they have seen some work: an empty one is not written by the library.
 fn metrics() -> anyhow::Result<String> {
     let dir = tempfile::tempdir()?;
-    let mut berthd = Command::new(workspace::target_debug().join("berthd"));
-    berthd.args([
-        "--node-name",
-        "codegen",
-        "--simulate",
-        "l40s",
-        "--kubelet-socket",
-        "none",
-    ]);
-    berthd.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    berthd
-        .arg("--socket")
-        .arg(dir.path().join("berthd.sock"))
-        .arg("--state-dir")
-        .arg(dir.path().join("state"));
-    let berthd = Program::start("berthd", dir.path(), &mut berthd)?;
-    let mut scheduler = Command::new(workspace::target_debug().join("berth-scheduler"));
-    scheduler.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    scheduler
-        .arg("--nodes")
-        .arg(format!("http://{}", berthd.address("grpc")?));
-    let scheduler = Program::start("berth-scheduler", dir.path(), &mut scheduler)?;
-
+    let cluster = demo::at_work(dir.path())?;
     let mut page =
         String::from("# Metrics\n\nWritten by `cargo xtask codegen` from the programs' own `/metrics`; do not edit.\n");
-    for program in [&berthd, &scheduler] {
-        let url = format!("http://{}/metrics", program.address("admin")?);
-        let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
-        write!(
-            page,
-            "\n## {}\n\n| name | type | meaning |\n|---|---|---|\n",
-            program.name
-        )?;
-        let mut rows: Vec<String> = text.lines().filter_map(|line| row(line, &text)).collect();
-        rows.sort();
-        ensure!(rows.len() > 3, "{} tells too few metrics:\n{text}", program.name);
-        page.push_str(&rows.concat());
+    for (name, programs) in cluster.programs() {
+        let mut rows = BTreeSet::new();
+        for program in programs {
+            let url = format!("http://{}/metrics", program.address("admin")?);
+            let text = ureq::get(&url).call()?.body_mut().read_to_string()?;
+            rows.extend(text.lines().filter_map(|line| row(line, &text)));
+        }
+        ensure!(rows.len() > 3, "{name} tells too few metrics");
+        write!(page, "\n## {name}\n\n| name | type | meaning |\n|---|---|---|\n")?;
+        page.extend(rows);
     }
     Ok(page)
 }

@@ -7,7 +7,7 @@ mod cluster;
 mod pods;
 mod show;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
@@ -83,6 +83,24 @@ pub(crate) fn run(keep: bool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The demo's cluster after some work of every kind, good and bad.
+pub(crate) fn at_work(dir: &Path) -> anyhow::Result<cluster::Cluster> {
+    let cluster = cluster::Cluster::start(dir)?;
+    for ask in pods::first_wave() {
+        cluster.place(&ask)?;
+    }
+    let next = pods::next_on_h200();
+    let broken = cluster.plan(&next)?.context("the H200 node has room")?;
+    cluster.xid(&broken[0], 79)?;
+    cluster.wait_until_avoided(&broken[0], Duration::from_secs(5))?;
+    cluster.filter(&pods::whole_h200_node())?;
+    ensure!(
+        cluster.bind(&next, cluster::FAKE_NODE).is_err(),
+        "a pod that was never filtered was bound"
+    );
+    Ok(cluster)
 }
 
 fn place(cluster: &cluster::Cluster, ask: &pods::Ask) -> anyhow::Result<cluster::Seat> {

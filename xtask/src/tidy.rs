@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("berth-ledger", &["berth-placement"]),
     ("berth-gpu", &["berth-placement"]),
     ("berth-kube-api", &["berth-placement"]),
-    ("berth-testkit", &["berth-proto"]),
+    ("berth-testkit", &["berth-proto", "berth-runtime"]),
     (
         "berth-daemon",
         &[

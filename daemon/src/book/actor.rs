@@ -1,7 +1,7 @@
 //! The actor: owns the ledger, takes what is queued in one turn, and gives every answer of the turn together.
 //!
-//! A turn: apply each command, keep all of it with one write, publish one view, answer. It runs on a thread of its own,
-//! because keeping may block; nothing else here does.
+//! A turn: apply each command, keep all of it with one write, publish one view, answer. Keeping may block the thread, so
+//! it shares one with those only who wait for its answers (see `app::serving`).
 
 use std::{sync::Arc, time::Duration};
 

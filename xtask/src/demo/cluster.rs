@@ -22,7 +22,7 @@ const SIMULATED: &[(&str, &str)] = &[("h100-sim", "dgx-h100"), ("a100-sim", "dgx
 
 /// Everything that runs.
 #[derive(Debug)]
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     pub(super) daemons: Vec<Program>,
     pub(super) scheduler: Program,
     scenario: PathBuf,
@@ -140,10 +140,7 @@ impl Cluster {
             .max_by_key(|entry| entry["Score"].as_i64())
             .and_then(|entry| entry["Host"].as_str())
             .with_context(|| format!("prioritize ranked nothing: {scores}"))?;
-        let bind = json!({"PodName": ask.name, "PodNamespace": "nvcf-backend", "PodUID": ask.uid(), "Node": best});
-        let bound = self.post("bind", &bind)?;
-        let error = bound["Error"].as_str().unwrap_or_default();
-        ensure!(error.is_empty(), "bind to {best} failed: {error}");
+        self.bind(ask, best)?;
         let seats = self.seats_on(best)?;
         let devices = seats
             .into_iter()
@@ -156,6 +153,23 @@ impl Cluster {
             devices,
             why: self.why(ask)?,
         })
+    }
+
+    /// What kube-scheduler posts when it has chosen.
+    pub(super) fn bind(&self, ask: &Ask, node: &str) -> anyhow::Result<()> {
+        let args = json!({"PodName": ask.name, "PodNamespace": "nvcf-backend", "PodUID": ask.uid(), "Node": node});
+        let bound = self.post("bind", &args)?;
+        let error = bound["Error"].as_str().unwrap_or_default();
+        ensure!(error.is_empty(), "bind to {node} failed: {error}");
+        Ok(())
+    }
+
+    /// Our programs by kind.
+    pub(crate) fn programs(&self) -> [(&'static str, &[Program]); 2] {
+        [
+            ("berthd", &self.daemons),
+            ("berth-scheduler", std::slice::from_ref(&self.scheduler)),
+        ]
     }
 
     /// The scheduler's reason for its decision, from its own trail.
