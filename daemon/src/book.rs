@@ -225,6 +225,21 @@ impl NodeView {
     pub(crate) fn generation(&self) -> u64 {
         self.book.generation()
     }
+
+    /// The same with the readings of this moment (temperature, power, utilisation): they change all the time and go
+    /// through no queue. An inventory of another generation is not taken: the parts of a view must go together.
+    pub(crate) fn with_readings(&self, latest: &Arc<Inventory>) -> Self {
+        let inventory = if latest.generation == self.inventory.generation {
+            latest
+        } else {
+            &self.inventory
+        };
+        Self {
+            book: self.book.clone(),
+            inventory: Arc::clone(inventory),
+            conditions: Arc::clone(&self.conditions),
+        }
+    }
 }
 
 /// What a new request can get of a device: nothing where it must be avoided.

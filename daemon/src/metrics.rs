@@ -35,7 +35,7 @@ pub(crate) enum Method {
 pub(crate) struct Metrics {
     clock: SharedClock,
     methods: Vec<MethodMetrics>,
-    refused: Family<RefusedLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
     pub(crate) journal_write: Histogram,
     pub(crate) journal_sync: Histogram,
     pub(crate) journal_failures: Counter,
@@ -55,7 +55,7 @@ struct MethodMetrics {
 
 /// How a call ended: `code` as gRPC names it; `reason` is the stable one, empty where all went well.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusedLabels {
+struct RequestLabels {
     method: &'static str,
     code: &'static str,
     reason: &'static str,
@@ -117,11 +117,11 @@ impl Method {
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry, clock: SharedClock) -> Self {
-        let requests = Family::<RefusedLabels, Counter>::default();
+        let requests = Family::<RequestLabels, Counter>::default();
         let latency = Family::<MethodLabel, Histogram>::new_with_constructor(latency_histogram);
         let methods = Method::ALL.map(|method| {
             let ended = |code| {
-                let labels = RefusedLabels {
+                let labels = RequestLabels {
                     method: method.as_str(),
                     code,
                     reason: "",
@@ -142,7 +142,7 @@ impl Metrics {
         let metrics = Self {
             clock,
             methods: methods.into(),
-            refused: requests.clone(),
+            requests: requests.clone(),
             journal_write: latency_histogram(),
             journal_sync: latency_histogram(),
             journal_failures: Counter::default(),
@@ -235,12 +235,12 @@ impl Call<'_> {
 
     pub(crate) fn refused(mut self, code: Code, reason: &'static str) {
         self.ended = true;
-        let labels = RefusedLabels {
+        let labels = RequestLabels {
             method: self.method.as_str(),
             code: code_name(code),
             reason,
         };
-        self.metrics.refused.get_or_create(&labels).inc();
+        self.metrics.requests.get_or_create(&labels).inc();
     }
 }
 

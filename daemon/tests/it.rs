@@ -15,6 +15,8 @@ mod faults;
 mod kubelet;
 #[path = "it/leases.rs"]
 mod leases;
+#[path = "it/nvml.rs"]
+mod nvml;
 #[path = "it/restart.rs"]
 mod restart;
 #[path = "it/rpc.rs"]

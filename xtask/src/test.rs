@@ -113,7 +113,7 @@ fn ledger() -> anyhow::Result<()> {
         "-p",
         "berth-ledger",
         "--test",
-        "properties",
+        "property",
         "--",
         "--nocapture",
     ];

@@ -16,8 +16,10 @@ pub(crate) mod cell;
 mod config;
 mod decide;
 mod explain;
+pub(crate) mod hash;
 mod index;
 mod log;
+mod memory;
 mod nodes;
 mod rebuild;
 mod shapes;
@@ -35,6 +37,7 @@ pub use self::{
     rebuild::{RebuildJob, Tables},
 };
 use self::{
+    cell::Cell,
     index::{Index, UNFIT},
     nodes::Nodes,
     rebuild::Schedule,
@@ -138,17 +141,17 @@ impl Engine {
         let id = self
             .shapes
             .id(shape, self.nodes.catalog_mut(), self.config.cached_shapes);
+        let behind = self.nodes.log().end() - self.shapes.entries()[id as usize].synced;
         self.sync(id);
-        self.catch_up();
+        if behind <= FAR && self.nodes.cells().len() > SMALL {
+            self.catch_up();
+        }
         id
     }
 
     /// One shape at a time, in turn, that was not asked for in a long while: so that no decision pays for all that
     /// happened since.
     fn catch_up(&mut self) {
-        if self.nodes.cells().len() <= SMALL {
-            return;
-        }
         let end = self.nodes.log().end();
         let version = self.version;
         let far = |entry: &Entry| entry.version == version && end - entry.synced > FAR;
@@ -161,6 +164,7 @@ impl Engine {
         }
     }
 
+    /// Brings a shape's scores up to date.
     fn sync(&mut self, id: ShapeId) {
         let entry = self.shapes.entry(id);
         let changed = self
@@ -173,13 +177,12 @@ impl Engine {
                 let (cell, worth) = self.nodes.cell(slot);
                 entry.index.set(slot, total(self.scorer.score(cell, worth, &entry.ask)));
             }
+            entry.index.settle();
         } else {
-            let cells = self.nodes.cells();
-            entry.index = Index::of(
-                cells
-                    .map(|(cell, worth)| total(self.scorer.score(cell, worth, &entry.ask)))
-                    .collect(),
-            );
+            let mut recent = Recent::default();
+            let ask = &entry.ask;
+            let score = |(cell, worth)| recent.score(cell, || total(self.scorer.score(cell, worth, ask)));
+            entry.index = Index::of(self.nodes.cells().map(score).collect());
         }
         entry.synced = self.nodes.log().end();
         entry.version = self.version;
@@ -196,11 +199,29 @@ impl Engine {
     }
 }
 
-/// Changes after which a shape is brought up to date although nobody asks for it.
-const FAR: u64 = 256;
+/// Changes after which a shape is brought up to date although nobody asks for it: by a decision that has less to do itself.
+const FAR: u64 = 96;
 
 /// In a cluster of so many nodes a look at all of them costs no more than a decision may take.
 const SMALL: usize = 2048;
+
+/// Scores of cells met a moment ago: many nodes of a cluster are alike.
+#[derive(Debug, Default)]
+struct Recent<'a>([Option<(&'a Cell, f64)>; 16]);
+
+impl<'a> Recent<'a> {
+    fn score(&mut self, cell: &'a Cell, reckon: impl FnOnce() -> f64) -> f64 {
+        let at = (cell.cpu ^ (cell.cpu >> 5) ^ cell.free ^ cell.class) as usize % self.0.len();
+        match self.0[at] {
+            Some((known, score)) if known == cell => score,
+            _ => {
+                let score = reckon();
+                self.0[at] = Some((cell, score));
+                score
+            }
+        }
+    }
+}
 
 fn total(score: Option<Score>) -> f64 {
     score.map_or(UNFIT, |score| score.total)

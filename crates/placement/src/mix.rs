@@ -2,9 +2,10 @@
 //!
 //! Its clock is the number of pods seen. Host memory is left out: it does not tell shapes apart here.
 
-use std::collections::HashMap;
-
-use crate::{GpuShape, MemoryBytes, Shape, engine::MixConfig};
+use crate::{
+    GpuShape, MemoryBytes, Shape,
+    engine::{MixConfig, hash::QuickMap},
+};
 
 /// At most this many shapes are remembered; past it the half with the least weight is forgotten.
 const MOST: usize = 8192;
@@ -41,7 +42,7 @@ pub(crate) struct Demand {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mix {
     seen: Vec<Seen>,
-    ids: HashMap<Shape, usize>,
+    ids: QuickMap<Shape, usize>,
     /// What one more pod weighs: grows, so that what came before shrinks.
     unit: f64,
     growth: f64,

@@ -45,6 +45,8 @@ struct Typical {
 pub(crate) struct Values {
     /// Sorted.
     thresholds: Vec<u32>,
+    /// By CPU in steps of 2^[`RANK_STEP`]: how many thresholds the step's start reaches.
+    ranks: Vec<u32>,
     groups: Vec<Group>,
     by_kind: Vec<u32>,
 }
@@ -53,13 +55,21 @@ pub(crate) struct Values {
 #[derive(Debug, Clone)]
 struct Group {
     /// [rank of CPU][hundredth]: the remainder times the share of pods that can use it, to a power. In GPUs.
-    liquid: Vec<f32>,
+    liquid: Vec<Liquid>,
     /// [rank of CPU][whole GPUs]: share of pods that want several GPUs and could have them.
     multi: Vec<f32>,
     /// By hundredth: what a remainder will hold in the end. In GPUs.
     holds: [f32; SLOTS],
     completion: completion::Completion,
 }
+
+/// By hundredth.
+pub(crate) type Liquid = [f32; SLOTS];
+
+/// A step of about half a core: few thresholds fall into one.
+const RANK_STEP: u32 = 9;
+/// Steps at most: the few nodes with more CPU than that are searched for.
+const RANK_STEPS: u32 = 1024;
 
 /// The most GPUs of one node that tables tell apart.
 const MOST_GPUS: usize = 16;
@@ -88,6 +98,7 @@ impl Values {
         thresholds.sort_unstable();
         thresholds.dedup();
         let mut values = Self {
+            ranks: ranks(&thresholds),
             thresholds,
             ..Self::default()
         };
@@ -111,7 +122,12 @@ impl Values {
 
     /// How many thresholds this much CPU reaches.
     pub(crate) fn rank(&self, cpu: u32) -> usize {
-        self.thresholds.partition_point(|threshold| *threshold <= cpu)
+        let step = (cpu >> RANK_STEP) as usize;
+        let Some(&start) = self.ranks.get(step) else {
+            return self.thresholds.partition_point(|threshold| *threshold <= cpu);
+        };
+        let rest = self.thresholds.get(start as usize..).unwrap_or_default();
+        start as usize + rest.iter().take_while(|threshold| **threshold <= cpu).count()
     }
 
     /// `None` for a kind that came after the tables.
@@ -131,8 +147,8 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     /// By hundredth: the remainder times the share of pods that can use it, to a power. In GPUs.
-    pub(crate) fn liquid(self, rank: usize) -> &'a [f32] {
-        &self.group.liquid[rank * SLOTS..(rank + 1) * SLOTS]
+    pub(crate) fn liquid(self, rank: usize) -> &'a Liquid {
+        &self.group.liquid[rank]
     }
 
     /// Share of pods that want several GPUs and could have them of `wholes` whole ones.
@@ -149,6 +165,16 @@ impl<'a> View<'a> {
     pub(crate) fn completion(self, cpu: u32, gpus: f64) -> f64 {
         self.group.completion.at(cpu, gpus)
     }
+}
+
+/// For [`Values::rank`].
+fn ranks(thresholds: &[u32]) -> Vec<u32> {
+    let steps = thresholds
+        .last()
+        .map_or(0, |last| (last >> RANK_STEP) + 2)
+        .min(RANK_STEPS);
+    let reached = |step: u32| thresholds.partition_point(|threshold| u64::from(*threshold) < u64::from(step) << RANK_STEP);
+    (0..steps).map(|step| small(reached(step))).collect()
 }
 
 /// The commonest shapes that make up `coverage` of all pods, with their shares of these.
@@ -241,12 +267,11 @@ impl Group {
         }
         accumulate(&mut single, SLOTS);
         accumulate(&mut several, MOST_GPUS + 1);
-        let liquid = single.iter().enumerate().map(|(at, share)| {
-            let gpus = (at % SLOTS) as f64 / 100.0;
-            (gpus * share.powf(weights.liquidity)) as f32
-        });
+        let liquid = |row: &[f64]| -> Liquid {
+            std::array::from_fn(|at| (at as f64 / 100.0 * row[at].powf(weights.liquidity)) as f32)
+        };
         Self {
-            liquid: liquid.collect(),
+            liquid: single.chunks(SLOTS).map(liquid).collect(),
             multi: several.iter().map(|share| *share as f32).collect(),
             holds: sliver::holds(typical, weights.sliver),
             completion: completion::Completion::new(typical, weights.temper, extent),

@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use annotations::Wanted;
+use annotations::{Place, Wanted};
 
 /// The annotations' common beginning.
 pub const PREFIX: &str = "vault.hashicorp.com/";
@@ -129,25 +129,28 @@ pub fn inject(pod: &Value, namespace: &str, defaults: &Defaults) -> Result<Optio
             add_mounts(app, &mounts);
         }
     }
-    if !wanted.pre_populate_only {
+    if wanted.sidecar {
         apps.push(containers::sidecar(&wanted));
     }
-    let mut patch = vec![add("/spec/volumes", volumes), add("/spec/containers", apps)];
-    if wanted.pre_populate {
+    let mut patch = vec![add("/spec/volumes", &volumes), add("/spec/containers", &apps)];
+    if let Some(place) = wanted.init {
         let mut inits = list("initContainers");
         for other in &mut inits {
             add_mounts(other, &mounts);
         }
-        let at = if wanted.init_first { 0 } else { inits.len() };
+        let at = match place {
+            Place::First => 0,
+            Place::Last => inits.len(),
+        };
         inits.insert(at, containers::init(&wanted));
-        patch.push(add("/spec/initContainers", inits));
+        patch.push(add("/spec/initContainers", &inits));
     }
     let status = "/metadata/annotations/vault.hashicorp.com~1agent-inject-status";
     patch.push(json!({"op": "add", "path": status, "value": "injected"}));
     Ok(Some(patch))
 }
 
-fn add(path: &str, value: Vec<Value>) -> Value {
+fn add(path: &str, value: &[Value]) -> Value {
     json!({"op": "add", "path": path, "value": value})
 }
 

@@ -111,7 +111,11 @@ impl Agent {
     /// `root` stands in the place of the container's `/`; `address` in that of the configured server's.
     pub fn new(config: AgentConfig, root: PathBuf, address: Option<&str>, clock: SharedClock, log: Log) -> Self {
         let mut client = BaoClient::new(address.unwrap_or(&config.address)).deadline(config.client_timeout);
-        if let Some(pem) = config.ca_cert.as_ref().and_then(|path| fs::read_to_string(below(&root, path)).ok()) {
+        if let Some(pem) = config
+            .ca_cert
+            .as_ref()
+            .and_then(|path| fs::read_to_string(below(&root, path)).ok())
+        {
             client = client.ca(pem);
         }
         Self {
@@ -159,7 +163,10 @@ impl Agent {
         let client = self.logged_in().await?;
         let mut first_error = None;
         for query in self.queries() {
-            let due = self.fetched.get(&query).is_none_or(|fetched| fetched.again_at <= self.clock.monotonic());
+            let due = self
+                .fetched
+                .get(&query)
+                .is_none_or(|fetched| fetched.again_at <= self.clock.monotonic());
             if !due {
                 continue;
             }
@@ -182,7 +189,12 @@ impl Agent {
         }
         rendered?;
         let renewal = self.session.as_ref().map(|session| session.renew_at);
-        let next = self.fetched.values().map(|fetched| fetched.again_at).chain(renewal).min();
+        let next = self
+            .fetched
+            .values()
+            .map(|fetched| fetched.again_at)
+            .chain(renewal)
+            .min();
         Ok(next.unwrap_or_default().saturating_sub(self.clock.monotonic()))
     }
 
@@ -227,7 +239,10 @@ impl Agent {
                     Ok(answer) => {
                         let renew_at = now + renew_after(&answer["auth"]);
                         (self.log)("renewed the token");
-                        self.session = Some(Session { client: client.clone(), renew_at });
+                        self.session = Some(Session {
+                            client: client.clone(),
+                            renew_at,
+                        });
                         return Ok(client);
                     }
                     // The server knows the token no more, or the role is gone: a new login tells.
@@ -288,10 +303,12 @@ impl Agent {
             if template.queries().iter().any(|query| !secrets.contains_key(query)) {
                 continue;
             }
-            let text = template.render(&secrets, file.error_on_missing_key).map_err(|source| AgentError::Template {
-                destination: file.destination.clone(),
-                source,
-            })?;
+            let text = template
+                .render(&secrets, file.error_on_missing_key)
+                .map_err(|source| AgentError::Template {
+                    destination: file.destination.clone(),
+                    source,
+                })?;
             let path = below(&self.root, &file.destination);
             if files::differs(&path, &text) {
                 files::write(&path, &text, file.mode).map_err(|source| AgentError::Write { path, source })?;
@@ -304,7 +321,9 @@ impl Agent {
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Agent")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 

@@ -27,6 +27,8 @@ use crate::{
 
 /// Commands in one turn, and so in one write of the journal: more than two busy schedulers have in flight.
 const TURN: usize = 512;
+/// What falls due may wait for this.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(5);
 /// The longest sleep. Deadlines are by the wall clock, which may jump.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
@@ -179,9 +181,7 @@ impl Actor {
             .min()
             .map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
         // Never zero: a deadline that cannot be met now must not spin.
-        until_due.map_or(LONGEST_SLEEP, |sleep| {
-            sleep.clamp(Duration::from_millis(1), LONGEST_SLEEP)
-        })
+        until_due.map_or(LONGEST_SLEEP, |sleep| sleep.clamp(SHORTEST_SLEEP, LONGEST_SLEEP))
     }
 
     fn turn(&mut self, batch: &mut Vec<Command>) {

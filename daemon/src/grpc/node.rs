@@ -22,7 +22,7 @@ use super::{
     lease,
     status::{ApiError, InvalidValue},
     stream::Streams,
-    watch,
+    watch::{self, PacedViews},
 };
 use crate::{
     book::{BookError, NodeView},
@@ -82,20 +82,9 @@ impl NodeApi {
         Ok(peer.identity().to_string())
     }
 
-    /// The book's view with the readings of this moment.
-    fn fresh_view(&self) -> NodeView {
+    fn view_with_readings(&self) -> NodeView {
         let view = self.parts.book.views().current();
-        let inventory = Arc::clone(&self.parts.monitor.inventory.borrow());
-        NodeView {
-            book: view.book.clone(),
-            conditions: Arc::clone(&view.conditions),
-            // Another generation: the book has not taken it in yet, and the parts of a view must go together.
-            inventory: if inventory.generation == view.inventory.generation {
-                inventory
-            } else {
-                Arc::clone(&view.inventory)
-            },
-        }
+        view.with_readings(&self.parts.monitor.inventory.borrow())
     }
 
     async fn reserve_for_pod(&self, request: Request<ReserveRequest>) -> Result<ReserveResponse, ApiError> {
@@ -213,11 +202,13 @@ impl NodeApi {
     }
 
     fn watch(&self, request: WatchNodeRequest) -> Result<BoxStream<WatchNodeResponse>, ApiError> {
-        let views = self.parts.book.views().subscribe();
-        let identity = Arc::clone(&self.identity);
-        let after = request.after_generation;
-        self.streams
-            .open("watch-node", |sink| watch::watch_node(sink, views, identity, after))
+        let follow = watch::Follow {
+            views: PacedViews::new(self.parts.book.views().subscribe()),
+            readings: self.parts.monitor.inventory.clone(),
+            identity: Arc::clone(&self.identity),
+            after_generation: request.after_generation,
+        };
+        self.streams.open("watch-node", |sink| follow.run(sink))
     }
 }
 
@@ -229,7 +220,7 @@ impl NodeService for NodeApi {
     async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
         let work = async {
             Ok(GetNodeResponse {
-                node: Some(node::node(&self.fresh_view(), &self.identity)),
+                node: Some(node::node(&self.view_with_readings(), &self.identity)),
             })
         };
         self.call(Method::GetNode, work).await

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use berth_gpu::Inventory;
 use berth_proto::node::v1::WatchNodeResponse;
 use tokio::{
     sync::watch,
@@ -44,32 +45,39 @@ impl PacedViews {
     }
 }
 
-/// Sends the node whenever its generation is above the one sent last; at once where `after_generation` is zero.
-pub(super) async fn watch_node(
-    sink: Sink<WatchNodeResponse>,
-    views: watch::Receiver<Arc<NodeView>>,
-    identity: Arc<Identity>,
-    after_generation: u64,
-) {
-    let mut views = PacedViews::new(views);
-    let mut view = views.current();
-    let mut sent = (after_generation > 0).then_some(after_generation);
-    loop {
-        if sent.is_none_or(|sent| view.generation() > sent) {
-            sent = Some(view.generation());
-            let message = WatchNodeResponse {
-                node: Some(node::node(&view, &identity)),
-            };
-            if sink.send(message).await.is_err() {
-                return;
+/// One WatchNode stream. Readings alone (temperature, power, utilisation) are no change: they come along with the next one.
+#[derive(Debug)]
+pub(super) struct Follow {
+    pub(super) views: PacedViews,
+    pub(super) readings: watch::Receiver<Arc<Inventory>>,
+    pub(super) identity: Arc<Identity>,
+    /// Zero: the present state is sent at once.
+    pub(super) after_generation: u64,
+}
+
+impl Follow {
+    /// Sends the node whenever its generation is above the one sent last.
+    pub(super) async fn run(mut self, sink: Sink<WatchNodeResponse>) {
+        let mut view = self.views.current();
+        let mut sent = (self.after_generation > 0).then_some(self.after_generation);
+        loop {
+            if sent.is_none_or(|sent| view.generation() > sent) {
+                sent = Some(view.generation());
+                let fresh = view.with_readings(&self.readings.borrow());
+                let message = WatchNodeResponse {
+                    node: Some(node::node(&fresh, &self.identity)),
+                };
+                if sink.send(message).await.is_err() {
+                    return;
+                }
             }
+            view = tokio::select! {
+                next = self.views.next() => match next {
+                    Some(view) => view,
+                    None => return,
+                },
+                _ = sink.closed() => return,
+            };
         }
-        view = tokio::select! {
-            next = views.next() => match next {
-                Some(view) => view,
-                None => return,
-            },
-            _ = sink.closed() => return,
-        };
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use berth_proto::node::v1::{
-    AcknowledgeHealthRequest, AllocationState, ExplainFitRequest, HealthState, ReserveRequest,
-    SetDeviceSchedulableRequest, WatchNodeRequest, allocation::Holder,
+    AcknowledgeHealthRequest, AllocationState, ExplainFitRequest, GpuShare, HealthState, ListAllocationsRequest,
+    MigRequest, ReserveRequest, SetDeviceSchedulableRequest, Shape, WatchNodeRequest, allocation::Holder, shape,
 };
 use berth_runtime::dial::{self, Target};
 use berth_testkit::{eventually, http};
@@ -229,7 +229,7 @@ async fn bad_requests_name_the_field_and_the_rule() {
         assert_eq!(details.field_violations[0].field, field);
     }
     let no_gpu = daemon
-        .reserve("uid-1", berth_proto::node::v1::Shape::default())
+        .reserve("uid-1", Shape::default())
         .await
         .unwrap_err();
     assert_eq!(
@@ -295,6 +295,103 @@ async fn explain_fit_tells_the_plan_and_a_verdict_for_each_device() {
         assert_eq!((device.fits, device.reason.as_str()), expected);
     }
     assert_eq!(daemon.allocations().await.len(), 1, "explaining changes nothing");
+}
+
+#[tokio::test]
+async fn mig_instances_are_granted_by_profile() {
+    let mut daemon = Daemon::start(simulated().arg("--simulate", "mig")).await;
+    let node = daemon.node().await;
+    let split = node
+        .devices
+        .iter()
+        .find(|device| device.mig.as_ref().is_some_and(|mig| mig.enabled))
+        .unwrap();
+    let instance = split.mig.as_ref().unwrap().instances[0].clone();
+    assert!(instance.free && instance.memory_bytes > 0);
+    let mig = MigRequest {
+        profile: instance.profile.clone(),
+        count: 1,
+    };
+    let shape = Shape {
+        gpu: Some(shape::Gpu::Mig(mig)),
+        models: Vec::new(),
+    };
+    let granted = daemon.reserve("a", shape.clone()).await.unwrap();
+    assert_eq!(granted.shape, Some(shape));
+    let grant = &granted.grants[0];
+    assert!(
+        grant.mig_uuid.starts_with("MIG-") && grant.memory_bytes > 0,
+        "{grant:?}"
+    );
+    assert_eq!(grant.mig_profile, instance.profile);
+    let node = daemon.node().await;
+    let instances = node
+        .devices
+        .iter()
+        .flat_map(|device| &device.mig.as_ref().unwrap().instances);
+    let held: Vec<_> = instances
+        .filter(|instance| !instance.free)
+        .map(|instance| instance.uuid.clone())
+        .collect();
+    assert_eq!(held, std::slice::from_ref(&grant.mig_uuid));
+    let bad = MigRequest {
+        profile: "half".to_owned(),
+        count: 1,
+    };
+    let bad = Shape {
+        gpu: Some(shape::Gpu::Mig(bad)),
+        models: Vec::new(),
+    };
+    assert_eq!(reason(&daemon.reserve("b", bad).await.unwrap_err()), "FieldInvalid");
+}
+
+#[tokio::test]
+async fn a_share_by_memory_follows_from_the_size_of_the_gpu() {
+    let mut daemon = Daemon::start(simulated()).await;
+    let share = GpuShare {
+        milli: 0,
+        memory_bytes: 20 << 30,
+        count: 2,
+    };
+    let shape = Shape {
+        gpu: Some(shape::Gpu::Share(share)),
+        models: vec!["H100".to_owned()],
+    };
+    let granted = daemon.reserve("a", shape.clone()).await.unwrap();
+    assert_eq!(granted.shape, Some(shape));
+    assert_eq!(granted.grants.len(), 2);
+    for grant in &granted.grants {
+        assert_eq!(grant.memory_bytes, 20 << 30);
+        assert!(
+            (250..260).contains(&grant.milli),
+            "a little more than a quarter of 79.6 GiB: {}",
+            grant.milli
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_nobody_assigned_is_told_and_its_gpu_left_alone() {
+    let mut daemon = Daemon::start(simulated()).await;
+    let uuid = daemon.node().await.devices[4].uuid.clone();
+    daemon.order(r#"{"process":{"gpu":4,"pid":4242,"memory":1073741824}}"#);
+    let client = &mut daemon.client;
+    let listed = eventually(SOON, async || {
+        let listed = client.list_allocations(ListAllocationsRequest {}).await?.into_inner();
+        ensure!(!listed.out_of_band.is_empty(), "not seen yet");
+        Ok(listed)
+    });
+    let used = listed.await.unwrap().out_of_band;
+    assert_eq!((used[0].device_uuid.as_str(), used[0].pid), (uuid.as_str(), 4242));
+    assert_eq!(used[0].used_memory_bytes, Some(1 << 30));
+    let device = daemon.node().await.devices[4].clone();
+    assert!(device.out_of_band && device.free.unwrap().milli == 0);
+    assert_eq!(device.processes[0].pid, 4242);
+    daemon.reserve("rest", whole(7)).await.unwrap();
+    assert_eq!(
+        daemon.reserve("eighth", whole(1)).await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
 }
 
 #[tokio::test]

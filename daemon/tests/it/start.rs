@@ -131,6 +131,13 @@ async fn one_line_tells_a_person_what_is_here_and_where() {
 }
 
 #[tokio::test]
+async fn a_trace_collector_that_is_down_holds_nobody_up() {
+    let mut daemon = Daemon::start(simulated().arg("--otlp-endpoint", "http://127.0.0.1:1")).await;
+    daemon.reserve("a", whole(1)).await.unwrap();
+    daemon.end().await;
+}
+
+#[tokio::test]
 async fn the_debug_page_shows_the_book() {
     let mut daemon = Daemon::start(simulated()).await;
     daemon.reserve("uid-1", whole(1)).await.unwrap();

@@ -98,6 +98,14 @@ impl Cell {
         cell
     }
 
+    /// As policies see it: memory of the host is enough or not, and no matter of scores.
+    pub(crate) fn without_memory(&self) -> Self {
+        Self {
+            memory: u64::MAX,
+            ..self.clone()
+        }
+    }
+
     fn add_device(&mut self, device: &DeviceState, kind: KindId) {
         let level = Level::of(device, kind);
         let same = self

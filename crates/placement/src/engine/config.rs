@@ -89,7 +89,7 @@ pub struct EngineConfig {
     pub weights: Weights,
     pub mix: MixConfig,
     /// Distinct shapes for which scores are kept at hand; the one unused for longest goes first. A score costs eight
-    /// bytes per node.
+    /// bytes per node. Shapes that differ in host memory only count as one.
     pub cached_shapes: usize,
 }
 

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::{
     Engine, Ties,
     index::{UNFIT, same},
+    memory::Enough,
     shapes::ShapeId,
 };
 use crate::{NodeName, Plan, Reason, Refusal, Shape, fit};
@@ -63,12 +64,12 @@ impl Engine {
         let draw = self.draw();
         let id = self.synced(shape);
         match candidates {
-            Candidates::All if top == 1 => self.decide_best(id, draw),
+            Candidates::All if top == 1 => self.decide_best(id, shape, draw),
             Candidates::All => {
                 let fees = self.fees(id);
                 let fits = self.shapes.entries()[id as usize]
                     .index
-                    .fits()
+                    .fits(self.enough(shape))
                     .map(|(slot, score)| Fit {
                         at: 0,
                         slot,
@@ -78,16 +79,16 @@ impl Engine {
                 self.order(&mut fits, draw);
                 Decision {
                     fitting: fits.len(),
-                    ranked: self.ranked(id, &fits, top),
+                    ranked: self.ranked(id, shape, &fits, top),
                     refused: Vec::new(),
                 }
             }
             Candidates::Names(names) => {
-                let (mut fits, refused) = self.split(id, names);
+                let (mut fits, refused) = self.split(id, shape, names);
                 self.order(&mut fits, draw);
                 Decision {
                     fitting: fits.len(),
-                    ranked: self.ranked(id, &fits, top),
+                    ranked: self.ranked(id, shape, &fits, top),
                     refused: refused
                         .into_iter()
                         .map(|(at, refusal)| (names[at].clone(), refusal))
@@ -101,7 +102,7 @@ impl Engine {
     pub fn rank(&mut self, shape: &Shape, names: &[NodeName]) -> Ranking {
         let draw = self.draw();
         let id = self.synced(shape);
-        let (mut fits, refused) = self.split(id, names);
+        let (mut fits, refused) = self.split(id, shape, names);
         self.order(&mut fits, draw);
         Ranking {
             fits: fits.into_iter().map(|fit| (fit.at, fit.score)).collect(),
@@ -131,30 +132,35 @@ impl Engine {
         }
     }
 
-    fn decide_best(&mut self, id: ShapeId, draw: u64) -> Decision {
+    fn decide_best(&mut self, id: ShapeId, shape: &Shape, draw: u64) -> Decision {
         let index = &self.shapes.entries()[id as usize].index;
-        let fitting = index.fitting() as usize;
+        let enough = self.enough(shape);
+        let fitting = index.fitting(enough) as usize;
         let fees = self.fees(id);
         let by_block = || self.nodes.class_of_block().iter().map(|class| fees[*class as usize]);
-        let Some((score, ties)) = index.best(by_block()) else {
+        let Some((score, ties)) = index.best(by_block(), enough) else {
             return Decision::default();
         };
         let nth = u32::try_from(draw % u64::from(ties)).unwrap_or(0);
         let slot = match self.config.ties {
-            Ties::Random => index.nth_best(by_block(), score, nth),
+            Ties::Random => index.nth_best(by_block(), enough, score, nth),
             Ties::Name => {
                 let net = |slot: u32, score: f64| score - fees[self.nodes.cell(slot).0.class as usize];
-                let tied = index.fits().filter(|(slot, other)| same(net(*slot, *other), score));
+                let tied = index.fits(enough).filter(|(slot, other)| same(net(*slot, *other), score));
                 tied.map(|(slot, _)| slot)
                     .min_by_key(|slot| self.nodes.state(*slot).map(|state| &state.name))
             }
         };
         let best = slot.map(|slot| Fit { at: 0, slot, score });
         Decision {
-            ranked: self.ranked(id, best.as_slice(), 1),
+            ranked: self.ranked(id, shape, best.as_slice(), 1),
             fitting,
             refused: Vec::new(),
         }
+    }
+
+    fn enough(&self, shape: &Shape) -> Enough<'_> {
+        self.nodes.memory().enough(shape.memory.get())
     }
 
     /// By class, what the shape pays for using it.
@@ -167,9 +173,10 @@ impl Engine {
     }
 
     /// The named nodes: those that fit, and the others with the reason. By position in `names`.
-    fn split(&self, id: ShapeId, names: &[NodeName]) -> (Vec<Fit>, Vec<(usize, Refusal)>) {
+    fn split(&self, id: ShapeId, shape: &Shape, names: &[NodeName]) -> (Vec<Fit>, Vec<(usize, Refusal)>) {
         let entry = &self.shapes.entries()[id as usize];
-        let mut memo = fit::Refusals::new(&entry.shape);
+        let mut memo = fit::Refusals::new(shape);
+        let enough = self.enough(shape);
         let fees = self.fees(id);
         let (mut fits, mut refused) = (Vec::new(), Vec::new());
         for (at, name) in names.iter().enumerate() {
@@ -179,7 +186,7 @@ impl Engine {
                 continue;
             };
             let score = entry.index.score(slot);
-            if score > UNFIT {
+            if score > UNFIT && enough.at(slot) {
                 let score = score - fees[self.nodes.cell(slot).0.class as usize];
                 fits.push(Fit { at, slot, score });
             } else if let Some(refusal) = memo.of(state) {
@@ -201,19 +208,19 @@ impl Engine {
     }
 
     /// Plans for the first `top` of these.
-    fn ranked(&self, id: ShapeId, fits: &[Fit], top: usize) -> Vec<Ranked> {
+    fn ranked(&self, id: ShapeId, shape: &Shape, fits: &[Fit], top: usize) -> Vec<Ranked> {
         let entry = &self.shapes.entries()[id as usize];
         let ranked = |fit: &Fit| {
             let (cell, worth) = self.nodes.cell(fit.slot);
             let level = self.scorer.score(cell, worth, &entry.ask)?.level;
             let preferred = level.and_then(|level| self.nodes.device_of(fit.slot, cell.levels.get(level)?));
             let state = self.nodes.state(fit.slot)?;
-            let plan = fit::plan_preferring(state, &entry.shape, preferred.map_or(&[], std::slice::from_ref));
+            let plan = fit::plan_preferring(state, shape, preferred.map_or(&[], std::slice::from_ref));
             debug_assert!(
                 plan.is_ok(),
                 "BUG: {} was said to take {}: {plan:?}",
                 state.name,
-                entry.shape
+                shape
             );
             Some(Ranked {
                 node: state.name.clone(),

@@ -7,6 +7,7 @@ use super::{
     cell::Cell,
     index::BLOCK,
     log::ChangeLog,
+    memory::Memory,
     totals::Totals,
 };
 use crate::{
@@ -21,6 +22,7 @@ pub(crate) struct Nodes {
     cells: Vec<Cell>,
     /// [`Scorer::worth`] of each cell.
     worth: Vec<f64>,
+    memory: Memory,
     by_name: HashMap<NodeName, u32>,
     /// By class: slots of its blocks that no node has.
     vacant: Vec<Vec<u32>>,
@@ -97,6 +99,7 @@ impl Nodes {
         self.slots.resize(end as usize, vacant);
         self.cells.resize(end as usize, Cell::default());
         self.worth.resize(end as usize, 0.0);
+        self.memory.resize(end as usize);
         // The first one is taken, the others follow in their order.
         self.vacant[class as usize].extend((first + 1..end).rev());
         first
@@ -149,6 +152,7 @@ impl Nodes {
             return;
         }
         self.totals.replace(&self.cells[at], &cell);
+        self.memory.set(slot, if cell.open { cell.memory } else { u64::MAX });
         self.worth[at] = scorer.worth(&cell);
         self.cells[at] = cell;
         self.log.push(slot);
@@ -209,6 +213,11 @@ impl Nodes {
 
     pub(crate) fn cell(&self, slot: u32) -> (&Cell, f64) {
         (&self.cells[slot as usize], self.worth[slot as usize])
+    }
+
+    /// Free host memory of all nodes.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// The largest node so far.

@@ -2,12 +2,13 @@
 //! what it made is put in place in one step. It scores every shape at hand on every node, so that no decision pays for
 //! new tables.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Class, Engine, Index, UNFIT, Weights,
     catalog::{Ask, Kind},
     cell::Cell,
+    hash::QuickMap,
     shapes::EntryId,
     total,
     totals::Totals,
@@ -103,7 +104,7 @@ impl Engine {
             kinds: self.nodes.catalog().kinds().to_vec(),
             classes: self.nodes.classes().to_vec(),
             totals: self.nodes.totals().clone(),
-            cells: self.nodes.cells().map(|(cell, _)| cell.clone()).collect(),
+            cells: self.nodes.cells().map(|(cell, _)| cell.without_memory()).collect(),
             asks: self.shapes.asks(),
             position: self.nodes.log().end(),
         })
@@ -223,7 +224,7 @@ struct Alike<'a> {
 
 impl<'a> Alike<'a> {
     fn new(cells: &'a [Cell]) -> Self {
-        let mut places: HashMap<&Cell, usize> = HashMap::new();
+        let mut places: QuickMap<&Cell, usize> = QuickMap::default();
         let mut distinct = Vec::new();
         let mut place = |cell: &'a Cell| {
             *places.entry(cell).or_insert_with(|| {

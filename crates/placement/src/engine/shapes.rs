@@ -1,12 +1,14 @@
-//! The shapes that were asked for, each with its scores on all nodes.
+//! The shapes that were asked for, each with its scores on all nodes. Shapes that differ in host memory only are one
+//! here: whether a node has the memory is looked up when it is chosen.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     catalog::{Ask, Catalog, small},
+    hash::QuickMap,
     index::Index,
 };
-use crate::Shape;
+use crate::{MemoryBytes, Shape};
 
 pub(crate) type ShapeId = u32;
 
@@ -17,7 +19,7 @@ pub(crate) struct EntryId {
     born: u64,
 }
 
-/// One shape at hand.
+/// One shape at hand, without its host memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) shape: Shape,
@@ -34,7 +36,7 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shapes {
     entries: Vec<Entry>,
-    ids: HashMap<Shape, ShapeId>,
+    ids: QuickMap<Shape, ShapeId>,
     clock: u64,
     turn: usize,
 }
@@ -75,6 +77,16 @@ impl Shapes {
     /// The shape's place; of at most `limit` shapes the one unused for longest makes room.
     pub(crate) fn id(&mut self, shape: &Shape, catalog: &mut Catalog, limit: usize) -> ShapeId {
         self.clock += 1;
+        let plain;
+        let shape = if shape.memory == MemoryBytes::ZERO {
+            shape
+        } else {
+            plain = Shape {
+                memory: MemoryBytes::ZERO,
+                ..shape.clone()
+            };
+            &plain
+        };
         if let Some(&id) = self.ids.get(shape) {
             self.entries[id as usize].used = self.clock;
             return id;

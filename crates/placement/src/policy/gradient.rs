@@ -71,10 +71,17 @@ impl<'a> Rest<'a> {
             holds: 0.0,
             wholes: cell.wholes,
         };
+        let row = rest.view.liquid(rest.rank);
         for level in &cell.levels {
-            let (view, count) = (rest.view_of(level), f64::from(level.count));
-            rest.liquid += count * f64::from(view.liquid(rest.rank)[slot(level)]);
-            rest.holds += count * holds(view, slot(level), level.whole);
+            let (view, row) = if level.kind == kind {
+                (rest.view, row)
+            } else {
+                let view = rest.view_of(level);
+                (view, view.liquid(rest.rank))
+            };
+            let (count, slot) = (f64::from(level.count), slot(level));
+            rest.liquid += count * f64::from(row[slot]);
+            rest.holds += count * holds(view, slot, level.whole);
         }
         Some(rest)
     }

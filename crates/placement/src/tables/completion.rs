@@ -31,19 +31,12 @@ struct Move {
     popularity: f32,
 }
 
-/// A weighted mean in the making.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sum {
-    weights: f32,
-    weighted: f32,
-}
-
-impl Sum {
-    fn add(&mut self, step: &Move, rest: f32, scale: f32) {
-        let value = step.gpus + rest;
-        let weight = step.popularity * exp(scale * value);
-        self.weights += weight;
-        self.weighted += weight * value;
+impl Move {
+    /// What it weighs, and what it is worth with what the rest holds.
+    #[inline]
+    fn weigh(&self, rest: f32, scale: f32) -> (f32, f32) {
+        let value = self.gpus + rest;
+        (self.popularity * exp(scale * value), value)
     }
 }
 
@@ -65,24 +58,31 @@ impl Completion {
             .map(|column| temper as f32 * PER_GPU as f32 / column.max(1) as f32)
             .collect();
         let mut values = vec![0.0_f32; rows * columns];
-        let mut sums = vec![Sum::default(); columns];
+        // Weighted means in the making; two arrays, so that several columns are summed at once.
+        let (mut weights, mut weighted) = (vec![0.0_f32; columns], vec![0.0_f32; columns]);
         for row in 0..rows {
             let (earlier, rest) = values.split_at_mut(row * columns);
-            sums.fill(Sum::default());
+            weights.fill(0.0);
+            weighted.fill(0.0);
             for step in paid.iter().filter(|step| step.rows <= row && step.columns < columns) {
                 let from = &earlier[(row - step.rows) * columns..][..columns - step.columns];
-                for ((sum, rest), scale) in sums[step.columns..].iter_mut().zip(from).zip(&scale[step.columns..]) {
-                    sum.add(step, *rest, *scale);
+                let sums = weights[step.columns..].iter_mut().zip(&mut weighted[step.columns..]);
+                for (((weights, weighted), rest), scale) in sums.zip(from).zip(&scale[step.columns..]) {
+                    let (weight, value) = step.weigh(*rest, *scale);
+                    *weights += weight;
+                    *weighted += weight * value;
                 }
             }
             let current = &mut rest[..columns];
             for column in 1..columns {
-                let mut sum = sums[column];
+                let (mut weights, mut weighted) = (weights[column], weighted[column]);
                 for step in free.iter().filter(|step| step.columns <= column) {
-                    sum.add(step, current[column - step.columns], scale[column]);
+                    let (weight, value) = step.weigh(current[column - step.columns], scale[column]);
+                    weights += weight;
+                    weighted += weight * value;
                 }
-                if sum.weights > 0.0 {
-                    current[column] = (sum.weighted / sum.weights).min(column as f32 / PER_GPU as f32);
+                if weights > 0.0 {
+                    current[column] = (weighted / weights).min(column as f32 / PER_GPU as f32);
                 }
             }
         }

@@ -140,7 +140,11 @@ impl BaoClient {
     async fn exchange_now(&self, method: &str, path: &str, body: &Value) -> Result<(u16, Value), ClientError> {
         let bad_address = || ClientError::Address(self.address.clone());
         let (scheme, host) = self.address.split_once("://").ok_or_else(bad_address)?;
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let token = self.token.as_deref().map(|token| format!("X-Vault-Token: {token}\r\n"));
         let token = token.unwrap_or_default();
         // HTTP/1.0: the answer ends with the connection and is not sent in chunks.

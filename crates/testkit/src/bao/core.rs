@@ -205,8 +205,8 @@ impl Bao {
             Engine::Sign(sign) => match (rest.strip_prefix("sign/"), request.verb) {
                 (Some(role), Verb::Read | Verb::Write) => {
                     let signed = sign.sign(role, request, now)?;
-                    let (lease, seconds) = self.tokens.lease(path, caller, signed.ttl, now);
-                    Ok(Answer::leased(signed.data, &lease, seconds))
+                    let lease = self.tokens.lease(path, caller, signed.ttl, now);
+                    Ok(Answer::leased(signed.data, &lease, signed.ttl.as_secs()))
                 }
                 _ => sign.handle(rest, request),
             },
@@ -229,7 +229,10 @@ impl Bao {
     }
 
     fn login(&self, request: &Request) -> Option<(&str, &JwtAuth)> {
-        let path = request.path.strip_prefix("auth/").filter(|_| request.verb == Verb::Write)?;
+        let path = request
+            .path
+            .strip_prefix("auth/")
+            .filter(|_| request.verb == Verb::Write)?;
         let (mount, rest) = mounted(&self.auth, path).filter(|(_, rest)| *rest == "login")?;
         debug_assert_eq!(rest, "login");
         Some((mount, self.auth.get(mount)?))

@@ -12,11 +12,7 @@ pub(super) fn field(value: Option<&Value>, name: &str) -> Result<Option<Duration
     let bad = || Refusal::bad(format!("error converting input for field {name:?}: not a duration"));
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) => number
-            .as_u64()
-            .map(Duration::from_secs)
-            .map(Some)
-            .ok_or_else(bad),
+        Some(Value::Number(number)) => number.as_u64().map(Duration::from_secs).map(Some).ok_or_else(bad),
         Some(Value::String(text)) => parse(text).map(Some).ok_or_else(bad),
         Some(_) => Err(bad()),
     }
@@ -83,7 +79,13 @@ mod tests {
 
     #[test]
     fn durations_come_with_and_without_unit() {
-        for (text, seconds) in [("90", 90.0), ("1h30m", 5400.0), ("1.5s", 1.5), ("250ms", 0.25), ("2d", 172_800.0)] {
+        for (text, seconds) in [
+            ("90", 90.0),
+            ("1h30m", 5400.0),
+            ("1.5s", 1.5),
+            ("250ms", 0.25),
+            ("2d", 172_800.0),
+        ] {
             assert_eq!(parse(text), Some(Duration::from_secs_f64(seconds)), "{text}");
         }
         for text in ["x", "1y", "h", "-1", "1h-5m"] {

@@ -153,13 +153,18 @@ impl JwtSign {
         if self.config.set_jti {
             claims.insert("jti".to_owned(), json!(Uuid::new_v4()));
         }
-        let issuer = [&role.issuer, &self.config.issuer].into_iter().find(|issuer| !issuer.is_empty());
+        let issuer = [&role.issuer, &self.config.issuer]
+            .into_iter()
+            .find(|issuer| !issuer.is_empty());
         if let Some(issuer) = issuer {
             claims.insert("iss".to_owned(), json!(issuer));
         }
         self.turn_keys(now)?;
         let key = self.keys.last().ok_or_else(|| Refusal::Internal("no key".to_owned()))?;
-        let token = key.signer.sign(&claims).map_err(|error| Refusal::Internal(error.to_string()))?;
+        let token = key
+            .signer
+            .sign(&claims)
+            .map_err(|error| Refusal::Internal(error.to_string()))?;
         Ok(Signed {
             data: json!({ "token": token }),
             ttl: self.config.jwt_ttl,
@@ -199,12 +204,16 @@ impl JwtSign {
 
 impl Config {
     fn update(&mut self, body: &Map<String, Value>) -> Result<(), Refusal> {
-        if body.get("sig_alg").and_then(Value::as_str).is_some_and(|alg| alg != "ES256") {
-            return Err(Refusal::bad("unknown/unsupported signature algorithm, must be one of [ES256]"));
+        if body
+            .get("sig_alg")
+            .and_then(Value::as_str)
+            .is_some_and(|alg| alg != "ES256")
+        {
+            return Err(Refusal::bad(
+                "unknown/unsupported signature algorithm, must be one of [ES256]",
+            ));
         }
-        let time = |name: &str, old: Duration| {
-            duration::field(body.get(name), name).map(|given| given.unwrap_or(old))
-        };
+        let time = |name: &str, old: Duration| duration::field(body.get(name), name).map(|given| given.unwrap_or(old));
         self.key_ttl = time("key_ttl", self.key_ttl)?;
         self.jwt_ttl = time("jwt_ttl", self.jwt_ttl)?;
         for (name, flag) in [

@@ -95,7 +95,9 @@ impl Kv {
                 let cas = cas.as_u64().or_else(|| cas.as_str()?.parse().ok());
                 let cas = cas.ok_or_else(|| Refusal::bad("error parsing check-and-set parameter"))?;
                 if cas != current {
-                    return Err(Refusal::bad("check-and-set parameter did not match the current version"));
+                    return Err(Refusal::bad(
+                        "check-and-set parameter did not match the current version",
+                    ));
                 }
             }
             None if known.is_some_and(|secret| secret.cas_required) => {
@@ -115,7 +117,11 @@ impl Kv {
         answer["version"] = json!(secret.current);
         answer["custom_metadata"] = secret.custom_metadata.clone();
         secret.versions.insert(secret.current, version);
-        let most = if secret.max_versions == 0 { MAX_VERSIONS } else { secret.max_versions };
+        let most = if secret.max_versions == 0 {
+            MAX_VERSIONS
+        } else {
+            secret.max_versions
+        };
         while secret.versions.len() > most {
             secret.versions.pop_first();
         }
@@ -143,7 +149,10 @@ impl Kv {
                 .iter()
                 .filter_map(|number| number.as_u64().or_else(|| number.as_str()?.parse().ok()))
                 .collect(),
-            Some(Value::String(text)) => text.split(',').filter_map(|number| number.trim().parse().ok()).collect(),
+            Some(Value::String(text)) => text
+                .split(',')
+                .filter_map(|number| number.trim().parse().ok())
+                .collect(),
             _ => Vec::new(),
         };
         if numbers.is_empty() {
@@ -151,7 +160,11 @@ impl Kv {
         }
         let secret = self.secrets.get_mut(key).ok_or(Refusal::NotFound)?;
         for number in numbers {
-            if let Some(version) = secret.versions.get_mut(&number).filter(|version| version.data.is_some()) {
+            if let Some(version) = secret
+                .versions
+                .get_mut(&number)
+                .filter(|version| version.data.is_some())
+            {
                 change(version);
             }
         }

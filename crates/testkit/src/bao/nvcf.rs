@@ -2,7 +2,7 @@
 //!
 //! Names and bodies are those of the project's NVCF notes, section 5.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{BaoClient, ClientError};
 
@@ -42,11 +42,11 @@ pub async fn seed(root: &BaoClient, audience: &str) -> Result<(), ClientError> {
 
 /// The signing engines of SIS and ReVal. Real OpenBao has them only with NVCF's plugin.
 pub async fn seed_signing(root: &BaoClient) -> Result<(), ClientError> {
-    let services: [(&str, &str, &[(&str, Value)]); 2] = [
+    let services = [
         (
             "sis-api",
             "http://api.sis.svc.cluster.local",
-            &[
+            vec![
                 ("nvca", json!(["nvca-cluster", "instance_request_update"])),
                 ("nvca-operator", json!(["cluster-management"])),
             ],
@@ -54,7 +54,7 @@ pub async fn seed_signing(root: &BaoClient) -> Result<(), ClientError> {
         (
             "reval",
             "http://reval.nvcf.svc.cluster.local",
-            &[("nvca", json!(["helmreval:render"]))],
+            vec![("nvca", json!(["helmreval:render"]))],
         ),
     ];
     for (service, issuer, roles) in services {

@@ -80,7 +80,10 @@ impl Policies {
         let mut rules = Rules::new();
         for policy in names.iter().filter_map(|name| self.by_name.get(name)) {
             for (pattern, granted) in &policy.rules {
-                rules.entry(pattern.clone()).or_default().extend(granted.iter().cloned());
+                rules
+                    .entry(pattern.clone())
+                    .or_default()
+                    .extend(granted.iter().cloned());
             }
         }
         let best = rules
@@ -152,7 +155,9 @@ fn parse_json(json: &Value) -> Result<Rules, String> {
 
 fn insert<'a>(rules: &mut Rules, pattern: &str, granted: impl Iterator<Item = &'a str>) -> Result<(), String> {
     if pattern.contains("+*") {
-        return Err(format!("path {pattern:?}: invalid use of wildcards ('+*' is forbidden)"));
+        return Err(format!(
+            "path {pattern:?}: invalid use of wildcards ('+*' is forbidden)"
+        ));
     }
     let all = rules.entry(pattern.trim_start_matches('/').to_owned()).or_default();
     for capability in granted {
@@ -279,7 +284,8 @@ mod tests {
         assert!(allowed(text, "kv/data/b/open", "update") && !allowed(text, "kv/data/b/open", "read"));
         assert!(allowed(text, "kv/data/a/open", "list"));
         let mut two = policies(r#"path "x" { capabilities = ["read"] }"#);
-        two.write("q", r#"{"path": {"x": {"capabilities": ["deny"]}}}"#).unwrap();
+        two.write("q", r#"{"path": {"x": {"capabilities": ["deny"]}}}"#)
+            .unwrap();
         assert!(!two.allows(&["p".to_owned(), "q".to_owned()], "x", "read"));
     }
 
@@ -288,7 +294,7 @@ mod tests {
         for (text, told) in [
             (r#"path "x" { capabilities = ["fly"] }"#, "invalid capability"),
             (r#"path "x" { allowed_parameters = {} }"#, "unsupported"),
-            (r#"path x {}"#, "expected a string"),
+            ("path x {}", "expected a string"),
             (r#"path "x { }"#, "does not end"),
             (r#"path "a/+*" { capabilities = ["read"] }"#, "forbidden"),
         ] {

@@ -20,10 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{
-    Answer, Bao, BaoClient, Refusal, Request, Verb,
-    jwt_auth::JwksUrl,
-};
+use super::{Answer, Bao, BaoClient, Refusal, Request, Verb, jwt_auth::JwksUrl};
 
 /// OpenBao's own limit on a request's body.
 const BODY: usize = 32 << 20;
@@ -114,7 +111,12 @@ async fn serve(
     match answer.body {
         None => status.into_response(),
         // A line each, as the real server ends its answers.
-        Some(body) => (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response(),
+        Some(body) => (
+            status,
+            [(header::CONTENT_TYPE, "application/json")],
+            format!("{body}\n"),
+        )
+            .into_response(),
     }
 }
 

@@ -69,13 +69,7 @@ impl Bao {
         Ok(Answer::raw(200, self.seal_status()))
     }
 
-    pub(super) fn system(
-        &mut self,
-        path: &str,
-        request: &Request,
-        caller: &str,
-        now: u64,
-    ) -> Result<Answer, Refusal> {
+    pub(super) fn system(&mut self, path: &str, request: &Request, caller: &str, now: u64) -> Result<Answer, Refusal> {
         let (part, rest) = path.split_once('/').unwrap_or((path, ""));
         match (part, rest, request.verb) {
             ("seal", "", Verb::Write) => {
@@ -117,7 +111,10 @@ impl Bao {
     fn mount(&mut self, path: &str, request: &Request) -> Result<Answer, Refusal> {
         let path = folder(path);
         refuse_overlap(&path, self.engines.keys())?;
-        let version = request.body.get("options").and_then(|options| options["version"].as_str());
+        let version = request
+            .body
+            .get("options")
+            .and_then(|options| options["version"].as_str());
         let engine = match (request.body_text("type"), version) {
             ("kv-v2", _) | ("kv", Some("2")) => Engine::Kv(Kv::default()),
             ("vault-plugin-secrets-jwt", _) => Engine::Sign(JwtSign::new()),
@@ -138,7 +135,9 @@ impl Bao {
             "jwt" => self.auth.insert(path, JwtAuth::default()),
             other => {
                 let has = "the stand-in has jwt";
-                return Err(Refusal::bad(format!("plugin not found in the catalog: {other} ({has})")));
+                return Err(Refusal::bad(format!(
+                    "plugin not found in the catalog: {other} ({has})"
+                )));
             }
         };
         Ok(Answer::nothing())
@@ -186,25 +185,31 @@ impl Bao {
     }
 
     fn capabilities(&self, request: &Request, caller: &str) -> Answer {
-        let policies = self.tokens.get(caller).map(|token| token.new.policies.clone()).unwrap_or_default();
+        let policies = self
+            .tokens
+            .get(caller)
+            .map(|token| token.new.policies.clone())
+            .unwrap_or_default();
         let paths = request.body.get("paths").or_else(|| request.body.get("path"));
-        let paths = paths.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let paths = paths
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
         let mut told = Map::new();
         for path in paths {
             let granted = self.policies.capabilities(&policies, path);
-            let granted = if granted.is_empty() { json!(["deny"]) } else { json!(granted) };
+            let granted = if granted.is_empty() {
+                json!(["deny"])
+            } else {
+                json!(granted)
+            };
             told.insert(path.to_owned(), granted);
         }
         Answer::data(Value::Object(told))
     }
 
-    pub(super) fn token(
-        &mut self,
-        path: &str,
-        request: &Request,
-        caller: &str,
-        now: u64,
-    ) -> Result<Answer, Refusal> {
+    pub(super) fn token(&mut self, path: &str, request: &Request, caller: &str, now: u64) -> Result<Answer, Refusal> {
         match (path, request.verb) {
             ("lookup-self", Verb::Read) => {
                 let token = self.tokens.get(caller).ok_or(Refusal::BadToken)?;
@@ -251,7 +256,11 @@ impl Bao {
             None => parent.new.policies.clone(),
         };
         let root = parent.new.policies.iter().any(|policy| policy == "root");
-        if !root && !asked.iter().all(|policy| policy == "default" || parent.new.policies.contains(policy)) {
+        if !root
+            && !asked
+                .iter()
+                .all(|policy| policy == "default" || parent.new.policies.contains(policy))
+        {
             return Err(Refusal::bad("child policies must be subset of parent"));
         }
         let mut policies = asked;

@@ -177,18 +177,16 @@ impl Tokens {
         Ok(())
     }
 
-    /// Leases something to a token, no longer than the token lives.
-    pub(super) fn lease(&mut self, path: &str, owner: &str, ttl: Duration, now: u64) -> (String, u64) {
-        let token_ends = self.tokens.get(owner).and_then(|token| token.expires);
-        let expires = (now + ms(ttl)).min(token_ends.unwrap_or(u64::MAX));
+    /// Leases something to a token, with which it ends at the latest. Returns the lease's id.
+    pub(super) fn lease(&mut self, path: &str, owner: &str, ttl: Duration, now: u64) -> String {
         let id = format!("{path}/{}", &Uuid::new_v4().simple().to_string()[..24]);
         let lease = Lease {
             owner: owner.to_owned(),
             issued: now,
-            expires,
+            expires: now + ms(ttl),
         };
         self.leases.insert(id.clone(), lease);
-        (id, (expires - now) / 1000)
+        id
     }
 
     /// A lease as `sys/leases/lookup` tells it.

@@ -50,6 +50,7 @@ enum Command {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Up {
     /// How many kwok nodes.
     #[arg(long, default_value_t = 20)]

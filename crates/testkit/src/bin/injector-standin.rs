@@ -103,12 +103,20 @@ async fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Render(render) => {
             let config = match (&render.pod, &render.config) {
-                (Some(path), _) => AgentConfig::of_container(&serde_json::from_slice(&read(path)?)?, &render.container)?,
+                (Some(path), _) => {
+                    AgentConfig::of_container(&serde_json::from_slice(&read(path)?)?, &render.container)?
+                }
                 (None, Some(path)) => AgentConfig::parse(&read(path)?)?,
                 (None, None) => anyhow::bail!("say --pod or --config"),
             };
             let log = Box::new(|line: &str| eprintln!("{line}"));
-            let agent = Agent::new(config, render.root, render.address.as_deref(), SystemClock::shared(), log);
+            let agent = Agent::new(
+                config,
+                render.root,
+                render.address.as_deref(),
+                SystemClock::shared(),
+                log,
+            );
             agent.run(shutdown.started().clone()).await;
         }
     }

@@ -30,7 +30,6 @@ pub(super) struct Wanted {
     pub(super) address: String,
     pub(super) image: String,
     pub(super) namespace: String,
-    pub(super) role: String,
     pub(super) auth_type: String,
     pub(super) auth_path: String,
     /// `auth-config-KEY` with dashes as underscores.
@@ -40,12 +39,13 @@ pub(super) struct Wanted {
     pub(super) secrets: Vec<Secret>,
     /// The mount of the files, where a secret says nothing else.
     pub(super) secret_path: String,
-    pub(super) inject_token: bool,
+    /// A file for the agent's own token, beside the secrets.
+    pub(super) token_file: Option<String>,
     pub(super) exit_on_retry_failure: bool,
     pub(super) render_interval: String,
-    pub(super) pre_populate: bool,
-    pub(super) pre_populate_only: bool,
-    pub(super) init_first: bool,
+    /// Where among the pod's init containers the agent's is, if at all.
+    pub(super) init: Option<Place>,
+    pub(super) sidecar: bool,
     pub(super) config_map: String,
     /// The pod's containers that get the files.
     pub(super) containers: Vec<String>,
@@ -62,6 +62,13 @@ pub(super) struct Wanted {
     pub(super) client_max_retries: String,
     /// cpu and memory: limits, then requests.
     pub(super) resources: [[String; 2]; 2],
+}
+
+/// An init container's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    First,
+    Last,
 }
 
 /// How the agent trusts the server.
@@ -138,9 +145,9 @@ impl Wanted {
                 auth_config.insert(key.replace('-', "_"), Value::String((*value).to_owned()));
             }
         }
-        let role = all.text("role").to_owned();
+        let role = all.text("role");
         if !role.is_empty() {
-            auth_config.insert("role".to_owned(), Value::String(role.clone()));
+            auth_config.insert("role".to_owned(), Value::String(role.to_owned()));
         }
         let auth_type = all.or("auth-type", &defaults.auth_type);
         let config_map = all.text("agent-configmap").to_owned();
@@ -149,24 +156,29 @@ impl Wanted {
         }
         let secret_path = all.or("secret-volume-path", "/vault/secrets");
         let resource = |name: &str, default: &str| all.or(name, default);
+        let place = if all.flag("agent-init-first", false)? {
+            Place::First
+        } else {
+            Place::Last
+        };
         Ok(Self {
             address: all.or("service", &defaults.address),
             image: all.or("agent-image", &defaults.image),
             namespace: all.text("namespace").to_owned(),
-            role,
             auth_type,
             auth_path: all.or("auth-path", &defaults.auth_path),
             auth_config,
             min_backoff: all.text("auth-min-backoff").to_owned(),
             max_backoff: all.text("auth-max-backoff").to_owned(),
             secrets: secrets(&all, &secret_path)?,
+            token_file: all
+                .flag("agent-inject-token", false)?
+                .then(|| format!("{secret_path}/token")),
             secret_path,
-            inject_token: all.flag("agent-inject-token", false)?,
             exit_on_retry_failure: all.flag("template-config-exit-on-retry-failure", true)?,
             render_interval: all.text("template-static-secret-render-interval").to_owned(),
-            pre_populate: all.flag("agent-pre-populate", true)?,
-            pre_populate_only: all.flag("agent-pre-populate-only", false)?,
-            init_first: all.flag("agent-init-first", false)?,
+            init: all.flag("agent-pre-populate", true)?.then_some(place),
+            sidecar: !all.flag("agent-pre-populate-only", false)?,
             config_map,
             containers,
             token,
@@ -186,8 +198,14 @@ impl Wanted {
             client_timeout: all.text("client-timeout").to_owned(),
             client_max_retries: all.text("client-max-retries").to_owned(),
             resources: [
-                [resource("agent-limits-cpu", "500m"), resource("agent-limits-mem", "128Mi")],
-                [resource("agent-requests-cpu", "250m"), resource("agent-requests-mem", "64Mi")],
+                [
+                    resource("agent-limits-cpu", "500m"),
+                    resource("agent-limits-mem", "128Mi"),
+                ],
+                [
+                    resource("agent-requests-cpu", "250m"),
+                    resource("agent-requests-mem", "64Mi"),
+                ],
             ],
         })
     }
@@ -237,7 +255,9 @@ impl<'a> Annotations<'a> {
     }
 
     fn number(&self, name: &'static str, default: i64) -> Result<i64, InjectError> {
-        let Some(value) = self.0.get(name) else { return Ok(default) };
+        let Some(value) = self.0.get(name) else {
+            return Ok(default);
+        };
         value.parse().map_err(|_| InjectError::NotANumber {
             name,
             value: (*value).to_owned(),
@@ -274,7 +294,9 @@ impl TokenVolume {
         let volume = volume.ok_or_else(|| InjectError::NoTokenVolume(name.to_owned()))?;
         let mut sources = volume["projected"]["sources"].as_array().into_iter().flatten();
         let file = sources.find_map(|source| source["serviceAccountToken"]["path"].as_str());
-        let file = file.ok_or_else(|| InjectError::NoTokenPath(name.to_owned()))?.to_owned();
+        let file = file
+            .ok_or_else(|| InjectError::NoTokenPath(name.to_owned()))?
+            .to_owned();
         let mount = mounts().find(|mount| mount["name"] == name);
         let mount = mount.map_or_else(
             || "/var/run/secrets/vault.hashicorp.com/serviceaccount".to_owned(),
@@ -290,7 +312,11 @@ impl TokenVolume {
 
 /// Every name after `agent-inject-secret-`, `agent-inject-template-` and `agent-inject-template-file-` is a file.
 fn secrets(all: &Annotations<'_>, secret_path: &str) -> Result<Vec<Secret>, InjectError> {
-    let kinds = ["agent-inject-secret-", "agent-inject-template-file-", "agent-inject-template-"];
+    let kinds = [
+        "agent-inject-secret-",
+        "agent-inject-template-file-",
+        "agent-inject-template-",
+    ];
     let mut names: Vec<&str> = all
         .0
         .iter()
@@ -307,7 +333,11 @@ fn secrets(all: &Annotations<'_>, secret_path: &str) -> Result<Vec<Secret>, Inje
         let of = |kind: &str| all.text(&format!("{kind}-{name}")).to_owned();
         let path = of("agent-inject-secret");
         let mut contents = of("agent-inject-template");
-        let source = if contents.is_empty() { of("agent-inject-template-file") } else { String::new() };
+        let source = if contents.is_empty() {
+            of("agent-inject-template-file")
+        } else {
+            String::new()
+        };
         if contents.is_empty() && source.is_empty() {
             contents = match default_template.as_str() {
                 "map" => format!(
@@ -362,14 +392,16 @@ fn user(all: &Annotations<'_>, apps: &[Value]) -> Result<Option<(i64, i64)>, Inj
     let mut user = all.number("agent-run-as-user", 100)?;
     let group = all.number("agent-run-as-group", 1000)?;
     if all.flag("agent-run-as-same-user", false)? {
-        let app = apps.first().ok_or(InjectError::SameUser("No containers found in Pod Spec"))?;
+        let app = apps
+            .first()
+            .ok_or(InjectError::SameUser("No containers found in Pod Spec"))?;
         let context = &app["securityContext"];
         if !context.is_object() {
             return Err(InjectError::SameUser("No SecurityContext found for Container 0"));
         }
-        user = context["runAsUser"]
-            .as_i64()
-            .ok_or(InjectError::SameUser("RunAsUser is nil for Container 0's SecurityContext"))?;
+        user = context["runAsUser"].as_i64().ok_or(InjectError::SameUser(
+            "RunAsUser is nil for Container 0's SecurityContext",
+        ))?;
         if user == 0 {
             return Err(InjectError::SameUser("container not allowed to run as root"));
         }

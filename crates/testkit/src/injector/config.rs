@@ -14,9 +14,7 @@ pub(super) fn config(wanted: &Wanted, exit_after_auth: bool) -> Value {
     set(&mut method, "min_backoff", &wanted.min_backoff);
     set(&mut method, "max_backoff", &wanted.max_backoff);
     let mut sinks = vec![sink(TOKEN_FILE)];
-    if wanted.inject_token {
-        sinks.push(sink(&format!("{}/token", wanted.secret_path)));
-    }
+    sinks.extend(wanted.token_file.as_deref().map(sink));
     let tls = &wanted.tls;
     let mut server = json!({"address": wanted.address});
     set(&mut server, "ca_cert", &tls.ca_cert);
@@ -28,7 +26,11 @@ pub(super) fn config(wanted: &Wanted, exit_after_auth: bool) -> Value {
         server["tls_skip_verify"] = json!(true);
     }
     let mut template_config = json!({"exit_on_retry_failure": wanted.exit_on_retry_failure});
-    set(&mut template_config, "static_secret_render_interval", &wanted.render_interval);
+    set(
+        &mut template_config,
+        "static_secret_render_interval",
+        &wanted.render_interval,
+    );
     let mut config = json!({
         "auto_auth": {"method": method, "sink": sinks},
         "exit_after_auth": exit_after_auth,

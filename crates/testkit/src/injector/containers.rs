@@ -12,20 +12,21 @@ use super::{
 /// Where the agent keeps what is its own.
 const HOME: &str = "/home/vault";
 /// Starts the agent with the configuration from its environment.
-const RUN: &str = "echo ${VAULT_CONFIG?} | base64 -d > /home/vault/config.json && vault agent -config=/home/vault/config.json";
+const RUN: &str =
+    "echo ${VAULT_CONFIG?} | base64 -d > /home/vault/config.json && vault agent -config=/home/vault/config.json";
 
 /// Renders once, before the pod's own containers.
 pub(super) fn init(wanted: &Wanted) -> Value {
     let mut mounts = vec![mount("home-init", HOME), token_mount(wanted)];
     mounts.extend(rest_of_mounts(wanted));
-    container(wanted, INIT_CONTAINER, mounts, true)
+    container(wanted, INIT_CONTAINER, &mounts, true)
 }
 
 /// Keeps the files fresh for as long as the pod lives.
 pub(super) fn sidecar(wanted: &Wanted) -> Value {
     let mut mounts = vec![token_mount(wanted), mount("home-sidecar", HOME)];
     mounts.extend(rest_of_mounts(wanted));
-    let mut container = container(wanted, SIDECAR, mounts, false);
+    let mut container = container(wanted, SIDECAR, &mounts, false);
     container["lifecycle"] = json!({});
     container
 }
@@ -34,10 +35,10 @@ pub(super) fn sidecar(wanted: &Wanted) -> Value {
 pub(super) fn volumes(wanted: &Wanted) -> Vec<Value> {
     let memory = |name: &str| json!({"name": name, "emptyDir": {"medium": "Memory"}});
     let mut volumes = Vec::new();
-    if wanted.pre_populate {
+    if wanted.init.is_some() {
         volumes.push(memory("home-init"));
     }
-    if !wanted.pre_populate_only {
+    if wanted.sidecar {
         volumes.push(memory("home-sidecar"));
     }
     volumes.push(memory("vault-secrets"));
@@ -74,7 +75,7 @@ fn rest_of_mounts(wanted: &Wanted) -> Vec<Value> {
     mounts
 }
 
-fn container(wanted: &Wanted, name: &str, mounts: Vec<Value>, init: bool) -> Value {
+fn container(wanted: &Wanted, name: &str, mounts: &[Value], init: bool) -> Value {
     let run = if wanted.config_map.is_empty() {
         RUN.to_owned()
     } else {
@@ -82,7 +83,14 @@ fn container(wanted: &Wanted, name: &str, mounts: Vec<Value>, init: bool) -> Val
         format!("touch {TOKEN_FILE} && vault agent -config=/vault/configs/{file}")
     };
     let [limits, requests] = &wanted.resources;
-    let amounts = |[cpu, memory]: &[String; 2]| json!({"cpu": cpu, "memory": memory});
+    // An empty annotation takes the default away.
+    let amounts = |[cpu, memory]: &[String; 2]| -> Value {
+        let named = [("cpu", cpu), ("memory", memory)].into_iter();
+        named
+            .filter(|(_, amount)| !amount.is_empty())
+            .map(|(name, amount)| (name, amount.as_str()))
+            .collect()
+    };
     let mut container = json!({
         "name": name, "image": wanted.image, "command": ["/bin/sh", "-ec"], "args": [run],
         "env": environment(wanted, init), "volumeMounts": mounts,

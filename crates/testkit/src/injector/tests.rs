@@ -17,8 +17,11 @@ fn pod(annotations: &Value) -> Value {
         "vault.hashicorp.com/agent-inject": "true", "vault.hashicorp.com/role": "nvca",
         "vault.hashicorp.com/agent-service-account-token-volume-name": "openbao-token",
     });
-    all.as_object_mut().unwrap().extend(annotations.as_object().unwrap().clone());
-    let token = json!({"serviceAccountToken": {"path": "token", "audience": "http://bao:8200", "expirationSeconds": 3600}});
+    all.as_object_mut()
+        .unwrap()
+        .extend(annotations.as_object().unwrap().clone());
+    let token =
+        json!({"serviceAccountToken": {"path": "token", "audience": "http://bao:8200", "expirationSeconds": 3600}});
     json!({"metadata": {"name": "nvca", "annotations": all}, "spec": {
         "initContainers": [{"name": "bootstrap"}],
         "containers": [{"name": "agent", "securityContext": {"runAsUser": 1000}, "volumeMounts": [
@@ -43,12 +46,19 @@ fn injected(annotations: &Value) -> Value {
 }
 
 fn names(list: &Value) -> Vec<&str> {
-    list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap()).collect()
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["name"].as_str().unwrap())
+        .collect()
 }
 
 fn config(container: &Value) -> Value {
     let variables = container["env"].as_array().unwrap();
-    let variable = variables.iter().find(|variable| variable["name"] == "VAULT_CONFIG").unwrap();
+    let variable = variables
+        .iter()
+        .find(|variable| variable["name"] == "VAULT_CONFIG")
+        .unwrap();
     serde_json::from_slice(&STANDARD.decode(variable["value"].as_str().unwrap()).unwrap()).unwrap()
 }
 
@@ -57,10 +67,19 @@ fn the_agents_and_their_volumes_are_added() {
     let pod = injected(&json!({}));
     assert_eq!(names(&pod["spec"]["containers"]), ["agent", "webhook", "vault-agent"]);
     assert_eq!(names(&pod["spec"]["initContainers"]), ["bootstrap", "vault-agent-init"]);
-    let volumes = ["openbao-token", "templates", "home-init", "home-sidecar", "vault-secrets"];
+    let volumes = [
+        "openbao-token",
+        "templates",
+        "home-init",
+        "home-sidecar",
+        "vault-secrets",
+    ];
     assert_eq!(names(&pod["spec"]["volumes"]), volumes);
     assert_eq!(pod["spec"]["volumes"][4]["emptyDir"], json!({"medium": "Memory"}));
-    assert_eq!(pod["metadata"]["annotations"]["vault.hashicorp.com/agent-inject-status"], "injected");
+    assert_eq!(
+        pod["metadata"]["annotations"]["vault.hashicorp.com/agent-inject-status"],
+        "injected"
+    );
     let secrets = json!({"name": "vault-secrets", "mountPath": "/vault/secrets"});
     for path in ["containers/0", "containers/1", "initContainers/0"] {
         let mounts = pod["spec"].pointer(&format!("/{path}/volumeMounts")).unwrap();
@@ -122,8 +141,15 @@ fn the_init_container_renders_once_and_may_come_first() {
     assert_eq!(names(&pod["spec"]["initContainers"]), ["vault-agent-init", "bootstrap"]);
     let init = &pod["spec"]["initContainers"][0];
     assert_eq!(config(init)["exit_after_auth"], true);
-    assert_eq!(names(&init["volumeMounts"]), ["home-init", "openbao-token", "vault-secrets"]);
+    assert_eq!(
+        names(&init["volumeMounts"]),
+        ["home-init", "openbao-token", "vault-secrets"]
+    );
     assert!(init.get("lifecycle").is_none());
+
+    let unlimited = injected(&json!({"vault.hashicorp.com/agent-limits-cpu": ""}));
+    let limits = &unlimited["spec"]["containers"][2]["resources"]["limits"];
+    assert_eq!(limits, &json!({"memory": "128Mi"}));
 
     let once = injected(&json!({"vault.hashicorp.com/agent-pre-populate-only": "true"}));
     assert_eq!(names(&once["spec"]["containers"]), ["agent", "webhook"]);
@@ -167,7 +193,10 @@ fn tls_and_a_config_map_change_the_containers() {
         "vault.hashicorp.com/service": "https://bao:8200",
     }));
     let sidecar = &pod["spec"]["containers"][2];
-    assert_eq!(sidecar["args"][0], "touch /home/vault/.vault-token && vault agent -config=/vault/configs/config.hcl");
+    assert_eq!(
+        sidecar["args"][0],
+        "touch /home/vault/.vault-token && vault agent -config=/vault/configs/config.hcl"
+    );
     let environment = sidecar["env"].as_array().unwrap();
     for (name, value) in [
         ("VAULT_ADDR", "https://bao:8200"),
@@ -189,18 +218,33 @@ fn a_pod_that_does_not_ask_or_has_the_agent_is_left_alone() {
     ] {
         assert_eq!(inject(&pod(&annotations), "default", &defaults()), Ok(None));
     }
-    assert_eq!(inject(&json!({"metadata": {}, "spec": {}}), "default", &defaults()), Ok(None));
+    assert_eq!(
+        inject(&json!({"metadata": {}, "spec": {}}), "default", &defaults()),
+        Ok(None)
+    );
 }
 
 #[test]
 fn what_cannot_be_injected_is_refused_with_the_reason() {
     for (annotations, told) in [
         (json!({"vault.hashicorp.com/role": ""}), "no Vault role found"),
-        (json!({"vault.hashicorp.com/agent-init-first": "maybe"}), "invalid syntax"),
+        (
+            json!({"vault.hashicorp.com/agent-init-first": "maybe"}),
+            "invalid syntax",
+        ),
         (json!({"vault.hashicorp.com/agent-run-as-user": "me"}), "no number"),
-        (json!({"vault.hashicorp.com/agent-service-account-token-volume-name": "x"}), "failed to find service account volume \"x\""),
-        (json!({"vault.hashicorp.com/agent-service-account-token-volume-name": "templates"}), "failed to find tokenPath"),
-        (json!({"vault.hashicorp.com/agent-cache-enable": "true"}), "does not implement"),
+        (
+            json!({"vault.hashicorp.com/agent-service-account-token-volume-name": "x"}),
+            "failed to find service account volume \"x\"",
+        ),
+        (
+            json!({"vault.hashicorp.com/agent-service-account-token-volume-name": "templates"}),
+            "failed to find tokenPath",
+        ),
+        (
+            json!({"vault.hashicorp.com/agent-cache-enable": "true"}),
+            "does not implement",
+        ),
     ] {
         let request = json!({"request": {"uid": "u", "namespace": "default", "object": pod(&annotations)}});
         let response = review(&request, &defaults());
@@ -210,5 +254,10 @@ fn what_cannot_be_injected_is_refused_with_the_reason() {
     }
     let request = json!({"request": {"uid": "u", "namespace": "kube-system", "object": pod(&json!({}))}});
     let system = review(&request, &defaults());
-    assert!(system["response"]["status"]["message"].as_str().unwrap().contains("system namespaces"));
+    assert!(
+        system["response"]["status"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("system namespaces")
+    );
 }

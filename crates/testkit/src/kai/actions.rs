@@ -43,6 +43,7 @@ pub(super) struct Eviction {
 /// Runs the actions. `new_group` names a GPU that nobody shared before.
 pub(super) fn cycle(cluster: &mut Cluster, new_group: &mut dyn FnMut() -> String) -> Decisions {
     let mut decisions = Decisions::default();
+    let pods = cluster.tasks.len();
     let mut left = Vec::new();
     for job in cluster.ready_jobs(&mut decisions) {
         if let Err(refusal) = cluster.allocate(job, new_group) {
@@ -53,10 +54,11 @@ pub(super) fn cycle(cluster: &mut Cluster, new_group: &mut dyn FnMut() -> String
         left.retain(|(job, _)| !cluster.make_room(action, *job, new_group, &mut decisions.evictions));
     }
     decisions.refusals.extend(left);
-    for (index, task) in cluster.tasks.iter().enumerate() {
+    // Behind the pods are the doubles of victims.
+    for (index, task) in cluster.tasks.iter().enumerate().take(pods) {
         match task.status {
             Status::Allocated => decisions.binds.push(index),
-            Status::Pipelined if task.job.is_some() => decisions.waits.push(index),
+            Status::Pipelined => decisions.waits.push(index),
             _ => {}
         }
     }
@@ -74,7 +76,7 @@ impl Cluster {
             }
             if !self.queues.exists(&job.queue) {
                 let message = format!("Queue '{}' does not exist", job.queue);
-                decisions.refusals.push((index, Refusal { reason: "QueueDoesNotExist", message }));
+                decisions.refusals.push((index, Refusal { reason: "QueueDoesNotExist", message, of_pod: None }));
             } else if self.queues.is_leaf(&job.queue) {
                 ready.push(index);
             }
@@ -120,11 +122,11 @@ impl Cluster {
         for (placed, task) in tasks.iter().enumerate() {
             self.place(*task, false, new_group, changes).map_err(|refusal| match tasks.len() {
                 1 => refusal,
-                all => Refusal {
+                _ => Refusal {
                     message: format!(
-                        "Resources were found for {placed} pods while {all} are required for gang scheduling. \
+                        "Resources were found for {placed} pods while {min_member} are required for gang scheduling. \
                          Additional pods cannot be scheduled due to: {}",
-                        refusal.message
+                        refusal.of_pod.as_deref().unwrap_or_default()
                     ),
                     ..refusal
                 },
@@ -142,6 +144,8 @@ impl Cluster {
     }
 
     /// Evicts what may be evicted until the job fits; its pods then wait for the room.
+    ///
+    /// As KAI does it: the pods of the gang one after another, each with the victims that those before it needed.
     fn make_room(
         &mut self,
         action: &'static str,
@@ -159,19 +163,100 @@ impl Cluster {
             return false;
         }
         let victims = self.victims(action, job);
-        let mut changes = Changes::default();
-        let tasks_before = self.tasks.len();
-        let solved = tasks.iter().all(|task| self.place_with_victims(*task, &victims, new_group, &mut changes));
-        let evicted: Vec<usize> =
-            changes.tasks().into_iter().filter(|task| self.tasks[*task].status == Status::Releasing).collect();
-        let valid = solved && !evicted.is_empty();
-        if !(valid && (action != "consolidation" || self.move_elsewhere(&evicted, new_group, &mut changes))) {
-            self.rollback(&mut changes, 0);
-            self.tasks.truncate(tasks_before);
-            return false;
+        let known = self.tasks.len();
+        let (mut changes, mut evicted) = (Changes::default(), Vec::new());
+        for count in 1..=tasks.len() {
+            self.undo(&mut changes, known);
+            let solved = self.solve(action, job, &tasks[..count], &victims, evicted, new_group, &mut changes);
+            let Some(victims) = solved else { return false };
+            evicted = victims;
         }
         evictions.extend(evicted.into_iter().map(|task| Eviction { task, by: job, action }));
         true
+    }
+
+    /// The victims with which the pods fit: those of before, and one node's share of the first so many others.
+    #[expect(clippy::too_many_arguments, reason = "the state of one search")]
+    fn solve(
+        &mut self,
+        action: &str,
+        job: usize,
+        tasks: &[usize],
+        victims: &[Vec<usize>],
+        before: Vec<usize>,
+        new_group: &mut dyn FnMut() -> String,
+        changes: &mut Changes,
+    ) -> Option<Vec<usize>> {
+        let known = self.tasks.len();
+        if let Some(evicted) = self.simulate(action, job, tasks, before.clone(), new_group, changes) {
+            return Some(evicted);
+        }
+        self.undo(changes, known);
+        for (index, latest) in victims.iter().enumerate() {
+            for node in self.nodes_of(latest) {
+                let here = victims[..=index].iter().filter(|unit| self.nodes_of(unit).contains(&node));
+                let evicted = before.iter().chain(here.flatten()).copied().collect();
+                if let Some(evicted) = self.simulate(action, job, tasks, evicted, new_group, changes) {
+                    return Some(evicted);
+                }
+                self.undo(changes, known);
+            }
+        }
+        None
+    }
+
+    /// Lets the victims go, then places everybody anew in the order of importance: a victim that comes first may take its
+    /// place back, and then the job may not fit. Answers who has to leave if it does.
+    fn simulate(
+        &mut self,
+        action: &str,
+        job: usize,
+        tasks: &[usize],
+        mut victims: Vec<usize>,
+        new_group: &mut dyn FnMut() -> String,
+        changes: &mut Changes,
+    ) -> Option<Vec<usize>> {
+        victims.sort_unstable();
+        victims.dedup();
+        let statuses: Vec<Status> = victims.iter().map(|task| self.tasks[*task].status).collect();
+        self.evict(&victims, changes);
+        let mut order: Vec<(usize, usize)> = tasks.iter().map(|task| (job, *task)).collect();
+        order.extend(victims.iter().filter_map(|task| self.tasks[*task].job.map(|job| (job, *task))));
+        order.sort_by_key(|(job, task)| (self.rank(*job), *task));
+        let mut leaving = victims.clone();
+        for (owner, task) in order {
+            if owner == job {
+                self.place(task, true, new_group, changes).ok()?;
+                continue;
+            }
+            let mark = changes.mark();
+            let double = self.double_of(task);
+            let placed = self.place(double, true, new_group, changes).is_ok();
+            if placed && self.tasks[double].node == self.tasks[task].node {
+                self.rollback(changes, mark);
+                let index = victims.binary_search(&task).ok()?;
+                let (node, groups) = (self.tasks[task].node.clone(), self.tasks[task].groups.clone());
+                self.set(task, statuses[index], node, groups, changes);
+                leaving.retain(|left| *left != task);
+            } else if !placed && action == "consolidation" {
+                return None;
+            }
+        }
+        Some(leaving)
+    }
+
+    /// A victim's double looks for its next place.
+    fn double_of(&mut self, task: usize) -> usize {
+        let mut double = self.tasks[task].clone();
+        (double.status, double.node) = (Status::Pending, None);
+        double.groups.clear();
+        self.tasks.push(double);
+        self.tasks.len() - 1
+    }
+
+    fn undo(&mut self, changes: &mut Changes, known: usize) {
+        self.rollback(changes, 0);
+        self.tasks.truncate(known);
     }
 
     /// Whose pods may go, the first to go first: the least important, then the newest. Pods beyond a gang's minimum go one
@@ -201,34 +286,6 @@ impl Cluster {
         units
     }
 
-    /// Places the pod, evicting on one node after another as few as it takes, in the victims' order.
-    fn place_with_victims(
-        &mut self,
-        task: usize,
-        victims: &[Vec<usize>],
-        new_group: &mut dyn FnMut() -> String,
-        changes: &mut Changes,
-    ) -> bool {
-        if self.place(task, true, new_group, changes).is_ok() {
-            return true;
-        }
-        for (index, latest) in victims.iter().enumerate() {
-            for node in self.nodes_of(latest) {
-                let mark = changes.mark();
-                for unit in &victims[..=index] {
-                    if self.nodes_of(unit).contains(&node) {
-                        self.evict(unit, changes);
-                    }
-                }
-                if self.place(task, true, new_group, changes).is_ok() {
-                    return true;
-                }
-                self.rollback(changes, mark);
-            }
-        }
-        false
-    }
-
     fn nodes_of(&self, tasks: &[usize]) -> Vec<String> {
         let mut nodes: Vec<_> = tasks.iter().filter_map(|task| self.tasks[*task].node.clone()).collect();
         nodes.sort();
@@ -243,21 +300,5 @@ impl Cluster {
                 self.set(*task, Status::Releasing, node, groups, changes);
             }
         }
-    }
-
-    /// Whether each of them finds another place; their doubles keep it for this cycle.
-    fn move_elsewhere(
-        &mut self,
-        evicted: &[usize],
-        new_group: &mut dyn FnMut() -> String,
-        changes: &mut Changes,
-    ) -> bool {
-        evicted.iter().all(|task| {
-            let mut double = self.tasks[*task].clone();
-            (double.status, double.node, double.job) = (Status::Pending, None, None);
-            double.groups.clear();
-            self.tasks.push(double);
-            self.place(self.tasks.len() - 1, true, new_group, changes).is_ok()
-        })
     }
 }

@@ -69,14 +69,6 @@ impl Changes {
     pub(super) fn mark(&self) -> usize {
         self.0.len()
     }
-
-    /// The pods that were changed since, each once.
-    pub(super) fn tasks(&self) -> Vec<usize> {
-        let mut tasks: Vec<_> = self.0.iter().map(|before| before.task).collect();
-        tasks.sort_unstable();
-        tasks.dedup();
-        tasks
-    }
 }
 
 impl Cluster {

@@ -101,6 +101,7 @@ impl Node {
             return Fit::No("node(s) pod number exceeded".to_owned());
         }
         if let Some(name) = task.request.lacking(&later, None) {
+            let name = if name == names::GPU { "GPUs" } else { name };
             return Fit::No(format!("node(s) didn't have enough resources: {name}"));
         }
         let fits_now = task.request.lacking(&now, None).is_none();

@@ -31,6 +31,8 @@ pub struct BindRequestSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReceivedGpu {
+    /// None where the pod asked for none.
+    #[serde(skip_serializing_if = "is_zero")]
     pub count: i64,
     /// Of each of them, with two decimals: `1.00`.
     pub portion: String,
@@ -130,6 +132,11 @@ pub struct QueueResource {
     /// What all groups together may have.
     pub limit: f64,
     pub over_quota_weight: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 impl BindRequest {

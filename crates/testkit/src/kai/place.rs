@@ -53,9 +53,10 @@ impl Cluster {
             self.set(task, status, Some(name), groups, changes);
             return Ok(());
         }
-        let reasons: Vec<_> = reasons.iter().map(|(reason, nodes)| format!("{nodes} {reason}")).collect();
-        let message = format!("no nodes with enough resources were found: {}.", reasons.join(", "));
-        Err(Refusal { reason: "", message })
+        let reasons: Vec<_> = reasons.iter().map(|(reason, nodes)| format!("{nodes} {reason}.")).collect();
+        let of_pod = format!("no nodes with enough resources were found: {}", reasons.join(" \n"));
+        let message = format!("Resources were not found for pod {} due to: {of_pod}", self.tasks[task].title());
+        Err(Refusal { reason: "PodSchedulingErrors", message, of_pod: Some(of_pod) })
     }
 
     /// All nodes, the best first; by name where the scores are equal.

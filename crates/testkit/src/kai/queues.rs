@@ -33,9 +33,11 @@ pub(super) struct Queues(BTreeMap<String, Queue>);
 /// Why a group may not have what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// As in `PodGroup.status.schedulingConditions[].reasons`; empty where KAI has no name for it.
+    /// As in `PodGroup.status.schedulingConditions[].reasons`.
     pub(super) reason: &'static str,
     pub(super) message: String,
+    /// What the pod itself is told, where it is the nodes that refuse it.
+    pub(super) of_pod: Option<String>,
 }
 
 impl Demand {
@@ -112,7 +114,7 @@ impl Queues {
         self.chain(name).find_map(|(name, queue)| {
             let resource = demand.exceeds(queue.non_preemptible, queue.quota)?;
             let message = format!("Non-preemptible workload is over quota: {name} quota of {resource} is reached");
-            Some(Refusal { reason: "NonPreemptibleOverQuota", message })
+            Some(Refusal { reason: "NonPreemptibleOverQuota", message, of_pod: None })
         })
     }
 
@@ -120,7 +122,7 @@ impl Queues {
         self.chain(name).find_map(|(name, queue)| {
             let resource = demand.exceeds(queue.allocated, queue.limit)?;
             let message = format!("{name} quota has reached the allowable limit of {resource}");
-            Some(Refusal { reason: "OverLimit", message })
+            Some(Refusal { reason: "OverLimit", message, of_pod: None })
         })
     }
 

@@ -37,6 +37,8 @@ use super::{
 
 /// Requests at a time.
 const PARALLEL: usize = 16;
+/// Characters of an event's note: the API takes a kilobyte.
+const NOTE: usize = 250;
 
 struct Stores {
     nodes: Store<v1::Node>,
@@ -221,15 +223,17 @@ impl Scheduler {
                 continue;
             }
             super::log(&format!("{} is not placed: {}", group.name_any(), refusal.message));
-            let reason = if refusal.reason.is_empty() { "PodSchedulingErrors" } else { refusal.reason };
+            let summary = format!("{}: {}.", refusal.reason, refusal.message);
+            let before = group.status.iter().flat_map(|status| &status.scheduling_conditions).next_back();
+            let transition = before.and_then(|before| before.transition_id.parse::<u64>().ok()).unwrap_or_default() + 1;
             let status = json!({"status": {"schedulingConditions": [{
                 "type": "UnschedulableOnNodePool",
                 "nodePool": "default",
                 "reason": "Unschedulable",
-                "message": refusal.message,
+                "message": summary,
                 "status": "True",
-                "reasons": [{"reason": reason, "message": refusal.message}],
-                "transitionID": "0",
+                "reasons": [{"reason": refusal.reason, "message": refusal.message}],
+                "transitionID": transition.to_string(),
                 "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             }]}});
             let groups: Api<PodGroup> = self.namespaced(group.namespace());
@@ -240,8 +244,9 @@ impl Scheduler {
             let pending = cluster.jobs[*job].tasks.iter().map(|task| &cluster.tasks[*task]);
             let pending = pending.filter(|task| task.status == super::task::Status::Pending);
             each(pending, async |task| {
-                self.tell(&*task.pod, EventType::Warning, "Unschedulable", refusal.message.clone()).await;
-                self.condition(&task.pod, "Unschedulable", &refusal.message).await;
+                let told = refusal.of_pod.as_ref().unwrap_or(&summary);
+                self.tell(&*task.pod, EventType::Warning, "Unschedulable", told.clone()).await;
+                self.condition(&task.pod, "Unschedulable", told).await;
             })
             .await;
         }
@@ -257,7 +262,7 @@ impl Scheduler {
     }
 
     async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, note: String) {
-        let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: "Scheduling".to_owned(), secondary: None };
+        let event = Event { type_, reason: reason.to_owned(), note: Some(note.chars().take(NOTE).collect()), action: "Scheduling".to_owned(), secondary: None };
         if let Err(error) = self.events.publish(&event, &object.object_ref(&())).await {
             super::log(&format!("an event was not taken: {error}"));
         }

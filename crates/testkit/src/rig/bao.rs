@@ -78,7 +78,9 @@ impl Choice {
         let client = BaoClient::new(ADDRESS);
         let healthy = async || client.read("sys/health").await.is_ok();
         control_plane::until(&mut parts, "openbao", "OpenBao does not answer", READY, healthy).await?;
-        parts.remove("openbao").ok_or_else(|| RigError::Bao("it is gone".to_owned()))
+        parts
+            .remove("openbao")
+            .ok_or_else(|| RigError::Bao("it is gone".to_owned()))
     }
 
     fn start_injector(&self, dir: &Path) -> Result<Part, RigError> {
@@ -93,7 +95,12 @@ impl Choice {
                 &format!("--vault-address={ADDRESS}"),
                 "--vault-auth-path=auth/jwt",
             ];
-            return Part::start(name, &standin("injector-standin")?, arguments.map(str::to_owned).to_vec(), dir);
+            return Part::start(
+                name,
+                &standin("injector-standin")?,
+                arguments.map(str::to_owned).to_vec(),
+                dir,
+            );
         };
         // It reads its own service account's files and nothing else, at a fixed place: a /run of its own holds them.
         let script = "mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount \
@@ -110,7 +117,10 @@ impl Choice {
             "-vault-auth-path=auth/jwt".to_owned(),
             "-vault-image=openbao/openbao:2.6.2".to_owned(),
         ]);
-        let place = [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")];
+        let place = [
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "6443"),
+        ];
         let place = place.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         Part::start_with(name, Path::new("unshare"), arguments, place, dir)
     }
@@ -119,7 +129,12 @@ impl Choice {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let which = |real: &Option<PathBuf>| if real.is_some() { "real" } else { "stand-in" };
-        write!(f, "OpenBao: {}, injector: {}", which(&self.server), which(&self.injector))
+        write!(
+            f,
+            "OpenBao: {}, injector: {}",
+            which(&self.server),
+            which(&self.injector)
+        )
     }
 }
 
@@ -134,7 +149,9 @@ pub(super) async fn start(
     open_jwks(client).await?;
     let ca = read(&dir.join("ca.crt"))?;
     let root = BaoClient::new(ADDRESS).token(ROOT_TOKEN);
-    trust_cluster(&root, &ca).await.map_err(|error| RigError::Bao(format!("{:#}", anyhow::Error::from(error))))?;
+    trust_cluster(&root, &ca)
+        .await
+        .map_err(|error| RigError::Bao(format!("{:#}", anyhow::Error::from(error))))?;
     parts.insert("vault-agent-injector", choice.start_injector(dir)?);
     register(client, &ca).await?;
     wait_injecting(client, parts).await
@@ -184,11 +201,15 @@ where
         + serde::de::DeserializeOwned,
 {
     let object: K = serde_json::from_value(object).map_err(|error| RigError::Bao(error.to_string()))?;
-    let created = Api::<K>::all(client.clone()).create(&PostParams::default(), &object).await;
+    let created = Api::<K>::all(client.clone())
+        .create(&PostParams::default(), &object)
+        .await;
     match created {
         // The folder of an earlier rig was kept.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => other.map(drop).map_err(|error| RigError::api(K::kind(&()).into_owned(), error)),
+        other => other
+            .map(drop)
+            .map_err(|error| RigError::api(K::kind(&()).into_owned(), error)),
     }
 }
 
@@ -199,7 +220,10 @@ async fn wait_injecting(client: &Client, parts: &mut BTreeMap<&'static str, Part
     let probe = json!({"metadata": {"name": "injector-probe", "annotations": annotations},
         "spec": {"containers": [{"name": "c", "image": "none"}]}});
     let probe: Pod = serde_json::from_value(probe).map_err(|error| RigError::Bao(error.to_string()))?;
-    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     let injected = async || match pods.create(&dry, &probe).await {
         Ok(pod) => pod.spec.is_some_and(|spec| spec.containers.len() == 2),
         Err(_) => false,
@@ -211,18 +235,29 @@ async fn wait_injecting(client: &Client, parts: &mut BTreeMap<&'static str, Part
 /// Lays out a container's service-account tokens and ConfigMaps below `root`, at their mount paths, as a kubelet would.
 pub async fn lay_out(client: &Client, pod: &Pod, container: &str, root: &Path) -> anyhow::Result<()> {
     let value = serde_json::to_value(pod)?;
-    let namespace = value["metadata"]["namespace"].as_str().context("a pod without namespace")?;
+    let namespace = value["metadata"]["namespace"]
+        .as_str()
+        .context("a pod without namespace")?;
     let lists = ["containers", "initContainers"].map(|list| value["spec"][list].as_array().into_iter().flatten());
-    let container = lists.into_iter().flatten().find(|other| other["name"] == container).context("no such container")?;
+    let container = lists
+        .into_iter()
+        .flatten()
+        .find(|other| other["name"] == container)
+        .context("no such container")?;
     for mount in container["volumeMounts"].as_array().into_iter().flatten() {
         let folder = below(root, mount["mountPath"].as_str().context("a mount without path")?);
         fs::create_dir_all(&folder)?;
         let mut volumes = value["spec"]["volumes"].as_array().into_iter().flatten();
-        let Some(volume) = volumes.find(|volume| volume["name"] == mount["name"]) else { continue };
+        let Some(volume) = volumes.find(|volume| volume["name"] == mount["name"]) else {
+            continue;
+        };
         let sources = volume["projected"]["sources"].as_array().into_iter().flatten();
         for source in std::iter::once(volume).chain(sources) {
             if let Some(token) = source["serviceAccountToken"].as_object() {
-                let path = token.get("path").and_then(Value::as_str).context("a token without path")?;
+                let path = token
+                    .get("path")
+                    .and_then(Value::as_str)
+                    .context("a token without path")?;
                 let text = token_for(client, &value, namespace, source).await?;
                 fs::write(folder.join(path), text)?;
             }
@@ -247,7 +282,9 @@ async fn token_for(client: &Client, pod: &Value, namespace: &str, source: &Value
     let request: TokenRequest = serde_json::from_value(request)?;
     let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("default");
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    let answer = accounts
+        .create_token_request(account, &PostParams::default(), &request)
+        .await?;
     Ok(answer.status.context("a token request without answer")?.token)
 }
 
@@ -263,7 +300,11 @@ fn real_server() -> Vec<String> {
 }
 
 fn standin_server() -> Vec<String> {
-    [format!("--listen=127.0.0.1:{PORT}"), format!("--root-token={ROOT_TOKEN}")].to_vec()
+    [
+        format!("--listen=127.0.0.1:{PORT}"),
+        format!("--root-token={ROOT_TOKEN}"),
+    ]
+    .to_vec()
 }
 
 /// Our programs lie where the tests and programs of this workspace are built.
@@ -271,7 +312,9 @@ fn standin(name: &str) -> Result<PathBuf, RigError> {
     let here = env::current_exe().map_err(|error| RigError::start(name, error))?;
     let mut places = here.ancestors().skip(1).take(2).map(|folder| folder.join(name));
     places.find(|path| path.exists()).ok_or_else(|| {
-        RigError::Bao(format!("no {name}; `cargo build -p berth-testkit --features rig` builds it"))
+        RigError::Bao(format!(
+            "no {name}; `cargo build -p berth-testkit --features rig` builds it"
+        ))
     })
 }
 

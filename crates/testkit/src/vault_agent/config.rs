@@ -47,7 +47,9 @@ pub(super) struct File {
 pub enum ConfigError {
     #[error("the pod has no container {0}: was it injected?")]
     NoContainer(String),
-    #[error("container {0} has no VAULT_CONFIG; configurations in a ConfigMap are HCL, which the stand-in does not read")]
+    #[error(
+        "container {0} has no VAULT_CONFIG; configurations in a ConfigMap are HCL, which the stand-in does not read"
+    )]
     NoConfig(String),
     #[error("the configuration is no JSON")]
     Json(#[from] serde_json::Error),
@@ -81,8 +83,18 @@ impl AgentConfig {
     /// Of the JSON itself.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let config: Value = serde_json::from_slice(json)?;
-        let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let need = |pointer: &str, field| Some(text(pointer)).filter(|text| !text.is_empty()).ok_or(ConfigError::Field(field));
+        let text = |pointer: &str| {
+            config
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let need = |pointer: &str, field| {
+            Some(text(pointer))
+                .filter(|text| !text.is_empty())
+                .ok_or(ConfigError::Field(field))
+        };
         let time = |pointer: &str, field, default| match text(pointer).as_str() {
             "" => Ok(default),
             text => duration::parse(text).ok_or(ConfigError::Field(field)),
@@ -91,8 +103,11 @@ impl AgentConfig {
         let token_path = match text("/auto_auth/method/type").as_str() {
             "jwt" => need("/auto_auth/method/config/path", "auto_auth.method.config.path")
                 .or_else(|_| need("/auto_auth/method/config/token_path", "auto_auth.method.config.path"))?,
-            "kubernetes" => need("/auto_auth/method/config/token_path", "auto_auth.method.config.token_path")
-                .unwrap_or_else(|_| "/var/run/secrets/kubernetes.io/serviceaccount/token".to_owned()),
+            "kubernetes" => need(
+                "/auto_auth/method/config/token_path",
+                "auto_auth.method.config.token_path",
+            )
+            .unwrap_or_else(|_| "/var/run/secrets/kubernetes.io/serviceaccount/token".to_owned()),
             other => return Err(ConfigError::NotImplemented(format!("the auth method {other:?}"))),
         };
         let templates = config["template"].as_array().into_iter().flatten();
@@ -147,7 +162,11 @@ impl ConfigError {
 impl File {
     fn parse(template: &Value) -> Result<Self, ConfigError> {
         let text = |name: &str| template[name].as_str().unwrap_or_default().to_owned();
-        let or = |name: &str, default: &str| Some(text(name)).filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned());
+        let or = |name: &str, default: &str| {
+            Some(text(name))
+                .filter(|text| !text.is_empty())
+                .unwrap_or_else(|| default.to_owned())
+        };
         let destination = text("destination");
         if destination.is_empty() {
             return Err(ConfigError::Field("template.destination"));

@@ -26,7 +26,9 @@ pub(super) fn refetch_after(answer: &Value, static_interval: Duration) -> Durati
 
 /// Twice as long after each failure, counted from 1, up to `most`.
 pub(super) fn after_failure(failures: u32, least: Duration, most: Duration) -> Duration {
-    least.saturating_mul(1 << (failures.saturating_sub(1)).min(16)).min(most)
+    least
+        .saturating_mul(1 << (failures.saturating_sub(1)).min(16))
+        .min(most)
 }
 
 #[cfg(test)]
@@ -39,7 +41,7 @@ mod tests {
     fn tokens_and_leases_are_renewed_before_they_run_out() {
         assert_eq!(renew_after(&json!({"lease_duration": 43200})), Duration::from_hours(8));
         let leased = json!({"lease_duration": 43200});
-        assert_eq!(refetch_after(&leased, Duration::from_mins(5)), Duration::from_secs(38880));
+        assert_eq!(refetch_after(&leased, Duration::from_mins(5)), Duration::from_mins(648));
         let without = json!({"lease_duration": 0});
         assert_eq!(refetch_after(&without, Duration::from_mins(5)), Duration::from_mins(5));
     }
@@ -47,7 +49,9 @@ mod tests {
     #[test]
     fn waiting_grows_up_to_its_limit() {
         let (least, most) = (Duration::from_secs(1), Duration::from_mins(5));
-        let waits: Vec<u64> = [1, 2, 3, 9, 10, 1000].map(|n| after_failure(n, least, most).as_secs()).to_vec();
+        let waits: Vec<u64> = [1, 2, 3, 9, 10, 1000]
+            .map(|n| after_failure(n, least, most).as_secs())
+            .to_vec();
         assert_eq!(waits, [1, 2, 4, 256, 300, 300]);
     }
 }

@@ -68,7 +68,11 @@ impl Template {
     }
 
     /// The text, with these secrets. A missing key is `<no value>`, or an error where it shall be.
-    pub fn render(&self, secrets: &BTreeMap<Query, &Value>, error_on_missing_key: bool) -> Result<String, TemplateError> {
+    pub fn render(
+        &self,
+        secrets: &BTreeMap<Query, &Value>,
+        error_on_missing_key: bool,
+    ) -> Result<String, TemplateError> {
         eval::render(&self.nodes, secrets, error_on_missing_key)
     }
 }

@@ -36,7 +36,11 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let put = async |path: &str, body: Value| root.write(path, body).await.map(drop).unwrap();
         put("sys/auth/jwt", json!({"type": "jwt"})).await;
-        put("auth/jwt/config", json!({"jwt_validation_pubkeys": [issuer.public_pem()]})).await;
+        put(
+            "auth/jwt/config",
+            json!({"jwt_validation_pubkeys": [issuer.public_pem()]}),
+        )
+        .await;
         let policy = r#"path "*" { capabilities = ["read", "update"] }"#;
         put("sys/policies/acl/all", json!({ "policy": policy })).await;
         let role = json!({"role_type": "jwt", "bound_audiences": ["bao"], "user_claim": "sub", "token_policies": ["all"],
@@ -50,7 +54,14 @@ impl Bench {
         let jwt = issuer.sign(claims.as_object().unwrap()).unwrap();
         files::write(&below(dir.path(), "/var/run/token"), &jwt, 0o600).unwrap();
         let log = Arc::default();
-        Self { dir, clock, server, root, shutdown, log }
+        Self {
+            dir,
+            clock,
+            server,
+            root,
+            shutdown,
+            log,
+        }
     }
 
     fn agent(&self) -> Agent {
@@ -104,7 +115,10 @@ async fn files_are_rendered_and_the_log_holds_no_secret() {
     assert_eq!(next, Duration::from_mins(5));
     let log = bench.log.lock().clone();
     assert!(log.contains("rendered /vault/secrets/nats"), "{log}");
-    assert!(!log.contains("one\n") && !log.contains(&icms) && !log.contains("s."), "{log}");
+    assert!(
+        !log.contains("one\n") && !log.contains(&icms) && !log.contains("s."),
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -163,12 +177,21 @@ async fn a_sealed_a_slow_and_an_absent_server_leave_the_last_good_files() {
     assert!(format!("{:#}", anyhow::Error::from(sealed)).contains("Vault is sealed"));
     bench.root.write("sys/unseal", json!({"key": "key"})).await.unwrap();
 
-    bench.server.set_faults(Faults { slow: Duration::from_secs(1), hang: false });
+    bench.server.set_faults(Faults {
+        slow: Duration::from_secs(1),
+        hang: false,
+    });
     let slow = agent.round().await.unwrap_err();
     assert!(format!("{:#}", anyhow::Error::from(slow)).contains("did not answer within 0.3 s"));
-    bench.server.set_faults(Faults { slow: Duration::ZERO, hang: true });
+    bench.server.set_faults(Faults {
+        slow: Duration::ZERO,
+        hang: true,
+    });
     assert!(agent.round().await.is_err());
-    assert_eq!((bench.file("/vault/secrets/icms"), bench.file("/vault/secrets/nats")), (good.clone(), "one".to_owned()));
+    assert_eq!(
+        (bench.file("/vault/secrets/icms"), bench.file("/vault/secrets/nats")),
+        (good.clone(), "one".to_owned())
+    );
 
     bench.server.set_faults(Faults::default());
     agent.round().await.unwrap();
@@ -195,7 +218,10 @@ async fn one_secret_that_is_refused_does_not_keep_the_other_away() {
     bench.root.delete("sis/jwt/roles/nvca").await.unwrap();
     let mut agent = bench.agent();
     let error = agent.round().await.unwrap_err();
-    assert!(matches!(&error, AgentError::Fetch { path, .. } if path == "sis/jwt/sign/nvca"), "{error}");
+    assert!(
+        matches!(&error, AgentError::Fetch { path, .. } if path == "sis/jwt/sign/nvca"),
+        "{error}"
+    );
     assert_eq!(bench.file("/vault/secrets/nats"), "one");
     assert_eq!(bench.file("/vault/secrets/icms"), "");
 }
@@ -214,6 +240,9 @@ async fn an_init_container_s_agent_ends_when_every_file_is_there() {
     crate::eventually(Duration::from_secs(5), tried).await.unwrap();
     assert!(!running.is_finished());
     bench.root.write("sys/unseal", json!({"key": "key"})).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), running)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(bench.file("/vault/secrets/nats"), "one");
 }

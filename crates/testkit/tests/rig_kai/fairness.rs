@@ -1,6 +1,6 @@
 //! Who may have how much, and who has to leave.
 
-use berth_testkit::kai::{self, names};
+use berth_testkit::kai;
 
 use crate::harness::{KaiRig, gpus, in_rig, pod};
 
@@ -10,7 +10,7 @@ fn rig_kai_counts_pods_that_others_bound_and_leaves_the_non_preemptible_ones_alo
     in_rig(name, async || {
         let rig = KaiRig::up(1).await;
         rig.queue("small", "", 9.0, 9.0).await;
-                rig.create(&pod("ours", gpus(8)).in_group("ours-group")).await;
+        rig.create(&pod("ours", gpus(8)).in_group("ours-group")).await;
         rig.bind("ours", "gpu-0000").await;
         rig.create_group("ours-group", 1, "small", "non-preemptible").await;
         rig.runs("ours").await;
@@ -18,7 +18,7 @@ fn rig_kai_counts_pods_that_others_bound_and_leaves_the_non_preemptible_ones_alo
         // Neither the node nor the queue has room for so many more, however important they are.
         rig.create(&pod("theirs", gpus(1)).priority("inference")).await;
         let told = rig.refused("theirs").await;
-        assert!(told.message.contains("GPU"), "{told:?}");
+        assert!(told.message.contains("no nodes with enough resources"), "{told:?}");
         rig.create(&pod("queued", gpus(2)).queue("small")).await;
         let told = rig.refused("queued").await;
         assert_eq!(told.reasons[0].reason, "OverLimit", "{told:?}");
@@ -63,19 +63,36 @@ fn rig_kai_never_evicts_a_non_preemptible_pod() {
 fn rig_kai_moves_a_preemptible_pod_that_fits_elsewhere_and_no_other() {
     in_rig("fairness::rig_kai_moves_a_preemptible_pod_that_fits_elsewhere_and_no_other", async || {
         let rig = KaiRig::up(2).await;
-        rig.create(&pod("movable", gpus(1)).on("gpu-0000")).await;
-        rig.runs("movable").await;
-        // As important as the other: preemption would not help it.
+        // Of two empty nodes the first by name.
+        rig.create(&pod("movable", gpus(8))).await;
+        assert_eq!(rig.runs("movable").await, "gpu-0000");
+        // No more important than the other, but bound to its node: "moved" means deleted, for a pod that nobody makes again.
         rig.create(&pod("pinned", gpus(8)).on("gpu-0000")).await;
         assert_eq!(rig.node_of("pinned").await, "gpu-0000");
         rig.gone("movable").await;
 
-        rig.create(&pod("protected", gpus(1)).on("gpu-0001").non_preemptible()).await;
-        rig.runs("protected").await;
-        rig.create(&pod("pinned-too", gpus(8)).on("gpu-0001")).await;
+        rig.delete("pinned").await;
+        rig.gone("pinned").await;
+        rig.create(&pod("protected", gpus(8)).non_preemptible()).await;
+        assert_eq!(rig.runs("protected").await, "gpu-0000");
+        rig.create(&pod("pinned-too", gpus(8)).on("gpu-0000")).await;
         rig.refused("pinned-too").await;
         rig.cycles(3).await;
         assert!(!rig.pod("protected").await.leaves());
+    });
+}
+
+#[test]
+fn rig_kai_leaves_a_pod_that_would_get_its_place_back() {
+    in_rig("fairness::rig_kai_leaves_a_pod_that_would_get_its_place_back", async || {
+        let rig = KaiRig::up(2).await;
+        rig.create(&pod("first", gpus(1))).await;
+        assert_eq!(rig.runs("first").await, "gpu-0000");
+        // Placed anew, the older pod would choose the same node before the younger gets it.
+        rig.create(&pod("pinned", gpus(8)).on("gpu-0000")).await;
+        rig.refused("pinned").await;
+        rig.cycles(3).await;
+        assert!(!rig.pod("first").await.leaves());
     });
 }
 

@@ -21,30 +21,30 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs an async body inside namespaces of its own. `test` is the test's full name.
-pub fn in_rig(test: &str, body: impl AsyncFnOnce()) {
+pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
     inside(test, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(body());
     });
 }
 
-pub struct KaiRig {
-    pub rig: Rig,
-    pub client: Client,
+pub(crate) struct KaiRig {
+    pub(crate) rig: Rig,
+    pub(crate) client: Client,
 }
 
 /// A pod to be made.
-pub struct Draft(Value);
+pub(crate) struct Draft(Value);
 
 /// A pod as it is.
-pub struct Seen(Pod);
+pub(crate) struct Seen(Pod);
 
-pub fn gpus(count: u32) -> Value {
+pub(crate) fn gpus(count: u32) -> Value {
     json!({names::GPU: count.to_string()})
 }
 
 /// A pod of KAI's with these limits.
-pub fn pod(name: &str, limits: Value) -> Draft {
+pub(crate) fn pod(name: &str, limits: Value) -> Draft {
     Draft(json!({
         "metadata": {"name": name, "labels": {}, "annotations": {}},
         "spec": {"schedulerName": names::SCHEDULER, "terminationGracePeriodSeconds": 0, "containers": [
@@ -53,7 +53,7 @@ pub fn pod(name: &str, limits: Value) -> Draft {
 }
 
 /// A node as kwok would have it.
-pub fn gpu_node(name: &str, gpus: u32) -> Value {
+pub(crate) fn gpu_node(name: &str, gpus: u32) -> Value {
     let resources = json!({"cpu": "64", "memory": "256Gi", "pods": "110", names::GPU: gpus.to_string()});
     json!({
         "metadata": {"name": name, "labels": {"type": "kwok", "kubernetes.io/hostname": name, names::NODE_GPU_MEMORY: "81559"}},
@@ -76,79 +76,79 @@ impl Draft {
     }
 
     /// Only there, by node selector.
-    pub fn on(self, node: &str) -> Self {
+    pub(crate) fn on(self, node: &str) -> Self {
         self.with("/spec", "nodeSelector", json!({"kubernetes.io/hostname": node}))
     }
 
-    pub fn gated(self, gate: &str) -> Self {
+    pub(crate) fn gated(self, gate: &str) -> Self {
         self.with("/spec", "schedulingGates", json!([{"name": gate}]))
     }
 
-    pub fn tolerates(self, key: &str) -> Self {
+    pub(crate) fn tolerates(self, key: &str) -> Self {
         self.with("/spec", "tolerations", json!([{"key": key, "operator": "Exists"}]))
     }
 
     /// Node affinity.
-    pub fn affinity(self, affinity: Value) -> Self {
+    pub(crate) fn affinity(self, affinity: Value) -> Self {
         self.with("/spec", "affinity", json!({"nodeAffinity": affinity}))
     }
 
-    pub fn queue(self, queue: &str) -> Self {
+    pub(crate) fn queue(self, queue: &str) -> Self {
         self.label(names::QUEUE, queue)
     }
 
-    pub fn priority(self, class: &str) -> Self {
+    pub(crate) fn priority(self, class: &str) -> Self {
         self.label(names::PRIORITY_CLASS, class)
     }
 
-    pub fn non_preemptible(self) -> Self {
+    pub(crate) fn non_preemptible(self) -> Self {
         self.label(names::PREEMPTIBILITY, "non-preemptible")
     }
 
     /// A group that somebody else makes, now or later: podgrouper leaves the pod alone.
-    pub fn in_group(self, group: &str) -> Self {
+    pub(crate) fn in_group(self, group: &str) -> Self {
         self.annotation(names::POD_GROUP, group).annotation(names::SKIP_PODGROUPER, "true")
     }
 
     /// As KAI's admission leaves it.
-    pub fn fraction(self, portion: &str) -> Self {
+    pub(crate) fn fraction(self, portion: &str) -> Self {
         let prefix = format!("{}-gpu", self.0["metadata"]["name"].as_str().unwrap());
         self.annotation(names::GPU_FRACTION, portion).annotation(names::SHARED_GPU_CONFIG_MAP, &prefix)
     }
 }
 
 impl Seen {
-    pub fn uid(&self) -> String {
+    pub(crate) fn uid(&self) -> String {
         self.0.uid().unwrap()
     }
 
-    pub fn node(&self) -> Option<String> {
+    pub(crate) fn node(&self) -> Option<String> {
         self.0.spec.as_ref().and_then(|spec| spec.node_name.clone())
     }
 
-    pub fn leaves(&self) -> bool {
+    pub(crate) fn leaves(&self) -> bool {
         self.0.metadata.deletion_timestamp.is_some()
     }
 
     /// Empty where there is none.
-    pub fn label(&self, key: &str) -> String {
+    pub(crate) fn label(&self, key: &str) -> String {
         self.0.labels().get(key).cloned().unwrap_or_default()
     }
 
     /// Empty where there is none.
-    pub fn annotation(&self, key: &str) -> String {
+    pub(crate) fn annotation(&self, key: &str) -> String {
         self.0.annotations().get(key).cloned().unwrap_or_default()
     }
 }
 
 impl KaiRig {
     /// Nodes `gpu-0000` and so on, with eight GPUs each.
-    pub async fn up(nodes: usize) -> Self {
+    pub(crate) async fn up(nodes: usize) -> Self {
         let rig = Rig::up(RigConfig { nodes, kai: true, ..RigConfig::default() }).await.unwrap();
         Self { client: rig.client(), rig }
     }
 
-    pub fn pods(&self) -> Api<Pod> {
+    pub(crate) fn pods(&self) -> Api<Pod> {
         Api::default_namespaced(self.client.clone())
     }
 
@@ -160,27 +160,27 @@ impl KaiRig {
         Api::default_namespaced(self.client.clone())
     }
 
-    pub async fn create(&self, draft: &Draft) {
+    pub(crate) async fn create(&self, draft: &Draft) {
         let pod = serde_json::from_value(draft.0.clone()).unwrap();
         self.pods().create(&PostParams::default(), &pod).await.unwrap();
     }
 
-    pub async fn delete(&self, name: &str) {
+    pub(crate) async fn delete(&self, name: &str) {
         self.pods().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    pub async fn pod(&self, name: &str) -> Seen {
+    pub(crate) async fn pod(&self, name: &str) -> Seen {
         Seen(self.pods().get(name).await.unwrap())
     }
 
     /// Waits for it to be bound.
-    pub async fn node_of(&self, name: &str) -> String {
+    pub(crate) async fn node_of(&self, name: &str) -> String {
         let told = format!("{name} is bound");
         self.wait(&told, async || self.pod(name).await.node().context("not bound")).await
     }
 
     /// Waits for it to run; answers its node.
-    pub async fn runs(&self, name: &str) -> String {
+    pub(crate) async fn runs(&self, name: &str) -> String {
         self.wait(&format!("{name} runs"), async || {
             let pod = self.pods().get(name).await?;
             let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
@@ -190,7 +190,7 @@ impl KaiRig {
         .await
     }
 
-    pub async fn gone(&self, name: &str) {
+    pub(crate) async fn gone(&self, name: &str) {
         self.wait(&format!("{name} is gone"), async || {
             ensure!(self.pods().get_opt(name).await?.is_none(), "still there");
             Ok(())
@@ -199,7 +199,7 @@ impl KaiRig {
     }
 
     /// Waits for its group.
-    pub async fn group_of(&self, name: &str) -> PodGroup {
+    pub(crate) async fn group_of(&self, name: &str) -> PodGroup {
         self.wait(&format!("{name} has a group"), async || {
             let group = self.pod(name).await.annotation(names::POD_GROUP);
             ensure!(!group.is_empty(), "no annotation");
@@ -209,12 +209,12 @@ impl KaiRig {
     }
 
     /// Waits for KAI to say why it does not place the pod's group.
-    pub async fn refused(&self, name: &str) -> SchedulingCondition {
+    pub(crate) async fn refused(&self, name: &str) -> SchedulingCondition {
         let group = self.group_of(name).await.name_any();
         self.group_refused(&group).await
     }
 
-    pub async fn group_refused(&self, group: &str) -> SchedulingCondition {
+    pub(crate) async fn group_refused(&self, group: &str) -> SchedulingCondition {
         self.wait(&format!("{group} is refused"), async || {
             let status = self.groups().get(group).await?.status.context("no status")?;
             status.scheduling_conditions.into_iter().next_back().context("no condition")
@@ -223,7 +223,7 @@ impl KaiRig {
     }
 
     /// Waits until KAI ran so many whole cycles more: each new pod that asks for more than there is gets its refusal from one.
-    pub async fn cycles(&self, count: usize) {
+    pub(crate) async fn cycles(&self, count: usize) {
         for _ in 0..count {
             let name = format!("probe-{}", self.pods().list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap());
             self.create(&pod(&name, gpus(1000))).await;
@@ -232,24 +232,24 @@ impl KaiRig {
         }
     }
 
-    pub async fn nominate(&self, name: &str, node: &str) {
+    pub(crate) async fn nominate(&self, name: &str, node: &str) {
         let patch = Patch::Merge(json!({"status": {"nominatedNodeName": node}}));
         self.pods().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    pub async fn ungate(&self, name: &str) {
+    pub(crate) async fn ungate(&self, name: &str) {
         let patch = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
         self.pods().patch(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
     /// Past all schedulers.
-    pub async fn bind(&self, name: &str, node: &str) {
+    pub(crate) async fn bind(&self, name: &str, node: &str) {
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
         let _status: Value = self.pods().create_subresource("binding", name, &PostParams::default(), &binding).await.unwrap();
     }
 
-    pub async fn create_group(&self, name: &str, min_member: i32, queue: &str, preemptibility: &str) {
+    pub(crate) async fn create_group(&self, name: &str, min_member: i32, queue: &str, preemptibility: &str) {
         let spec = PodGroupSpec {
             min_member,
             queue: queue.to_owned(),
@@ -259,14 +259,14 @@ impl KaiRig {
         self.groups().create(&PostParams::default(), &PodGroup::new(name, spec)).await.unwrap();
     }
 
-    pub async fn request_bind(&self, name: &str, node: &str) {
+    pub(crate) async fn request_bind(&self, name: &str, node: &str) {
         let received_gpu = Some(ReceivedGpu { count: 1, portion: "1.00".to_owned() });
         let spec = BindRequestSpec { received_resource_type: "Regular".to_owned(), received_gpu, ..Default::default() };
         self.request(name, node, spec).await;
     }
 
     /// Half of a GPU.
-    pub async fn request_share(&self, name: &str, node: &str, group: &str) {
+    pub(crate) async fn request_share(&self, name: &str, node: &str, group: &str) {
         let spec = BindRequestSpec {
             received_resource_type: "Fraction".to_owned(),
             received_gpu: Some(ReceivedGpu { count: 1, portion: "0.50".to_owned() }),
@@ -290,7 +290,7 @@ impl KaiRig {
         self.requests().create(&PostParams::default(), &request).await.unwrap();
     }
 
-    pub async fn succeeded(&self, name: &str) -> BindRequest {
+    pub(crate) async fn succeeded(&self, name: &str) -> BindRequest {
         self.wait(&format!("the BindRequest {name} succeeds"), async || {
             let request = self.requests().get(name).await?;
             ensure!(request.phase() == "Succeeded", "{:?}", request.status);
@@ -299,7 +299,7 @@ impl KaiRig {
         .await
     }
 
-    pub async fn failed(&self, name: &str) -> BindRequestStatus {
+    pub(crate) async fn failed(&self, name: &str) -> BindRequestStatus {
         self.wait(&format!("the BindRequest {name} fails"), async || {
             let request = self.requests().get(name).await?;
             ensure!(request.phase() == "Failed", "{:?}", request.status);
@@ -308,7 +308,7 @@ impl KaiRig {
         .await
     }
 
-    pub async fn no_request(&self, name: &str) {
+    pub(crate) async fn no_request(&self, name: &str) {
         self.wait(&format!("there is no BindRequest {name}"), async || {
             ensure!(self.requests().get_opt(name).await?.is_none(), "still there");
             Ok(())
@@ -316,7 +316,7 @@ impl KaiRig {
         .await;
     }
 
-    pub async fn add_node(&self, node: Value) {
+    pub(crate) async fn add_node(&self, node: Value) {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let name = node["metadata"]["name"].as_str().unwrap().to_owned();
         nodes.create(&PostParams::default(), &serde_json::from_value(node.clone()).unwrap()).await.unwrap();
@@ -331,24 +331,24 @@ impl KaiRig {
         }
     }
 
-    pub async fn patch_node(&self, name: &str, patch: Value) {
+    pub(crate) async fn patch_node(&self, name: &str, patch: Value) {
         let nodes: Api<Node> = Api::all(self.client.clone());
         nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
     /// An empty one where there is none.
-    pub async fn config_map(&self, name: &str) -> BTreeMap<String, String> {
+    pub(crate) async fn config_map(&self, name: &str) -> BTreeMap<String, String> {
         let maps: Api<ConfigMap> = Api::default_namespaced(self.client.clone());
         maps.get(name).await.unwrap().data.unwrap_or_default()
     }
 
     /// The pods that hold shared GPUs.
-    pub async fn reservations(&self) -> Vec<Pod> {
+    pub(crate) async fn reservations(&self) -> Vec<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), names::RESERVATION_NAMESPACE);
         pods.list(&ListParams::default()).await.unwrap().items
     }
 
-    pub async fn no_reservations(&self) {
+    pub(crate) async fn no_reservations(&self) {
         self.wait("no GPU is held", async || {
             let held = self.reservations().await.len();
             ensure!(held == 0, "{held} are");
@@ -358,7 +358,7 @@ impl KaiRig {
     }
 
     /// A queue of its own with so many GPUs as its limit and quota.
-    pub async fn queue(&self, name: &str, parent: &str, limit: f64, quota: f64) {
+    pub(crate) async fn queue(&self, name: &str, parent: &str, limit: f64, quota: f64) {
         let gpu = kai::QueueResource { quota, limit, over_quota_weight: 1.0 };
         let resources = kai::QueueResources { gpu, ..kai::unlimited() };
         kai::queue(&self.client, name, parent, resources).await.unwrap();

@@ -30,6 +30,8 @@ fn rig_kai_binds_a_pod_through_a_group_and_a_bind_request() {
         let received = request.spec.received_gpu.unwrap();
         assert_eq!((received.count, received.portion.as_str()), (1, "1.00"));
         assert_eq!(request.metadata.labels.unwrap()[names::SELECTED_NODE], node);
+        let status = request.status.unwrap();
+        assert_eq!((status.phase.as_str(), status.failed_attempts), ("Succeeded", 0));
         let owner = &request.metadata.owner_references.unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.name.as_str(), &owner.uid), ("Pod", "p", &uid));
     });

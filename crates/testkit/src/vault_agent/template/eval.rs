@@ -16,11 +16,7 @@ struct Scope<'a> {
     variables: Vec<(String, Value)>,
 }
 
-pub(super) fn render(
-    nodes: &[Node],
-    secrets: &BTreeMap<Query, &Value>,
-    strict: bool,
-) -> Result<String, TemplateError> {
+pub(super) fn render(nodes: &[Node], secrets: &BTreeMap<Query, &Value>, strict: bool) -> Result<String, TemplateError> {
     let mut scope = Scope {
         secrets,
         strict,
@@ -54,7 +50,12 @@ impl Scope<'_> {
                 let chosen = if truth(&self.pipe(pipe, dot)?) { body } else { otherwise };
                 self.nodes(chosen, dot, out)?;
             }
-            Node::With { variable, pipe, body, otherwise } => {
+            Node::With {
+                variable,
+                pipe,
+                body,
+                otherwise,
+            } => {
                 let value = self.pipe(pipe, dot)?;
                 if truth(&value) {
                     let name = variable.iter().map(|name| (name.clone(), value.clone()));
@@ -63,9 +64,19 @@ impl Scope<'_> {
                     self.nodes(otherwise, dot, out)?;
                 }
             }
-            Node::Range { key, value, pipe, body, otherwise } => {
+            Node::Range {
+                key,
+                value,
+                pipe,
+                body,
+                otherwise,
+            } => {
                 let items: Vec<(Value, Value)> = match self.pipe(pipe, dot)? {
-                    Value::Array(items) => items.into_iter().enumerate().map(|(at, item)| (json!(at), item)).collect(),
+                    Value::Array(items) => items
+                        .into_iter()
+                        .enumerate()
+                        .map(|(at, item)| (json!(at), item))
+                        .collect(),
                     // Go goes through a map in the order of its keys.
                     Value::Object(items) => {
                         let mut items: Vec<_> = items.into_iter().collect();
@@ -80,7 +91,9 @@ impl Scope<'_> {
                 }
                 for (name, item) in items {
                     let names = [(key, name), (value, item.clone())];
-                    let names = names.into_iter().filter_map(|(name, value)| Some((name.clone()?, value)));
+                    let names = names
+                        .into_iter()
+                        .filter_map(|(name, value)| Some((name.clone()?, value)));
                     self.inside(names.collect(), body, &item, out)?;
                 }
             }
@@ -117,7 +130,7 @@ impl Scope<'_> {
                     let operands = operands.iter().map(|operand| self.operand(operand, dot));
                     let mut arguments = operands.collect::<Result<Vec<_>, _>>()?;
                     arguments.extend(piped.take());
-                    self.function(name, arguments)?
+                    self.function(name, &arguments)?
                 }
             };
             piped = Some(value);
@@ -154,9 +167,9 @@ impl Scope<'_> {
         Ok(value.clone())
     }
 
-    fn function(&self, name: &str, arguments: Vec<Value>) -> Result<Value, TemplateError> {
+    fn function(&self, name: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        Ok(match (name, arguments.as_slice()) {
+        Ok(match (name, arguments) {
             ("index", [from, keys @ ..]) => {
                 let mut value = from.clone();
                 for key in keys {
@@ -203,7 +216,11 @@ impl Scope<'_> {
 const NO_VALUE: &str = "<no value>";
 
 fn missing(name: &str, fields: &[String]) -> TemplateError {
-    let variable = if name.is_empty() { String::new() } else { format!("${name}") };
+    let variable = if name.is_empty() {
+        String::new()
+    } else {
+        format!("${name}")
+    };
     TemplateError::MissingKey(format!("{variable}.{}", fields.join(".")))
 }
 
@@ -231,7 +248,10 @@ fn show(value: &Value) -> Cow<'_, str> {
         Value::Object(items) => {
             let mut items: Vec<_> = items.iter().collect();
             items.sort_by_key(|(name, _)| *name);
-            let items: Vec<_> = items.iter().map(|(name, item)| format!("{name}:{}", show(item))).collect();
+            let items: Vec<_> = items
+                .iter()
+                .map(|(name, item)| format!("{name}:{}", show(item)))
+                .collect();
             Cow::Owned(format!("map[{}]", items.join(" ")))
         }
         other => Cow::Owned(other.to_string()),
@@ -240,5 +260,7 @@ fn show(value: &Value) -> Cow<'_, str> {
 
 /// Go's JSON encoder writes these so that the text is safe inside HTML.
 fn html_safe(json: &str) -> String {
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    json.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
 }

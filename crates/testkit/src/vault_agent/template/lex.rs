@@ -32,12 +32,18 @@ pub(super) fn lex(text: &str, left: &str, right: &str) -> Result<Vec<Piece>, Tem
         let end = end_of(action, right).ok_or(TemplateError::Unclosed)?;
         let (mut inner, after) = (&action[..end], &action[end + right.len()..]);
         let mut before = if trim { before.trim_start() } else { before };
-        if let Some(trimmed) = inner.strip_prefix("- ") {
+        if let Some(trimmed) = inner
+            .strip_prefix('-')
+            .filter(|rest| rest.starts_with(char::is_whitespace))
+        {
             inner = trimmed;
             before = before.trim_end();
         }
-        trim = inner.ends_with(" -");
-        inner = inner.strip_suffix(" -").unwrap_or(inner).trim();
+        let trimmed = inner
+            .strip_suffix('-')
+            .filter(|rest| rest.ends_with(char::is_whitespace));
+        trim = trimmed.is_some();
+        inner = trimmed.unwrap_or(inner).trim();
         if !before.is_empty() {
             pieces.push(Piece::Text(before.to_owned()));
         }
@@ -55,6 +61,10 @@ pub(super) fn lex(text: &str, left: &str, right: &str) -> Result<Vec<Piece>, Tem
 
 /// The right delimiter outside of strings.
 fn end_of(action: &str, right: &str) -> Option<usize> {
+    if action.trim_start_matches(['-', ' ']).starts_with("/*") {
+        let closed = action.find("*/")?;
+        return action[closed..].find(right).map(|at| closed + at);
+    }
     let mut quote = None;
     let mut escaped = false;
     for (at, c) in action.char_indices() {
@@ -62,10 +72,9 @@ fn end_of(action: &str, right: &str) -> Option<usize> {
             Some(_) if escaped => escaped = false,
             Some('"') if c == '\\' => escaped = true,
             Some(open) if c == open => quote = None,
-            Some(_) => {}
             None if action[at..].starts_with(right) => return Some(at),
             None if c == '"' || c == '`' => quote = Some(c),
-            None => {}
+            _ => {}
         }
     }
     None
@@ -113,7 +122,10 @@ fn sign(words: &mut Vec<Word>, sign: &'static str) -> usize {
 
 fn classify(word: &str) -> Result<Word, TemplateError> {
     let fields = |path: &str| -> Vec<String> {
-        path.split('.').filter(|field| !field.is_empty()).map(str::to_owned).collect()
+        path.split('.')
+            .filter(|field| !field.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     if word.starts_with('.') {
         return Ok(Word::Field(fields(word)));

@@ -11,8 +11,19 @@ use super::{
 
 /// What can stand at the head of a call, besides `secret`.
 pub(super) const FUNCTIONS: [&str; 13] = [
-    "index", "toJSON", "toJSONPretty", "base64Encode", "base64Decode", "trimSpace", "toLower", "toUpper", "len", "eq",
-    "ne", "not", "and",
+    "index",
+    "toJSON",
+    "toJSONPretty",
+    "base64Encode",
+    "base64Decode",
+    "trimSpace",
+    "toLower",
+    "toUpper",
+    "len",
+    "eq",
+    "ne",
+    "not",
+    "and",
 ];
 
 #[derive(Debug, Clone, PartialEq)]
@@ -21,9 +32,24 @@ pub(super) enum Node {
     Print(Pipe),
     /// `{{ $x := … }}`
     Set(String, Pipe),
-    With { variable: Option<String>, pipe: Pipe, body: Vec<Self>, otherwise: Vec<Self> },
-    If { pipe: Pipe, body: Vec<Self>, otherwise: Vec<Self> },
-    Range { key: Option<String>, value: Option<String>, pipe: Pipe, body: Vec<Self>, otherwise: Vec<Self> },
+    With {
+        variable: Option<String>,
+        pipe: Pipe,
+        body: Vec<Self>,
+        otherwise: Vec<Self>,
+    },
+    If {
+        pipe: Pipe,
+        body: Vec<Self>,
+        otherwise: Vec<Self>,
+    },
+    Range {
+        key: Option<String>,
+        value: Option<String>,
+        pipe: Pipe,
+        body: Vec<Self>,
+        otherwise: Vec<Self>,
+    },
 }
 
 /// Calls, each of which gets the one before it as its last argument.
@@ -49,21 +75,21 @@ type Words = Peekable<IntoIter<Word>>;
 pub(super) fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, TemplateError> {
     let mut pieces = pieces.into_iter();
     match block(&mut pieces, None)? {
-        (nodes, End::Text) => Ok(nodes),
-        (_, End::End) => Err(TemplateError::Unexpected("end".to_owned())),
-        (_, End::Else(_)) => Err(TemplateError::Unexpected("else".to_owned())),
+        (nodes, Close::Text) => Ok(nodes),
+        (_, Close::End) => Err(TemplateError::Unexpected("end".to_owned())),
+        (_, Close::Else(_)) => Err(TemplateError::Unexpected("else".to_owned())),
     }
 }
 
 /// What closed a block.
-enum End {
+enum Close {
     Text,
     End,
     /// With what follows: `if …`.
     Else(Vec<Word>),
 }
 
-fn block(pieces: &mut IntoIter<Piece>, opened: Option<&'static str>) -> Result<(Vec<Node>, End), TemplateError> {
+fn block(pieces: &mut IntoIter<Piece>, opened: Option<&'static str>) -> Result<(Vec<Node>, Close), TemplateError> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
         let words = match piece {
@@ -74,49 +100,66 @@ fn block(pieces: &mut IntoIter<Piece>, opened: Option<&'static str>) -> Result<(
             Piece::Action(words) => words,
         };
         match words.first() {
-            Some(Word::Name(name)) if name == "end" => return Ok((nodes, End::End)),
-            Some(Word::Name(name)) if name == "else" => return Ok((nodes, End::Else(words[1..].to_vec()))),
+            Some(Word::Name(name)) if name == "end" => return Ok((nodes, Close::End)),
+            Some(Word::Name(name)) if name == "else" => return Ok((nodes, Close::Else(words[1..].to_vec()))),
             Some(Word::Name(name)) if matches!(name.as_str(), "with" | "if" | "range") => {
-                nodes.push(control(&words, pieces)?);
+                nodes.push(control(words, pieces)?);
             }
             _ => nodes.push(simple(words)?),
         }
     }
     match opened {
         Some(name) => Err(TemplateError::NoEnd(name)),
-        None => Ok((nodes, End::Text)),
+        None => Ok((nodes, Close::Text)),
     }
 }
 
-fn control(words: &[Word], pieces: &mut IntoIter<Piece>) -> Result<Node, TemplateError> {
-    let mut rest = words.to_vec().into_iter().peekable();
-    let keyword = rest.next();
-    let name: &'static str = match &keyword {
+fn control(words: Vec<Word>, pieces: &mut IntoIter<Piece>) -> Result<Node, TemplateError> {
+    let variables = variables(&words);
+    let mut rest = words.into_iter().peekable();
+    let name: &'static str = match rest.next() {
         Some(Word::Name(name)) if name == "with" => "with",
         Some(Word::Name(name)) if name == "range" => "range",
-        _ => "if",
+        Some(Word::Name(name)) if name == "if" => "if",
+        _ => return Err(TemplateError::Unexpected("else".to_owned())),
     };
-    let variables = variables(words);
     if !variables.is_empty() {
         while rest.next().is_some_and(|word| word != Word::Sign(":=")) {}
     }
-    let pipe = whole_pipe(rest)?;
+    let pipe = whole_pipe(rest.collect::<Vec<_>>())?;
     let (body, end) = block(pieces, Some(name))?;
     let otherwise = match end {
-        End::Else(more) if more.is_empty() => match block(pieces, Some(name))? {
-            (otherwise, End::End) => otherwise,
+        Close::Else(more) if more.is_empty() => match block(pieces, Some(name))? {
+            (otherwise, Close::End) => otherwise,
             _ => return Err(TemplateError::Unexpected("else".to_owned())),
         },
-        End::Else(more) => vec![control(&more, pieces)?],
-        End::End => Vec::new(),
-        End::Text => return Err(TemplateError::NoEnd(name)),
+        Close::Else(more) => vec![control(more, pieces)?],
+        Close::End => Vec::new(),
+        Close::Text => return Err(TemplateError::NoEnd(name)),
     };
     let mut variables = variables.into_iter();
     Ok(match (name, variables.len()) {
-        ("with", 0 | 1) => Node::With { variable: variables.next(), pipe, body, otherwise },
+        ("with", 0 | 1) => Node::With {
+            variable: variables.next(),
+            pipe,
+            body,
+            otherwise,
+        },
         ("if", 0) => Node::If { pipe, body, otherwise },
-        ("range", 0 | 1) => Node::Range { key: None, value: variables.next(), pipe, body, otherwise },
-        ("range", 2) => Node::Range { key: variables.next(), value: variables.next(), pipe, body, otherwise },
+        ("range", 0 | 1) => Node::Range {
+            key: None,
+            value: variables.next(),
+            pipe,
+            body,
+            otherwise,
+        },
+        ("range", 2) => Node::Range {
+            key: variables.next(),
+            value: variables.next(),
+            pipe,
+            body,
+            otherwise,
+        },
         _ => return Err(TemplateError::Unexpected(":=".to_owned())),
     })
 }
@@ -133,14 +176,16 @@ fn variables(words: &[Word]) -> Vec<String> {
     names.collect()
 }
 
-fn simple(words: Vec<Word>) -> Result<Node, TemplateError> {
-    if let [Word::Variable(name, _), Word::Sign(":="), rest @ ..] = words.as_slice() {
-        return Ok(Node::Set(name.clone(), whole_pipe(rest.to_vec().into_iter().peekable())?));
+fn simple(mut words: Vec<Word>) -> Result<Node, TemplateError> {
+    if let [Word::Variable(name, _), Word::Sign(":="), ..] = words.as_slice() {
+        let name = name.clone();
+        return whole_pipe(words.split_off(2)).map(|pipe| Node::Set(name, pipe));
     }
-    whole_pipe(words.into_iter().peekable()).map(Node::Print)
+    whole_pipe(words).map(Node::Print)
 }
 
-fn whole_pipe(mut words: Words) -> Result<Pipe, TemplateError> {
+fn whole_pipe(words: Vec<Word>) -> Result<Pipe, TemplateError> {
+    let mut words = words.into_iter().peekable();
     let calls = pipe(&mut words)?;
     match words.next() {
         None => Ok(calls),
@@ -158,14 +203,17 @@ fn pipe(words: &mut Words) -> Result<Pipe, TemplateError> {
 }
 
 fn call(words: &mut Words) -> Result<Call, TemplateError> {
-    let function = words.next_if(|word| matches!(word, Word::Name(name) if !matches!(name.as_str(), "true" | "false" | "nil")));
+    let function =
+        words.next_if(|word| matches!(word, Word::Name(name) if !matches!(name.as_str(), "true" | "false" | "nil")));
     let mut operands = Vec::new();
     while let Some(word) = words.next_if(|word| !matches!(word, Word::Sign("|" | ")"))) {
         operands.push(operand(word, words)?);
     }
     match function {
         Some(Word::Name(name)) if name == "secret" => secret(&operands),
-        Some(Word::Name(name)) if name == "or" || FUNCTIONS.contains(&name.as_str()) => Ok(Call::Function(name, operands)),
+        Some(Word::Name(name)) if name == "or" || FUNCTIONS.contains(&name.as_str()) => {
+            Ok(Call::Function(name, operands))
+        }
         Some(Word::Name(name)) => Err(TemplateError::NoFunction(name)),
         _ => match (operands.pop(), operands.len()) {
             (Some(operand), 0) => Ok(Call::Value(operand)),
@@ -226,9 +274,13 @@ pub(super) fn queries(nodes: &[Node], found: &mut Vec<Query>) {
         let (pipe, blocks): (&Pipe, [&[Node]; 2]) = match node {
             Node::Text(_) => continue,
             Node::Print(pipe) | Node::Set(_, pipe) => (pipe, [&[], &[]]),
-            Node::With { pipe, body, otherwise, .. }
+            Node::With {
+                pipe, body, otherwise, ..
+            }
             | Node::If { pipe, body, otherwise }
-            | Node::Range { pipe, body, otherwise, .. } => (pipe, [body, otherwise]),
+            | Node::Range {
+                pipe, body, otherwise, ..
+            } => (pipe, [body, otherwise]),
         };
         in_pipe(pipe, found);
         for block in blocks {
