@@ -9,6 +9,8 @@
 #[path = "it/support.rs"]
 mod support;
 
+#[path = "it/devices.rs"]
+mod devices;
 #[path = "it/faults.rs"]
 mod faults;
 #[path = "it/kubelet.rs"]

@@ -11,18 +11,7 @@ const STEPS: &[Step] = &[
         workspace::check(&mut workspace::cargo(&["fmt", "--all", "--check"]))
     }),
     ("tidy", "house rules that the compiler does not know", tidy::run),
-    ("clippy", "lints, warnings are errors", || {
-        let args = [
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ];
-        workspace::check(&mut workspace::cargo(&args))
-    }),
+    ("clippy", "lints, warnings are errors", clippy),
     ("unit", "all tests of all crates", unit),
     (
         "ledger",
@@ -78,10 +67,33 @@ pub(crate) fn run(only: &[String], list: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One selection of packages and features for every step, so that cargo builds things once.
+const EVERYTHING: &[&str] = &["--workspace", "--features", "berth-testkit/rig"];
+
+fn clippy() -> anyhow::Result<()> {
+    let args = [
+        &["clippy", "--quiet", "--all-targets"],
+        EVERYTHING,
+        &["--", "-D", "warnings"],
+    ]
+    .concat();
+    workspace::check(&mut workspace::cargo(&args))
+}
+
+/// Whole-process tests start programs of other packages: a build of everything comes first.
+fn build() -> anyhow::Result<()> {
+    workspace::check(&mut workspace::cargo(&[&["build", "--quiet"], EVERYTHING].concat()))
+}
+
 fn unit() -> anyhow::Result<()> {
-    // Whole-process tests start programs of other packages.
-    workspace::build_programs()?;
-    let mut tests = workspace::cargo(&["test", "--quiet", "--workspace", "--no-fail-fast"]);
+    build()?;
+    let args = [
+        &["test", "--quiet", "--no-fail-fast"],
+        EVERYTHING,
+        &["--", "--skip", "rig_"],
+    ]
+    .concat();
+    let mut tests = workspace::cargo(&args);
     let traces = workspace::root().join("../shared/data/openb");
     if traces.is_dir() {
         tests.env("BERTH_OPENB", traces);
@@ -89,19 +101,11 @@ fn unit() -> anyhow::Result<()> {
     workspace::check(&mut tests)
 }
 
+/// What needs a real control plane has `rig_` in its name.
 fn rig() -> anyhow::Result<()> {
-    let args = [
-        "test",
-        "--quiet",
-        "-p",
-        "berth-testkit",
-        "--features",
-        "rig",
-        "--test",
-        "rig",
-        "--",
-        "--test-threads=2",
-    ];
+    build()?;
+    let tests = ["--test", "rig*", "--", "--test-threads=2", "rig_"];
+    let args = [&["test", "--quiet", "--no-fail-fast"], EVERYTHING, &tests].concat();
     workspace::check(workspace::cargo(&args).env("BERTH_TOOLS", tools::rig()?))
 }
 

@@ -200,7 +200,7 @@ impl Engine {
 }
 
 /// Changes after which a shape is brought up to date although nobody asks for it: by a decision that has less to do itself.
-const FAR: u64 = 96;
+const FAR: u64 = 160;
 
 /// In a cluster of so many nodes a look at all of them costs no more than a decision may take.
 const SMALL: usize = 2048;

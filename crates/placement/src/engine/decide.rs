@@ -186,7 +186,7 @@ impl Engine {
                 continue;
             };
             let score = entry.index.score(slot);
-            if score > UNFIT && enough.at(slot) {
+            if score > UNFIT && enough.at(slot as usize) {
                 let score = score - fees[self.nodes.cell(slot).0.class as usize];
                 fits.push(Fit { at, slot, score });
             } else if let Some(refusal) = memo.of(state) {

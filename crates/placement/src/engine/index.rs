@@ -24,22 +24,24 @@ const NONE: Best = Best { score: UNFIT, ties: 0 };
 pub(crate) struct Index {
     scores: Vec<f64>,
     blocks: Vec<Best>,
+    /// By block, a bit for each of its slots: the shape fits there.
+    fits: Vec<u64>,
     fitting: u32,
+    /// Blocks that lost their best since the last [`settle`](Index::settle).
+    stale: Vec<usize>,
 }
 
 impl Index {
     /// From all scores at once.
     pub(crate) fn of(scores: Vec<f64>) -> Self {
-        let blocks: Vec<Best> = scores
-            .chunks(BLOCK)
-            .map(|block| best(block.iter().copied()))
-            .collect();
-        let unfit: usize = scores.iter().map(|score| usize::from(same(*score, UNFIT))).sum();
-        let fitting = scores.len() - unfit;
+        let blocks = scores.chunks(BLOCK).map(best).collect();
+        let fits: Vec<u64> = scores.chunks(BLOCK).map(fits).collect();
         Self {
-            scores,
             blocks,
-            fitting: u32::try_from(fitting).unwrap_or(u32::MAX),
+            fitting: fits.iter().map(|fits| fits.count_ones()).sum(),
+            fits,
+            scores,
+            stale: Vec::new(),
         }
     }
 
@@ -49,34 +51,30 @@ impl Index {
 
     /// How many nodes the shape fits on.
     pub(crate) fn fitting(&self, enough: Enough<'_>) -> u32 {
-        let short = (0..self.blocks.len()).filter(|block| !enough.everywhere(*block));
-        let short = short.flat_map(|block| self.block(block));
-        let lacking = short.filter(|(slot, score)| *score > UNFIT && !enough.at(*slot)).count();
-        self.fitting - u32::try_from(lacking).unwrap_or(self.fitting)
+        if enough.anywhere() {
+            return self.fitting;
+        }
+        let lacking = (0..self.blocks.len()).map(|block| self.lacking(block, enough).count_ones());
+        self.fitting - lacking.sum::<u32>()
     }
 
-    /// A block's slots and scores.
-    fn block(&self, block: usize) -> impl Iterator<Item = (u32, f64)> + '_ {
-        let start = block * BLOCK;
-        let scores = &self.scores[start..self.scores.len().min(start + BLOCK)];
-        (u32::try_from(start).unwrap_or(u32::MAX)..).zip(scores.iter().copied())
+    /// A bit for each node of a block that has not the memory, of those on which the shape fits.
+    fn lacking(&self, block: usize, enough: Enough<'_>) -> u64 {
+        if enough.everywhere(block) {
+            return 0;
+        }
+        let lacking = bits(self.fits[block]).filter(|bit| !enough.at(block * BLOCK + bit));
+        lacking.fold(0, |lacking, bit| lacking | 1 << bit)
     }
 
-    /// By block, the best of the nodes that have the memory, less the fee.
-    fn net<'a>(
-        &'a self,
-        fees: impl Iterator<Item = f64> + 'a,
-        enough: Enough<'a>,
-    ) -> impl Iterator<Item = (f64, Best)> + 'a {
-        let blocks = self.blocks.iter().enumerate().zip(fees);
-        blocks.map(move |((at, block), fee)| {
-            let gross = if enough.everywhere(at) {
-                *block
-            } else {
-                best(self.block(at).filter(|(slot, _)| enough.at(*slot)).map(|(_, score)| score))
-            };
-            (gross.score, gross.less(fee))
-        })
+    /// The best of a block's nodes that have the memory.
+    fn gross(&self, block: usize, enough: Enough<'_>) -> Best {
+        let lacking = self.lacking(block, enough);
+        if lacking == 0 {
+            return self.blocks[block];
+        }
+        let scores = bits(self.fits[block] & !lacking).map(|bit| self.scores[block * BLOCK + bit]);
+        scores.fold(NONE, |best, score| best.join(Best { score, ties: 1 }))
     }
 
     pub(crate) fn set(&mut self, slot: u32, score: f64) {
@@ -84,33 +82,50 @@ impl Index {
         if at >= self.scores.len() {
             self.scores.resize(at + 1, UNFIT);
             self.blocks.resize(self.scores.len().div_ceil(BLOCK), NONE);
+            self.fits.resize(self.blocks.len(), 0);
         }
         let old = std::mem::replace(&mut self.scores[at], score);
         if same(old, score) {
             return;
         }
         self.fitting = self.fitting + u32::from(score > UNFIT) - u32::from(old > UNFIT);
+        let bit = 1 << (at % BLOCK);
+        let fits = &mut self.fits[at / BLOCK];
+        *fits = if score > UNFIT { *fits | bit } else { *fits & !bit };
         let block = &mut self.blocks[at / BLOCK];
         if score > block.score {
             *block = Best { score, ties: 1 };
             return;
         }
         block.ties += u32::from(score > UNFIT && same(score, block.score));
-        block.ties -= u32::from(same(old, block.score) && old > UNFIT);
+        if old > UNFIT && same(old, block.score) {
+            block.ties -= 1;
+            if block.ties == 0 {
+                self.stale.push(at / BLOCK);
+            }
+        }
     }
 
     /// To be called after changes: finds the best of blocks that lost theirs.
     pub(crate) fn settle(&mut self) {
-        for (block, scores) in self.blocks.iter_mut().zip(self.scores.chunks(BLOCK)) {
-            if block.ties == 0 && block.score > UNFIT {
-                *block = best(scores.iter().copied());
+        for at in self.stale.drain(..) {
+            if self.blocks[at].ties == 0 {
+                let start = at * BLOCK;
+                let end = self.scores.len().min(start + BLOCK);
+                self.blocks[at] = best(&self.scores[start..end]);
             }
         }
     }
 
     /// The best score less its block's fee, and how many nodes share it; `None` where the shape fits nowhere.
     pub(crate) fn best(&self, fees: impl Iterator<Item = f64>, enough: Enough<'_>) -> Option<(f64, u32)> {
-        let best = self.net(fees, enough).fold(NONE, |best, (_, net)| best.join(net));
+        let mut best = NONE;
+        for (at, (block, fee)) in self.blocks.iter().zip(fees).enumerate() {
+            // Nodes without the memory can only make it less.
+            if block.ties > 0 && block.less(fee).score >= best.score {
+                best = best.join(self.gross(at, enough).less(fee));
+            }
+        }
         (best.ties > 0).then_some((best.score, best.ties))
     }
 
@@ -122,18 +137,21 @@ impl Index {
         score: f64,
         mut nth: u32,
     ) -> Option<u32> {
-        for (at, (gross, net)) in self.net(fees, enough).enumerate() {
-            if !same(net.score, score) {
+        for (at, (block, fee)) in self.blocks.iter().zip(fees).enumerate() {
+            if block.less(fee).score < score {
                 continue;
             }
-            if nth >= net.ties {
-                nth -= net.ties;
+            let gross = self.gross(at, enough);
+            if !same(gross.less(fee).score, score) {
                 continue;
             }
-            let mut tied = self
-                .block(at)
-                .filter(|(slot, other)| same(*other, gross) && enough.at(*slot));
-            return tied.nth(nth as usize).map(|(slot, _)| slot);
+            if nth >= gross.ties {
+                nth -= gross.ties;
+                continue;
+            }
+            let fitting = bits(self.fits[at]).map(|bit| at * BLOCK + bit);
+            let mut tied = fitting.filter(|slot| same(self.scores[*slot], gross.score) && enough.at(*slot));
+            return tied.nth(nth as usize).and_then(|slot| u32::try_from(slot).ok());
         }
         None
     }
@@ -142,7 +160,7 @@ impl Index {
     pub(crate) fn fits<'a>(&'a self, enough: Enough<'a>) -> impl Iterator<Item = (u32, f64)> + 'a {
         (0..)
             .zip(self.scores.iter().copied())
-            .filter(move |(slot, score)| *score > UNFIT && enough.at(*slot))
+            .filter(move |(slot, score)| *score > UNFIT && enough.at(*slot as usize))
     }
 }
 
@@ -168,9 +186,9 @@ impl Best {
     }
 }
 
-fn best(scores: impl Iterator<Item = f64>) -> Best {
+fn best(scores: &[f64]) -> Best {
     let mut best = NONE;
-    for score in scores {
+    for &score in scores {
         if score > best.score {
             best = Best { score, ties: 1 };
         } else if same(score, best.score) {
@@ -178,6 +196,21 @@ fn best(scores: impl Iterator<Item = f64>) -> Best {
         }
     }
     best
+}
+
+/// A bit for each score that is one.
+fn fits(scores: &[f64]) -> u64 {
+    let bits = (0..).zip(scores).map(|(bit, score)| u64::from(*score > UNFIT) << bit);
+    bits.fold(0, |fits, bit: u64| fits | bit)
+}
+
+/// The places of the bits that are set, from the lowest.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (set != 0).then_some(set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(bit)
+    })
 }
 
 /// Equal nodes get equal scores to the last bit, so a tie is equality.
@@ -213,7 +246,7 @@ mod tests {
                 plain[slot as usize] = score;
                 let enough = memory.enough(2);
                 let plain: Vec<f64> = (0..300_u32)
-                    .map(|slot| if enough.at(slot) { plain[slot as usize] } else { UNFIT })
+                    .map(|slot| if enough.at(slot as usize) { plain[slot as usize] } else { UNFIT })
                     .zip((0..300).map(|at| fees().nth(at / BLOCK).unwrap()))
                     .map(|(score, fee)| score - fee)
                     .collect();

@@ -40,12 +40,17 @@ impl Memory {
 }
 
 impl Enough<'_> {
+    /// Nothing is asked for.
+    pub(crate) fn anywhere(self) -> bool {
+        self.asked == 0
+    }
+
     /// Whether every node of a block has it.
     pub(crate) fn everywhere(self, block: usize) -> bool {
         self.asked == 0 || self.memory.least.get(block).is_none_or(|least| *least >= self.asked)
     }
 
-    pub(crate) fn at(self, slot: u32) -> bool {
-        self.asked == 0 || self.memory.free.get(slot as usize).is_none_or(|free| *free >= self.asked)
+    pub(crate) fn at(self, slot: usize) -> bool {
+        self.asked == 0 || self.memory.free.get(slot).is_none_or(|free| *free >= self.asked)
     }
 }

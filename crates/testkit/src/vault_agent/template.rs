@@ -3,7 +3,7 @@
 //! `with`, `range`, `if` and `else`, variables, pipes, white-space trimming, comments; `secret` with literal arguments;
 //! `index`, `toJSON`, `toJSONPretty`, `base64Encode`, `base64Decode`, `trimSpace`, `toLower`, `toUpper`, `len`, `eq`, `ne`,
 //! `not`, `and`, `or`. Anything else is an error when the template is read, not when it is rendered. No error holds a value.
-//! Language: <https://pkg.go.dev/text/template> and consul-template's own documentation of its functions.
+//! Language: the documentation of Go's package text/template, and consul-template's own of its functions.
 
 mod eval;
 mod lex;

@@ -1,6 +1,7 @@
 //! What the binder makes of a `BindRequest`.
 
 use berth_testkit::kai::names;
+use serde_json::json;
 
 use crate::harness::{KaiRig, gpus, in_rig, pod};
 
@@ -65,5 +66,66 @@ fn rig_kai_refuses_to_bind_a_gated_pod() {
         rig.request_bind("p", "gpu-0000").await;
         rig.failed("p").await;
         assert_eq!(rig.pod("p").await.node(), None);
+    });
+}
+
+#[test]
+fn rig_kai_binds_without_a_look_at_capacity_taints_or_cordon() {
+    in_rig("binding::rig_kai_binds_without_a_look_at_capacity_taints_or_cordon", async || {
+        let rig = KaiRig::up(1).await;
+        let taint = json!([{"key": "health", "value": "bad", "effect": "NoSchedule"}]);
+        rig.patch_node("gpu-0000", json!({"spec": {"unschedulable": true, "taints": taint}})).await;
+        rig.create(&pod("p", gpus(100)).in_group("none")).await;
+        rig.request_bind("p", "gpu-0000").await;
+        assert_eq!(rig.node_of("p").await, "gpu-0000");
+        rig.succeeded("p").await;
+    });
+}
+
+#[test]
+fn rig_kai_deletes_a_bind_request_for_a_node_of_another_shard() {
+    in_rig("binding::rig_kai_deletes_a_bind_request_for_a_node_of_another_shard", async || {
+        let mut rig = KaiRig::up(1).await;
+        rig.rig.part("kai-binder").unwrap().stop();
+        rig.patch_node("gpu-0000", json!({"metadata": {"labels": {names::NODE_POOL: "other"}}})).await;
+        rig.create(&pod("p", gpus(1)).in_group("none")).await;
+        rig.request_bind("p", "gpu-0000").await;
+        rig.no_request("p").await;
+    });
+}
+
+#[test]
+fn rig_kai_lets_a_leftover_bind_request_freeze_a_new_pod_of_the_same_name() {
+    in_rig("binding::rig_kai_lets_a_leftover_bind_request_freeze_a_new_pod_of_the_same_name", async || {
+        let rig = KaiRig::up(1).await;
+        rig.create(&pod("p", gpus(1)).in_group("none")).await;
+        rig.request_bind("p", "gpu-0000").await;
+        rig.succeeded("p").await;
+        // Without an owner nobody collects it.
+        rig.disown("p").await;
+        rig.delete("p").await;
+        rig.gone("p").await;
+        rig.create(&pod("p", gpus(1))).await;
+        rig.group_of("p").await;
+        rig.cycles(3).await;
+        assert_eq!(rig.pod("p").await.node(), None);
+        rig.delete_request("p").await;
+        assert_eq!(rig.node_of("p").await, "gpu-0000");
+    });
+}
+
+#[test]
+fn rig_kai_keeps_a_failed_bind_request_that_may_be_tried_again() {
+    in_rig("binding::rig_kai_keeps_a_failed_bind_request_that_may_be_tried_again", async || {
+        let rig = KaiRig::up(1).await;
+        rig.create(&pod("p", gpus(1)).in_group("none").gated("test/gate")).await;
+        rig.request_bind_with_backoff("p", "gpu-0000", 3).await;
+        let status = rig.failed("p").await;
+        assert_eq!(status.failed_attempts, 1);
+        rig.cycles(2).await;
+        assert_eq!(rig.failed("p").await.failed_attempts, 1, "only a change of phase is written");
+        rig.ungate("p").await;
+        rig.succeeded("p").await;
+        assert_eq!(rig.node_of("p").await, "gpu-0000");
     });
 }

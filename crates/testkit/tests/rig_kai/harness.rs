@@ -13,7 +13,9 @@ use berth_testkit::{
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch, PatchParams, PostParams,
+    },
 };
 use serde_json::{Value, json};
 
@@ -117,6 +119,29 @@ impl Draft {
     }
 }
 
+impl Draft {
+    pub(crate) fn finalizer(self, name: &str) -> Self {
+        self.with("/metadata", "finalizers", json!([name]))
+    }
+
+    /// That part on each of so many GPUs.
+    pub(crate) fn on_devices(self, count: u32) -> Self {
+        self.annotation(names::GPU_FRACTION_DEVICES, &count.to_string())
+    }
+
+    /// A part of one GPU, by its size.
+    pub(crate) fn mebibytes(self, size: u32) -> Self {
+        let mut draft = self.fraction("");
+        draft.0["metadata"]["annotations"].as_object_mut().unwrap().remove(names::GPU_FRACTION);
+        draft.annotation(names::GPU_MEMORY, &size.to_string())
+    }
+
+    pub(crate) fn unseen_by_admission(mut self) -> Self {
+        self.0["metadata"]["annotations"].as_object_mut().unwrap().remove(names::SHARED_GPU_CONFIG_MAP);
+        self
+    }
+}
+
 impl Seen {
     pub(crate) fn uid(&self) -> String {
         self.0.uid().unwrap()
@@ -198,6 +223,59 @@ impl KaiRig {
         .await;
     }
 
+    /// Waits until exactly so many of them are bound.
+    pub(crate) async fn bound(&self, pods: &[&str], count: usize) {
+        self.wait(&format!("{count} of {pods:?} are bound"), async || {
+            let mut bound = 0;
+            for name in pods {
+                bound += usize::from(self.pod(name).await.node().is_some());
+            }
+            ensure!(bound == count, "{bound} are");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Two pods like this one, by a controller.
+    pub(crate) async fn create_owner(&self, api_version: &str, kind: &str, name: &str, like: &Draft) {
+        let mut template = like.0.clone();
+        template["metadata"]["labels"]["made-by"] = json!(name);
+        template["metadata"].as_object_mut().unwrap().remove("name");
+        let (group, version) = api_version.split_once('/').unwrap();
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let owner = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": {
+            "replicas": 2, "selector": {"matchLabels": {"made-by": name}}, "template": template}});
+        let owners: Api<DynamicObject> = Api::default_namespaced_with(self.client.clone(), &resource);
+        owners.create(&PostParams::default(), &serde_json::from_value(owner).unwrap()).await.unwrap();
+    }
+
+    /// Waits for that many pods of a controller; answers names and UIDs.
+    pub(crate) async fn pods_of(&self, owner: &str, count: usize) -> Vec<(String, String)> {
+        let made = ListParams::default().labels(&format!("made-by={owner}"));
+        self.wait(&format!("{owner} has {count} pods"), async || {
+            let pods = self.pods().list(&made).await?;
+            ensure!(pods.items.len() == count, "{}", pods.items.len());
+            Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap())).collect())
+        })
+        .await
+    }
+
+    pub(crate) async fn drop_finalizers(&self, name: &str) {
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        self.pods().patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Waits for an event on the pod.
+    pub(crate) async fn event(&self, name: &str, reason: &str) {
+        let events: Api<Event> = Api::default_namespaced(self.client.clone());
+        let of_pod = ListParams::default().fields(&format!("involvedObject.name={name},reason={reason}"));
+        self.wait(&format!("{name} has an event {reason}"), async || {
+            ensure!(!events.list(&of_pod).await?.items.is_empty(), "none");
+            Ok(())
+        })
+        .await;
+    }
+
     /// Waits for its group.
     pub(crate) async fn group_of(&self, name: &str) -> PodGroup {
         self.wait(&format!("{name} has a group"), async || {
@@ -263,6 +341,25 @@ impl KaiRig {
         let received_gpu = Some(ReceivedGpu { count: 1, portion: "1.00".to_owned() });
         let spec = BindRequestSpec { received_resource_type: "Regular".to_owned(), received_gpu, ..Default::default() };
         self.request(name, node, spec).await;
+    }
+
+    pub(crate) async fn request_bind_with_backoff(&self, name: &str, node: &str, limit: i32) {
+        let spec = BindRequestSpec {
+            received_resource_type: "Regular".to_owned(),
+            backoff_limit: Some(limit),
+            ..Default::default()
+        };
+        self.request(name, node, spec).await;
+    }
+
+    /// Takes the request's owner away.
+    pub(crate) async fn disown(&self, name: &str) {
+        let patch = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
+        self.requests().patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    pub(crate) async fn delete_request(&self, name: &str) {
+        self.requests().delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// Half of a GPU.

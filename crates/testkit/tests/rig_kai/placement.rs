@@ -142,3 +142,60 @@ fn rig_kai_places_a_gang_together_or_not_at_all() {
         }
     });
 }
+
+#[test]
+fn rig_kai_places_pods_beyond_the_minimum_one_by_one() {
+    in_rig("placement::rig_kai_places_pods_beyond_the_minimum_one_by_one", async || {
+        let rig = KaiRig::up(2).await;
+        rig.create_group("elastic", 1, names::DEFAULT_QUEUE, "preemptible").await;
+        for name in ["e-0", "e-1", "e-2"] {
+            rig.create(&pod(name, gpus(6)).in_group("elastic")).await;
+        }
+        rig.bound(&["e-0", "e-1", "e-2"], 2).await;
+        rig.cycles(2).await;
+        rig.bound(&["e-0", "e-1", "e-2"], 2).await;
+    });
+}
+
+#[test]
+fn rig_kai_groups_by_what_made_the_pod() {
+    in_rig("placement::rig_kai_groups_by_what_made_the_pod", async || {
+        let rig = KaiRig::up(1).await;
+        rig.create_owner("apps/v1", "Deployment", "deployed", &pod("d", gpus(1))).await;
+        for (name, uid) in rig.pods_of("deployed", 2).await {
+            let group = rig.group_of(&name).await;
+            assert_eq!(group.metadata.name, Some(format!("pg-{name}-{uid}")), "one group for each pod");
+            assert_eq!(group.spec.priority_class_name, "inference");
+        }
+        rig.create_owner("apps/v1", "StatefulSet", "stateful", &pod("s", gpus(1)).queue("default-queue")).await;
+        let pods = rig.pods_of("stateful", 2).await;
+        let groups = [rig.group_of(&pods[0].0).await, rig.group_of(&pods[1].0).await];
+        assert_eq!(groups[0].metadata.name, groups[1].metadata.name, "one group for all");
+        assert_eq!(groups[0].spec.priority_class_name, "train");
+        let owner = &groups[0].metadata.owner_references.as_ref().unwrap()[0];
+        assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("StatefulSet", "stateful"));
+        for (name, _) in pods {
+            rig.node_of(&name).await;
+        }
+    });
+}
+
+#[test]
+fn rig_kai_lets_a_hinted_pod_wait_for_a_node_that_is_being_emptied() {
+    in_rig("placement::rig_kai_lets_a_hinted_pod_wait_for_a_node_that_is_being_emptied", async || {
+        let mut rig = KaiRig::up(2).await;
+        // Its finalizer keeps it, and so its GPUs, until the test lets it go: kwok would take it away.
+        rig.create(&pod("leaving", gpus(8)).finalizer("test/stay").on("gpu-0001")).await;
+        rig.runs("leaving").await;
+        rig.rig.part("kwok").unwrap().pause();
+        rig.delete("leaving").await;
+        rig.create(&pod("hinted", gpus(8)).gated("test/gate")).await;
+        rig.group_of("hinted").await;
+        rig.nominate("hinted", "gpu-0001").await;
+        rig.ungate("hinted").await;
+        rig.event("hinted", "Pipelined").await;
+        assert_eq!(rig.pod("hinted").await.node(), None, "gpu-0000 is free, and not taken");
+        rig.drop_finalizers("leaving").await;
+        assert_eq!(rig.node_of("hinted").await, "gpu-0001");
+    });
+}

@@ -3,7 +3,7 @@
 use berth_testkit::kai::names;
 use serde_json::json;
 
-use crate::harness::{KaiRig, gpus, in_rig, pod};
+use crate::harness::{KaiRig, gpu_node, gpus, in_rig, pod};
 
 #[test]
 fn rig_kai_shares_one_gpu_between_fractions_and_gives_it_back() {
@@ -69,6 +69,56 @@ fn rig_kai_fails_a_fraction_whose_gpu_nobody_names() {
         rig.request_share("p", "gpu-0000", "11111111-2222-4333-8444-555555555555").await;
         let status = rig.failed("p").await;
         assert!(status.reason.contains("reserv"), "{status:?}");
+        assert_eq!(rig.pod("p").await.label(names::GPU_GROUP), "");
+        rig.no_reservations().await;
+    });
+}
+
+#[test]
+fn rig_kai_spreads_one_pod_over_parts_of_several_gpus() {
+    in_rig("sharing::rig_kai_spreads_one_pod_over_parts_of_several_gpus", async || {
+        let rig = KaiRig::up(1).await;
+        rig.create(&pod("two", json!({})).fraction("0.25").on_devices(2)).await;
+        rig.node_of("two").await;
+        let request = rig.succeeded("two").await;
+        let groups = request.spec.selected_gpu_groups;
+        assert_eq!(groups.len(), 2);
+        assert_eq!(request.spec.received_gpu.unwrap().count, 2);
+        for group in &groups {
+            assert_eq!(&rig.pod("two").await.label(&format!("{}{group}", names::GPU_GROUP_PREFIX)), group);
+        }
+        // 20000 MiB of 81500 are 0.25, rounded up; and they fit next to the others.
+        rig.create(&pod("by-size", json!({})).mebibytes(20_000)).await;
+        rig.node_of("by-size").await;
+        let request = rig.succeeded("by-size").await;
+        assert_eq!(request.spec.received_gpu.unwrap().portion, "0.25");
+        assert!(groups.contains(&request.spec.selected_gpu_groups[0]));
+    });
+}
+
+#[test]
+fn rig_kai_wants_two_slots_for_a_fraction() {
+    in_rig("sharing::rig_kai_wants_two_slots_for_a_fraction", async || {
+        let rig = KaiRig::up(0).await;
+        let mut node = gpu_node("narrow", 8);
+        node["status"]["allocatable"]["pods"] = json!("1");
+        rig.add_node(node).await;
+        rig.create(&pod("part", json!({})).fraction("0.5")).await;
+        rig.refused("part").await;
+        rig.create(&pod("whole", gpus(1))).await;
+        rig.node_of("whole").await;
+    });
+}
+
+#[test]
+fn rig_kai_fails_a_fraction_that_admission_did_not_see() {
+    in_rig("sharing::rig_kai_fails_a_fraction_that_admission_did_not_see", async || {
+        let mut rig = KaiRig::up(1).await;
+        rig.rig.part("kai-scheduler").unwrap().stop();
+        rig.create(&pod("p", json!({})).fraction("0.5").unseen_by_admission().in_group("none")).await;
+        rig.request_share("p", "gpu-0000", "11111111-2222-4333-8444-555555555555").await;
+        let status = rig.failed("p").await;
+        assert!(status.reason.contains("configmap name"), "{status:?}");
         assert_eq!(rig.pod("p").await.label(names::GPU_GROUP), "");
         rig.no_reservations().await;
     });
