@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -40,22 +41,21 @@ impl HealthStore {
         })
     }
 
-    /// Replaces what is kept. A failure is told; the next change tries again.
-    pub(crate) async fn save(&self, memory: Arc<HealthMemory>) {
+    /// Replaces what is kept, whole or not at all.
+    pub(crate) async fn save(&self, memory: Arc<HealthMemory>) -> io::Result<()> {
         let path = self.path.clone();
-        let saved = spawn_blocking(move || write(&path, &memory)).await;
-        if let Ok(Err(error)) = saved {
-            warn!(
-                error = &error as &dyn std::error::Error,
-                "the health memory could not be kept"
-            );
-        }
+        spawn_blocking(move || write(&path, &memory)).await?
     }
 }
 
 fn write(path: &Path, memory: &HealthMemory) -> io::Result<()> {
     let unfinished = path.with_extension("json.new");
-    let mut file = fs::File::create(&unfinished)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     file.write_all(&serde_json::to_vec(memory)?)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)?;
@@ -64,6 +64,8 @@ fn write(path: &Path, memory: &HealthMemory) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -71,8 +73,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = HealthStore::new(dir.path());
         assert_eq!(store.load(), HealthMemory::default());
-        store.save(Arc::new(HealthMemory::default())).await;
-        assert!(dir.path().join("health.json").exists());
+        store.save(Arc::new(HealthMemory::default())).await.unwrap();
+        let kept = fs::metadata(dir.path().join("health.json")).unwrap();
+        assert_eq!(kept.permissions().mode() & 0o777, 0o600);
         assert_eq!(store.load(), HealthMemory::default());
     }
 

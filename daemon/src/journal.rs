@@ -105,7 +105,7 @@ pub struct Journal {
 impl Journal {
     /// Takes the state directory and reads what is in it: every line's records go to `each` in order, with a flag that
     /// says whether damage lies before them. Call [`Self::rewrite`] next where [`Self::is_behind`] or where it is
-    /// damaged; until then nothing on disk has changed but a torn last line.
+    /// damaged; until then nothing on disk has changed but the end of the last line.
     pub fn open(
         options: JournalOptions,
         on_sync_error: OnError,
@@ -128,6 +128,10 @@ impl Journal {
         let flusher = Flusher::start(options.clock.clone(), options.sync_latency.clone(), on_sync_error)
             .map_err(wrong.clone()("starting the thread that syncs it"))?;
         let path = options.dir.join("journal");
+        // Opening a fifo would wait for ever, and reading a device may never end.
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(JournalError::NotAFile { path });
+        }
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -138,9 +142,14 @@ impl Journal {
             None => Scan::default(),
         };
         check_header(&found, &options)?;
-        // A file without one whole line is one that was never finished: nothing in it was ever acknowledged.
-        let usable =
-            file.filter(|file| found.header.is_some() && found.damaged == 0 && file.set_len(found.len).is_ok());
+        let (usable, len) = match file {
+            Some(file) if found.header.is_some() && found.damaged == 0 => match mend_tail(&file, &found) {
+                Ok(len) => (Some(file), len),
+                // It must not be added to; a rewrite may still succeed.
+                Err(_) => (None, found.len),
+            },
+            _ => (None, found.len),
+        };
         let corrupt = (found.damaged > 0).then(|| Corrupt {
             damaged_lines: found.damaged,
             kept_as: options
@@ -160,7 +169,7 @@ impl Journal {
             file: usable.map(Arc::new),
             flusher,
             staged: Vec::new(),
-            len: found.len,
+            len,
             rewritten_len: 0,
             put_aside,
         };
@@ -289,6 +298,16 @@ impl Journal {
         scan::scan(BufReader::new(whole), each).map_err(JournalError::Read)?;
         Ok(())
     }
+}
+
+/// Makes the file end where a line ends. Returns its length.
+fn mend_tail(file: &File, found: &Scan) -> io::Result<u64> {
+    file.set_len(found.len)?;
+    if !found.is_unterminated {
+        return Ok(found.len);
+    }
+    file.write_all_at(b"\n", found.len)?;
+    Ok(found.len + 1)
 }
 
 /// The lock lives in the directory itself: no file that a full disk could refuse or a crash leave behind.

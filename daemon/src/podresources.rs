@@ -68,6 +68,15 @@ struct Kubelet {
     unknown: BTreeSet<String>,
 }
 
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// The book has it.
+    Counted,
+    /// It names GPUs by index and the driver has told none yet. The book would open without those that are held.
+    TooEarly,
+}
+
 /// Follows the kubelet until `stop`.
 pub(crate) async fn follow(
     choice: KubeletChoice,
@@ -130,10 +139,13 @@ async fn poll(mut kubelet: Kubelet, book: &Book, metrics: &Metrics) {
     let mut retry = RETRY;
     loop {
         match kubelet.ask(book).await {
-            Ok(()) => {
+            Ok(heard) => {
                 metrics.polled("Answered");
                 retry = RETRY;
-                pause(book).await;
+                match heard {
+                    Heard::Counted => pause(book).await,
+                    Heard::TooEarly => wait_for_devices(book).await,
+                }
             }
             Err(error) => {
                 metrics.polled(error.reason());
@@ -164,8 +176,22 @@ async fn pause(book: &Book) {
     }
 }
 
+/// At most until the next poll would be due: whether the kubelet answers is to be told meanwhile.
+async fn wait_for_devices(book: &Book) {
+    let mut views = book.views().subscribe();
+    let known = async {
+        let found = views.wait_for(|view| !view.book.node.devices.is_empty()).await.is_ok();
+        if !found {
+            // The book is closed: the end of this task is near, and not to be spent on asking.
+            std::future::pending::<()>().await;
+        }
+    };
+    // Err: the pause is over.
+    timeout(IDLE, known).await.ok();
+}
+
 impl Kubelet {
-    async fn ask(&mut self, book: &Book) -> Result<(), PollError> {
+    async fn ask(&mut self, book: &Book) -> Result<Heard, PollError> {
         let call = self.client.list(Request::new(ListPodResourcesRequest {}));
         let response = match timeout(DEADLINE, call).await {
             Ok(Ok(response)) => response.into_inner(),
@@ -180,6 +206,14 @@ impl Kubelet {
                 .find(|device| device.index == index)
                 .map(|device| device.uuid.clone())
         });
+        if found.lacks_index && devices.is_empty() {
+            book.note(ConditionType::KubeletReachable.holds(
+                "Answering",
+                "the kubelet answers; what it assigned counts when the driver has told its devices",
+            ))
+            .await;
+            return Ok(Heard::TooEarly);
+        }
         for unknown in found.unknown.difference(&self.unknown) {
             warn!(
                 assigned = unknown,
@@ -189,7 +223,7 @@ impl Kubelet {
         self.unknown = found.unknown;
         let answering = ConditionType::KubeletReachable.holds("Answering", "the kubelet tells what it assigned");
         book.observe_kubelet(found.pods, answering).await;
-        Ok(())
+        Ok(Heard::Counted)
     }
 }
 

@@ -81,8 +81,18 @@ fn main() -> anyhow::Result<()> {
         writeln!(out)?;
         return Ok(());
     }
-    let Report { pairs, seconds, pairs_per_second, calls_in_flight, reserve_us, release_us } = report;
-    writeln!(out, "{pairs} pairs in {seconds:.2} s with {calls_in_flight} in flight: {pairs_per_second:.0} Reserve+Release/s")?;
+    let Report {
+        pairs,
+        seconds,
+        pairs_per_second,
+        calls_in_flight,
+        reserve_us,
+        release_us,
+    } = report;
+    writeln!(
+        out,
+        "{pairs} pairs in {seconds:.2} s with {calls_in_flight} in flight: {pairs_per_second:.0} Reserve+Release/s"
+    )?;
     for (name, Latency { p50, p99, p999, max }) in [("Reserve", reserve_us), ("Release", release_us)] {
         writeln!(out, "{name}: p50 {p50} us, p99 {p99} us, p99.9 {p999} us, max {max} us")?;
     }
@@ -99,7 +109,11 @@ async fn run(args: &Args) -> anyhow::Result<Report> {
         let channel = channel.with_context(|| format!("no berthd answers at {address}"))?;
         for lane in 0..args.in_flight {
             let client = NodeServiceClient::new(channel.clone());
-            workers.spawn(work(client, format!("load-{}-{connection}-{lane}", std::process::id()), end));
+            workers.spawn(work(
+                client,
+                format!("load-{}-{connection}-{lane}", std::process::id()),
+                end,
+            ));
         }
     }
     let mut all = Measured::default();
@@ -135,17 +149,30 @@ async fn work(
             break;
         }
         let uid = format!("{name}-{number}");
-        let share = GpuShare { milli: MILLI, memory_bytes: 0, count: 1 };
+        let share = GpuShare {
+            milli: MILLI,
+            memory_bytes: 0,
+            count: 1,
+        };
         let reserve = ReserveRequest {
-            pod: Some(PodRef { namespace: "load".to_owned(), name: name.clone(), uid: uid.clone() }),
-            shape: Some(Shape { gpu: Some(shape::Gpu::Share(share)), models: Vec::new() }),
+            pod: Some(PodRef {
+                namespace: "load".to_owned(),
+                name: name.clone(),
+                uid: uid.clone(),
+            }),
+            shape: Some(Shape {
+                gpu: Some(shape::Gpu::Share(share)),
+                models: Vec::new(),
+            }),
             ttl_ms: 60_000,
             preferred_devices: Vec::new(),
             decision_id: String::new(),
         };
         client.reserve(reserve).await.context("Reserve")?;
         let reserved = now();
-        let release = ReleaseRequest { holder: Some(release_request::Holder::PodUid(uid)) };
+        let release = ReleaseRequest {
+            holder: Some(release_request::Holder::PodUid(uid)),
+        };
         let released = client.release(release).await.context("Release")?.into_inner().released;
         ensure!(released, "what was just reserved was not held");
         measured.reserve.push(micros(reserved - start));
@@ -158,7 +185,12 @@ async fn work(
 fn latency(mut values: Vec<u64>) -> Latency {
     values.sort_unstable();
     let at = |per_mille: usize| values[(values.len() * per_mille / 1000).min(values.len() - 1)];
-    Latency { p50: at(500), p99: at(990), p999: at(999), max: at(1000) }
+    Latency {
+        p50: at(500),
+        p99: at(990),
+        p999: at(999),
+        max: at(1000),
+    }
 }
 
 fn now() -> tokio::time::Instant {

@@ -30,18 +30,18 @@ pub(crate) mod totals;
 use std::sync::Arc;
 
 pub(crate) use self::nodes::Class;
-pub use self::{
-    config::{EngineConfig, MixConfig, ParsePolicyError, PolicyName, Ties, Weights},
-    decide::{Candidates, Decision, Ranked, Ranking},
-    explain::{NodeExplanation, Simulation},
-    rebuild::{RebuildJob, Tables},
-};
 use self::{
     cell::Cell,
     index::{Index, UNFIT},
     nodes::Nodes,
     rebuild::Schedule,
     shapes::{Entry, ShapeId, Shapes},
+};
+pub use self::{
+    config::{EngineConfig, MixConfig, ParsePolicyError, PolicyName, Ties, Weights},
+    decide::{Candidates, Decision, Ranked, Ranking},
+    explain::{NodeExplanation, Simulation},
+    rebuild::{RebuildJob, Tables},
 };
 use crate::{
     NodeName, NodeState, Plan, Shape,

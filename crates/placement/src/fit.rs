@@ -15,6 +15,7 @@ pub use self::refusals::Refusals;
 
 use crate::{
     ComputeMode, DeviceState, DeviceUuid, GpuShape, Health, MigProfile, NodeState, Reason, Refusal, Room, Shape,
+    ShareSize,
 };
 
 /// One device's part in a plan or in a grant.
@@ -168,9 +169,13 @@ fn size_verdict(device: &DeviceState, gpu: &GpuShape) -> Result<(), Reason> {
                 return Err(Reason::ExclusiveProcess);
             }
             let (milli, memory) = size.on(device.memory);
-            if milli > device.free.milli {
+            let no_memory = memory > device.free.memory;
+            // Who named memory is told of memory.
+            if no_memory && matches!(size, ShareSize::Memory(_)) {
+                Err(Reason::InsufficientMemory)
+            } else if milli > device.free.milli {
                 Err(Reason::InsufficientMilli)
-            } else if memory > device.free.memory {
+            } else if no_memory {
                 Err(Reason::InsufficientMemory)
             } else {
                 Ok(())

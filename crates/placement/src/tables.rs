@@ -173,7 +173,8 @@ fn ranks(thresholds: &[u32]) -> Vec<u32> {
         .last()
         .map_or(0, |last| (last >> RANK_STEP) + 2)
         .min(RANK_STEPS);
-    let reached = |step: u32| thresholds.partition_point(|threshold| u64::from(*threshold) < u64::from(step) << RANK_STEP);
+    let reached =
+        |step: u32| thresholds.partition_point(|threshold| u64::from(*threshold) < u64::from(step) << RANK_STEP);
     (0..steps).map(|step| small(reached(step))).collect()
 }
 

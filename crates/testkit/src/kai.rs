@@ -8,10 +8,18 @@
 //! ```text
 //! pod ─podgrouper─► PodGroup ─scheduler, each second─► BindRequest ─binder─► pods/binding
 //! ```
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "devices, pods and MiB of one node: small numbers, which KAI keeps as floats, too"
+)]
 
 mod actions;
 mod binder;
 mod cluster;
+mod evict;
 mod filters;
 mod gpu_names;
 pub(crate) mod install;
@@ -89,10 +97,15 @@ impl ClusterArgs {
 /// The cluster cannot be reached at all; what fails later is logged and tried again.
 pub async fn run(part: Part) -> anyhow::Result<()> {
     match part {
-        Part::Scheduler { cluster, schedule_period_ms } => {
-            scheduler::run(cluster.client().await?, Duration::from_millis(schedule_period_ms)).await
-        }
-        Part::Binder { cluster, resource_reservation_allocation_timeout, max_concurrent_reconciles } => {
+        Part::Scheduler {
+            cluster,
+            schedule_period_ms,
+        } => scheduler::run(cluster.client().await?, Duration::from_millis(schedule_period_ms)).await,
+        Part::Binder {
+            cluster,
+            resource_reservation_allocation_timeout,
+            max_concurrent_reconciles,
+        } => {
             let timeout = Duration::from_secs(resource_reservation_allocation_timeout);
             binder::run(cluster.client().await?, timeout, max_concurrent_reconciles).await
         }

@@ -78,6 +78,11 @@ impl FakeKubelet {
         &self.socket
     }
 
+    /// The pod runs; nothing is given to it, besides what it has.
+    pub fn run_pod(&self, namespace: &str, pod: &str, container: &str) {
+        self.with_container(namespace, pod, container, |_| {});
+    }
+
     /// Gives `devices` of `resource` to a pod's container, besides what it has.
     pub fn assign(&self, namespace: &str, pod: &str, container: &str, resource: &str, devices: &[&str]) {
         let devices = ContainerDevices {

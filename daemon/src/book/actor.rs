@@ -156,11 +156,18 @@ impl Actor {
             info!(%holder, "the lease of the daemon before this one ends");
             self.observe(now_ms, Event::Release { holder });
         }
-        for command in batch.drain(..) {
+        // Whoever waits already comes before whoever asks for a lease now.
+        let (asking, rest): (Vec<_>, Vec<_>) = batch
+            .drain(..)
+            .partition(|command| matches!(command, Command::Acquire { .. }));
+        for command in rest {
             self.take(now_ms, command);
         }
         if self.leases.is_anybody_waiting() && (self.turn.changed || self.turn.touched) {
             self.serve_waiting(now_ms);
+        }
+        for command in asking {
+            self.take(now_ms, command);
         }
         self.finish(now_ms);
     }

@@ -18,8 +18,10 @@ pub(crate) const LEASE_GRACE: Duration = Duration::from_secs(30);
 /// Knows nothing of the ledger: the actor asks it what to try and tells it what came of it.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    /// In the order of asking. Bounded by the number of streams.
+    /// In the order of asking. Those whose client left go out with the next who comes, so it is bounded by the streams.
     waiting: VecDeque<Waiter>,
+    /// The number of the next who waits.
+    next: u64,
     open: BTreeMap<Holder, oneshot::Sender<Revocation>>,
     /// From the daemon before, with the time at which each ends (Unix milliseconds).
     orphans: Vec<(Holder, u64)>,
@@ -28,6 +30,8 @@ pub(super) struct Leases {
 /// A client that waits for room.
 #[derive(Debug)]
 pub(super) struct Waiter {
+    /// Its place in the order of asking.
+    number: u64,
     pub(super) acquire: Event,
     pub(super) granted: oneshot::Sender<Lease>,
 }
@@ -49,8 +53,15 @@ impl Leases {
     }
 
     pub(super) fn wait(&mut self, acquire: Event) -> oneshot::Receiver<Lease> {
+        self.waiting.retain(|waiter| !waiter.granted.is_closed());
         let (granted, receiver) = oneshot::channel();
-        self.waiting.push_back(Waiter { acquire, granted });
+        let number = self.next;
+        self.next += 1;
+        self.keep_waiting(Waiter {
+            number,
+            acquire,
+            granted,
+        });
         receiver
     }
 
@@ -61,8 +72,10 @@ impl Leases {
         waiting
     }
 
+    /// At its old place.
     pub(super) fn keep_waiting(&mut self, waiter: Waiter) {
-        self.waiting.push_back(waiter);
+        let place = self.waiting.partition_point(|other| other.number < waiter.number);
+        self.waiting.insert(place, waiter);
     }
 
     pub(super) fn is_anybody_waiting(&self) -> bool {
@@ -116,5 +129,37 @@ impl Waiter {
             refused,
             BookError::Refused(NoRoom(_) | NotReconciled) | BookError::JournalUnavailable { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anything() -> Event {
+        Event::Tick
+    }
+
+    #[test]
+    fn whoever_left_is_forgotten_when_the_next_one_comes() {
+        let mut leases = Leases::default();
+        for _ in 0..1000 {
+            drop(leases.wait(anything()));
+        }
+        let _still_here = leases.wait(anything());
+        assert_eq!(leases.waiting.len(), 1);
+    }
+
+    #[test]
+    fn whoever_got_nothing_keeps_its_place_before_those_who_came_meanwhile() {
+        let mut leases = Leases::default();
+        let mut receivers = vec![leases.wait(anything()), leases.wait(anything())];
+        let tried = leases.take_waiting();
+        receivers.push(leases.wait(anything()));
+        for waiter in tried {
+            leases.keep_waiting(waiter);
+        }
+        let order: Vec<_> = leases.take_waiting().iter().map(|waiter| waiter.number).collect();
+        assert_eq!(order, [0, 1, 2]);
     }
 }

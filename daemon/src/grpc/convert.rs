@@ -6,10 +6,10 @@
 pub(super) mod device;
 pub(super) mod node;
 
-use berth_ledger::{Claim, ClaimState, Drift, Event, Holder, RequestRefused};
+use berth_ledger::{Claim, ClaimState, Drift, Event, Holder, RequestRefused, Snapshot};
 use berth_placement::{
-    DeviceState, GpuShape, Grant, GrantSize, MemoryBytes, MigProfile, MilliGpu, NodeVerdict, ParseIdError, PodRef,
-    PodUid, Room, Shape, ShareSize, shape::MAX_COUNT,
+    GpuShape, Grant, GrantSize, MemoryBytes, MigProfile, MilliGpu, NodeVerdict, ParseIdError, PodRef, PodUid, Room,
+    Shape, ShareSize, shape::MAX_COUNT,
 };
 use berth_proto::node::v1 as wire;
 
@@ -103,7 +103,7 @@ pub(super) fn text(text: String, field: &'static str) -> Result<String, InvalidF
 // === outwards ===
 
 /// `devices` give a grant's index and a whole GPU's memory.
-pub(super) fn allocation(claim: &Claim, devices: &[DeviceState]) -> wire::Allocation {
+pub(super) fn allocation(claim: &Claim, book: &Snapshot) -> wire::Allocation {
     use wire::AllocationState as State;
     let (state, deadline_unix_ms) = match claim.state {
         ClaimState::Reserved { deadline_unix_ms } => (State::Reserved, deadline_unix_ms),
@@ -115,7 +115,7 @@ pub(super) fn allocation(claim: &Claim, devices: &[DeviceState]) -> wire::Alloca
         holder: Some(holder(claim)),
         state: state.into(),
         shape: Some(wire_shape(&claim.shape)),
-        grants: grants(&claim.grants, devices),
+        grants: grants(&claim.grants, book),
         granted_unix_ms: claim.granted_unix_ms,
         deadline_unix_ms,
         client: claim.client.clone(),
@@ -147,13 +147,16 @@ fn holder(claim: &Claim) -> wire::allocation::Holder {
     }
 }
 
-pub(super) fn grants(grants: &[Grant], devices: &[DeviceState]) -> Vec<wire::Grant> {
-    grants.iter().map(|grant| wire_grant(grant, devices)).collect()
+pub(super) fn grants(grants: &[Grant], book: &Snapshot) -> Vec<wire::Grant> {
+    grants.iter().map(|grant| wire_grant(grant, book)).collect()
 }
 
-fn wire_grant(grant: &Grant, devices: &[DeviceState]) -> wire::Grant {
-    // Gone from the driver: then there is no index to tell, and what was granted stands.
-    let device = devices.iter().find(|device| device.uuid == grant.device);
+fn wire_grant(grant: &Grant, book: &Snapshot) -> wire::Grant {
+    // Gone from the driver: what was granted stands, and the device is told as it was last.
+    let device = book
+        .node
+        .device(&grant.device)
+        .or_else(|| book.missing.get(&grant.device));
     let mut wire = wire::Grant {
         device_uuid: grant.device.to_string(),
         index: device.map_or(u32::MAX, |device| device.index),
@@ -251,9 +254,7 @@ pub(super) fn verdict(verdict: &NodeVerdict, view: &NodeView) -> wire::ExplainFi
         fits: plan.is_some(),
         reason: reason.to_owned(),
         message,
-        plan: plan
-            .map(|plan| grants(&plan.grants, &view.book.node.devices))
-            .unwrap_or_default(),
+        plan: plan.map(|plan| grants(&plan.grants, &view.book)).unwrap_or_default(),
         devices: of_devices.collect(),
         generation: view.generation(),
     }

@@ -152,7 +152,7 @@ struct Told {
 impl Told {
     fn of(claim: &Claim, view: &NodeView) -> Self {
         Self {
-            allocation: convert::allocation(claim, &view.book.node.devices),
+            allocation: convert::allocation(claim, &view.book),
             trouble: claim
                 .grants
                 .iter()

@@ -98,7 +98,7 @@ impl NodeApi {
             return Err(ApiError::Book(BookError::Closed));
         };
         Ok(ReserveResponse {
-            allocation: Some(convert::allocation(&claim, &answer.view.book.node.devices)),
+            allocation: Some(convert::allocation(&claim, &answer.view.book)),
             existing,
             generation: answer.view.generation(),
         })

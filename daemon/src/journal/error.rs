@@ -34,6 +34,11 @@ pub enum JournalError {
         dir.display()
     )]
     OtherFormat { dir: PathBuf, format: u32 },
+    #[error(
+        "{} is not a regular file: move it away, or give another --state-dir",
+        path.display()
+    )]
+    NotAFile { path: PathBuf },
     #[error("the journal cannot be written")]
     Write(#[source] io::Error),
     #[error("the journal cannot be read back")]
@@ -52,6 +57,7 @@ impl JournalError {
             Self::StateDir { .. } => "StateDirUnusable",
             Self::OtherNode { .. } => "JournalOfOtherNode",
             Self::OtherFormat { .. } => "JournalFormatUnknown",
+            Self::NotAFile { .. } => "JournalNotAFile",
             Self::Write(_) | Self::Behind | Self::Encode(_) => "JournalUnavailable",
             Self::Read(_) => "JournalUnreadable",
         }

@@ -3,6 +3,10 @@
 //! Two kinds of fault, told apart by the newline. The last line has none: it was being written when the process or the
 //! machine died, nobody was told of it, and it is cut off. A line with a newline whose checksum is wrong: the file was
 //! damaged afterwards; it is skipped, and what follows is read, since what was granted must not be lost.
+//!
+//! Two things look torn and are not. A last line that lacks nothing but its newline says all that was written, perhaps to
+//! somebody: it counts. A first line that is half: a journal comes into being whole, by a rename, so this is no crash's
+//! work but another file, or damage.
 
 use std::io::{self, BufRead, Read as _};
 
@@ -17,8 +21,10 @@ const MAX_LINE: u64 = 8 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Scan {
     pub(super) header: Option<Header>,
-    /// Up to here the file is whole lines; what follows is torn.
+    /// Up to here the file is lines; what follows is torn.
     pub(super) len: u64,
+    /// The last of them lacks its newline.
+    pub(super) is_unterminated: bool,
     /// Bytes of the torn last line.
     pub(super) torn: u64,
     /// Lines that are not what was written.
@@ -44,19 +50,21 @@ pub(super) fn scan(mut input: impl BufRead, mut each: impl FnMut(Vec<Record>, bo
             line.clear();
             (read, whole) = skip_line(&mut input, read)?;
         }
+        let is_first = std::mem::take(&mut first);
+        let header = if is_first { line::decode(&line) } else { None };
+        let records = if header.is_none() { line::decode(&line) } else { None };
         if !whole {
-            found.torn = read;
-            return Ok(found);
+            // No part of a line has the line's checksum.
+            found.is_unterminated = header.is_some() || records.is_some();
+            if !found.is_unterminated && !is_first {
+                found.torn = read;
+                return Ok(found);
+            }
         }
         found.len += read;
-        let header = if std::mem::take(&mut first) {
-            line::decode(&line)
-        } else {
-            None
-        };
         if header.is_some() {
             found.header = header;
-        } else if let Some(records) = line::decode(&line) {
+        } else if let Some(records) = records {
             // Without a header in front it is no journal as we write it, but its lines can still be trusted.
             found.damaged += u64::from(found.header.is_none() && found.damaged == 0);
             found.lines += 1;
@@ -117,11 +125,14 @@ mod tests {
         let bytes = journal(1..50);
         for len in 0..=bytes.len() {
             let (found, seen) = read(&bytes[..len]);
-            let newlines = bytes[..len].split(|byte| *byte == b'\n').count() as u64 - 1;
-            assert_eq!(seen, (1..newlines.max(1)).collect::<Vec<_>>(), "prefix of {len} bytes");
+            let lacks_newline = bytes.get(len) == Some(&b'\n');
+            let lines = bytes[..len].iter().filter(|byte| **byte == b'\n').count() as u64 + u64::from(lacks_newline);
+            assert_eq!(seen, (1..lines.max(1)).collect::<Vec<_>>(), "prefix of {len} bytes");
             assert_eq!(found.len + found.torn, len as u64);
-            assert_eq!(found.damaged, 0);
-            assert_eq!(found.header.is_some(), newlines > 0);
+            assert_eq!(found.is_unterminated, lacks_newline);
+            assert_eq!(found.header.is_some(), lines > 0);
+            let is_half_a_header = lines == 0 && len > 0;
+            assert_eq!(found.damaged, u64::from(is_half_a_header));
         }
     }
 

@@ -67,16 +67,34 @@ pub(crate) fn read_prefix(bytes: &[u8]) -> Prefix {
     } else {
         bytes.to_vec()
     };
-    let found = scan::scan(&read[..], |more, damaged| {
-        assert!(!damaged, "a crash is no damage");
-        records.extend(more);
-    });
-    let found = found.unwrap();
-    assert_eq!(found.damaged, 0);
-    let torn = is_torn.then(|| usize::try_from(found.torn).unwrap());
-    if is_torn {
+    let mut scan = |bytes: &[u8]| {
+        records.clear();
+        let found = scan::scan(bytes, |more, damaged| {
+            assert!(!damaged, "a crash is no damage");
+            records.extend(more);
+        });
+        (found.unwrap(), records.clone())
+    };
+    let (found, records) = scan(&read);
+    if found.is_unterminated {
+        // The next longer prefix is checked for what these are.
+        assert_eq!(scan(&[&read[..], b"\n"].concat()).1, records);
+    } else if is_torn {
         assert!(records.is_empty(), "half a line is no line");
     }
+    let is_half_a_header = is_torn && header == 0 && !found.is_unterminated;
+    assert_eq!(
+        found.damaged,
+        u64::from(is_half_a_header),
+        "no crash leaves half a header"
+    );
+    let torn = is_torn.then_some(bytes.len() - torn_at);
+    let told = if found.is_unterminated || is_half_a_header {
+        None
+    } else {
+        torn
+    };
+    assert_eq!(found.torn, told.unwrap_or(0) as u64);
     Prefix { records, torn }
 }
 
@@ -126,7 +144,7 @@ fn a_torn_last_line_is_cut_off_and_written_over() {
     write(dir.path(), SyncMode::Group, &generations(1..3));
     let path = dir.path().join("journal");
     let whole = fs::read(&path).unwrap();
-    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    fs::write(&path, &whole[..whole.len() - 2]).unwrap();
     let (mut journal, opened, read) = open(dir.path());
     assert_eq!(read, generations(1..2));
     assert!(opened.torn_bytes > 0 && opened.corrupt.is_none());
@@ -134,6 +152,44 @@ fn a_torn_last_line_is_cut_off_and_written_over() {
     journal.commit().unwrap();
     drop(journal);
     assert_eq!(open(dir.path()).2, generations([1, 9]));
+}
+
+#[test]
+fn a_last_line_that_lacks_only_its_newline_is_kept_and_ended() {
+    for records in [0, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), SyncMode::Group, &generations(0..records));
+        let path = dir.path().join("journal");
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let (mut journal, opened, read) = open(dir.path());
+        assert_eq!(read, generations(0..records));
+        assert_eq!((opened.torn_bytes, opened.corrupt, opened.new), (0, None, false));
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        journal.stage(generations([9]).iter()).unwrap();
+        journal.commit().unwrap();
+        drop(journal);
+        assert_eq!(open(dir.path()).2, generations((0..records).chain([9])));
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_left_as_it_is() {
+    let links_to = |target: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(target, dir.path().join("journal")).unwrap();
+        dir
+    };
+    let is_directory = tempfile::tempdir().unwrap();
+    fs::create_dir(is_directory.path().join("journal")).unwrap();
+    for dir in [links_to("/dev/zero"), links_to("/dev/null"), is_directory] {
+        let error = open_with(options(dir.path(), SyncMode::Group)).unwrap_err();
+        assert_eq!(error.reason(), "JournalNotAFile");
+        assert!(
+            error.to_string().contains("journal is not a regular file") && error.to_string().contains("--state-dir"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -167,14 +223,16 @@ fn a_damaged_journal_is_put_aside_whole_and_its_good_lines_are_kept() {
 #[test]
 fn a_file_that_is_no_journal_is_put_aside() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("journal"), "some\nother\nfile\n").unwrap();
-    let (mut journal, opened, read) = open(dir.path());
-    assert!(read.is_empty() && journal.is_behind());
-    journal.rewrite(&[]).unwrap();
-    assert_eq!(
-        fs::read_to_string(opened.corrupt.unwrap().kept_as).unwrap(),
-        "some\nother\nfile\n"
-    );
+    for content in ["some\nother\nfile\n", "one line that never ends", "\n"] {
+        fs::write(dir.path().join("journal"), content).unwrap();
+        let (mut journal, opened, read) = open(dir.path());
+        assert!(read.is_empty() && journal.is_behind());
+        assert_eq!((opened.torn_bytes, opened.new), (0, false), "no crash makes that");
+        journal.rewrite(&[]).unwrap();
+        let kept_as = opened.corrupt.unwrap().kept_as;
+        assert_eq!(fs::read_to_string(&kept_as).unwrap(), content);
+        fs::remove_file(kept_as).unwrap();
+    }
 }
 
 #[test]

@@ -15,7 +15,10 @@ const DRA_DRIVER: &str = "gpu.nvidia.com";
 /// All that the kubelet assigned of what is ours to count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Assigned {
+    /// Every pod, also one without a device: that it runs confirms a share that is not the kubelet's to give.
     pub(super) pods: Vec<Assignment>,
+    /// A claim names a GPU by an index that `device_at` does not know (yet).
+    pub(super) lacks_index: bool,
     /// Ids that name no device that we could tell, for the log: `namespace/pod: resource id`.
     pub(super) unknown: BTreeSet<String>,
 }
@@ -24,17 +27,14 @@ pub(super) struct Assigned {
 pub(super) fn assigned(response: ListPodResourcesResponse, device_at: impl Fn(u32) -> Option<DeviceUuid>) -> Assigned {
     let mut all = Assigned::default();
     for pod in response.pod_resources {
-        let (assignment, unknown) = assignment(pod, &device_at);
-        all.unknown.extend(unknown);
-        if !assignment.devices.is_empty() {
-            all.pods.push(assignment);
-        }
+        let assignment = assignment(pod, &device_at, &mut all);
+        all.pods.push(assignment);
     }
     all
 }
 
-fn assignment(pod: PodResources, device_at: &impl Fn(u32) -> Option<DeviceUuid>) -> (Assignment, Vec<String>) {
-    let mut unknown = Vec::new();
+/// What it cannot tell is noted in `all`.
+fn assignment(pod: PodResources, device_at: &impl Fn(u32) -> Option<DeviceUuid>, all: &mut Assigned) -> Assignment {
     let mut assignment = Assignment {
         namespace: pod.namespace,
         name: pod.name,
@@ -52,7 +52,10 @@ fn assignment(pod: PodResources, device_at: &impl Fn(u32) -> Option<DeviceUuid>)
                     assignment.devices.push(uuid);
                     assignment.shared |= replica;
                 }
-                Err(_) => unknown.push(format!("{}/{}: {resource} {id}", assignment.namespace, assignment.name)),
+                Err(_) => {
+                    let unknown = format!("{}/{}: {resource} {id}", assignment.namespace, assignment.name);
+                    all.unknown.insert(unknown);
+                }
             }
         }
         let claimed = container
@@ -60,18 +63,25 @@ fn assignment(pod: PodResources, device_at: &impl Fn(u32) -> Option<DeviceUuid>)
             .iter()
             .flat_map(|claim| &claim.claim_resources);
         for device in claimed.filter(|device| device.driver_name == DRA_DRIVER) {
-            match claimed_device(device, device_at) {
+            let named = claimed_device(device);
+            let uuid = match &named {
+                Some(Named::Uuid(uuid)) => Some(uuid.clone()),
+                Some(Named::Index(index)) => device_at(*index),
+                None => None,
+            };
+            match uuid {
                 // Containers of one pod may share a claim: it is still one device.
                 Some(uuid) if assignment.devices.contains(&uuid) => {}
                 Some(uuid) => assignment.devices.push(uuid),
-                None => unknown.push(format!(
-                    "{}/{}: {DRA_DRIVER} {}",
-                    assignment.namespace, assignment.name, device.device_name
-                )),
+                None => {
+                    let (namespace, name, device) = (&assignment.namespace, &assignment.name, &device.device_name);
+                    all.unknown.insert(format!("{namespace}/{name}: {DRA_DRIVER} {device}"));
+                    all.lacks_index |= named.is_some();
+                }
             }
         }
     }
-    (assignment, unknown)
+    assignment
 }
 
 fn is_gpu(devices: &ContainerDevices) -> bool {
@@ -85,13 +95,20 @@ fn ids(devices: &ContainerDevices) -> impl Iterator<Item = (&str, &str)> {
         .map(|id| (devices.resource_name.as_str(), id.as_str()))
 }
 
+/// How a claim names its GPU.
+enum Named {
+    Index(u32),
+    Uuid(DeviceUuid),
+}
+
 /// NVIDIA's DRA driver calls a GPU `gpu-INDEX`. Its MIG devices (`gpu-0-mig-…`) name a placement, which the driver's
 /// UUIDs do not tell.
-fn claimed_device(device: &ClaimResource, device_at: &impl Fn(u32) -> Option<DeviceUuid>) -> Option<DeviceUuid> {
-    let index = device.device_name.strip_prefix("gpu-")?;
-    match index.parse() {
-        Ok(index) => device_at(index),
-        Err(_) => format!("GPU-{index}").parse().ok().filter(|_| index.len() == 36),
+fn claimed_device(device: &ClaimResource) -> Option<Named> {
+    let name = device.device_name.strip_prefix("gpu-")?;
+    match name.parse() {
+        Ok(index) => Some(Named::Index(index)),
+        Err(_) if name.len() == 36 => format!("GPU-{name}").parse().ok().map(Named::Uuid),
+        Err(_) => None,
     }
 }
 
@@ -163,7 +180,8 @@ mod tests {
             ),
             pod("cpu-only", vec![plugin("vendor.example/nic", &["eth1"])]),
         ]);
-        assert_eq!(devices(&found), [["GPU-0", "GPU-1", "MIG-7"]]);
+        assert_eq!(devices(&found), [vec!["GPU-0", "GPU-1", "MIG-7"], vec![]]);
+        assert_eq!(found.pods[1].name, "cpu-only", "that it runs may confirm a share");
         assert!(!found.pods[0].shared);
         assert!(found.unknown.is_empty());
     }
@@ -198,6 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn what_no_index_would_tell_lacks_none() {
+        let found = read(vec![pod(
+            "a",
+            vec![
+                plugin("nvidia.com/gpu", &["tegra"]),
+                claim(DRA_DRIVER, "gpu-0-mig-1g.10gb-0-1"),
+                claim(DRA_DRIVER, "gpu-1"),
+            ],
+        )]);
+        assert!(!found.lacks_index);
+        assert_eq!(found.unknown.len(), 2);
+    }
+
+    #[test]
     fn what_names_no_device_is_told_and_the_rest_is_kept() {
         let found = read(vec![
             pod("a", vec![plugin("nvidia.com/gpu", &["tegra", "GPU-0"])]),
@@ -206,7 +238,8 @@ mod tests {
                 vec![claim(DRA_DRIVER, "gpu-0-mig-1g.10gb-0-1"), claim(DRA_DRIVER, "gpu-9")],
             ),
         ]);
-        assert_eq!(devices(&found), [["GPU-0"]]);
+        assert_eq!(devices(&found), [vec!["GPU-0"], vec![]]);
+        assert!(found.lacks_index, "gpu-9 may come");
         let unknown: Vec<_> = found.unknown.iter().map(String::as_str).collect();
         assert_eq!(
             unknown,

@@ -7,7 +7,7 @@ use berth_proto::node::v1::{Allocation, AllocationState, allocation::Holder};
 use berth_testkit::{FakeKubelet, Program, eventually, http, kubelet::Mood};
 use tonic::Code;
 
-use crate::support::{Daemon, SOON, allocations, condition, devices, reason, simulated, whole};
+use crate::support::{Daemon, SOON, allocations, condition, devices, reason, share, simulated, whole};
 
 fn with_kubelet() -> Program {
     simulated().arg("--kubelet-socket", "{dir}/kubelet.sock")
@@ -81,6 +81,24 @@ async fn the_kubelet_confirms_a_reservation_and_its_choice_of_devices_wins() {
     assert_eq!(of(&book, "b").state(), AllocationState::Reserved);
     assert_ne!(devices(&planned), chosen);
     assert!(daemon.node().await.drifts.is_empty(), "that is no drift");
+}
+
+#[tokio::test]
+async fn a_share_is_confirmed_by_its_pod_although_the_kubelet_gave_it_no_device() {
+    let program = with_kubelet().arg("--default-ttl", "6s");
+    let kubelet = FakeKubelet::start(program.dir().join("kubelet.sock")).unwrap();
+    let mut daemon = Daemon::start(program).await;
+    let planned = daemon.reserve("a", share(300)).await.unwrap();
+    daemon.reserve("whole", whole(1)).await.unwrap();
+    daemon.reserve("never-came", share(300)).await.unwrap();
+    for pod in ["a", "whole", "nobody-reserved"] {
+        kubelet.run_pod("sr-test", pod, "main");
+    }
+    let book = until(&mut daemon, |book| of(book, "a").state() == AllocationState::Allocated).await;
+    assert_eq!(devices(of(&book, "a")), devices(&planned), "it keeps its plan");
+    // The others had the same deadline: when they lapsed, it would have too.
+    let book = until(&mut daemon, |book| book.len() == 1).await;
+    assert_eq!(of(&book, "a").state(), AllocationState::Allocated);
 }
 
 #[tokio::test]

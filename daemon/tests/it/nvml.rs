@@ -9,12 +9,15 @@ use berth_fake_nvml::{
     profiles::machine,
     scenario::{EditError, Effect},
 };
-use berth_proto::node::v1::{Device, HealthState, WatchNodeRequest};
-use berth_testkit::{Program, eventually};
+use berth_proto::{
+    node::v1::{AllocationState, Device, HealthState, WatchNodeRequest},
+    podresources::v1::ClaimResource,
+};
+use berth_testkit::{FakeKubelet, Program, eventually};
 use tempfile::TempDir;
 use tokio_stream::StreamExt as _;
 
-use crate::support::{Daemon, SOON, condition, node, reason, whole};
+use crate::support::{Daemon, SOON, condition, devices, node, reason, whole};
 
 /// A machine of the catalogue, scripted.
 struct Machine {
@@ -32,9 +35,13 @@ impl Machine {
     }
 
     fn berthd(&self) -> Program {
+        self.berthd_of_kubelet("none")
+    }
+
+    fn berthd_of_kubelet(&self, socket: &str) -> Program {
         Program::berthd()
             .arg("--nvml-library", self.installed.library.to_str().unwrap())
-            .arg("--kubelet-socket", "none")
+            .arg("--kubelet-socket", socket)
     }
 
     fn edit<T>(&self, change: impl FnOnce(&mut Scenario) -> Result<T, EditError>) -> T {
@@ -145,6 +152,44 @@ async fn a_driver_that_is_replaced_costs_nobody_what_it_holds() {
 }
 
 #[tokio::test]
+async fn a_claim_that_was_told_before_the_driver_came_is_counted_before_the_first_grant() {
+    let machine = Machine::of("dgx-h100");
+    machine.edit(|scenario| {
+        scenario.unload();
+        Ok(())
+    });
+    let program = machine.berthd_of_kubelet("{dir}/kubelet.sock");
+    let kubelet = FakeKubelet::start(program.dir().join("kubelet.sock")).unwrap();
+    let claimed = ClaimResource {
+        driver_name: "gpu.nvidia.com".to_owned(),
+        pool_name: "gpu-a".to_owned(),
+        device_name: "gpu-3".to_owned(),
+    };
+    kubelet.assign_claim("sr-1", "before-us", "main", "claim", claimed);
+    let mut daemon = Daemon::start_closed(program).await;
+    let told = daemon.until_condition("KubeletReachable", true).await;
+    assert!(
+        told.message.contains("when the driver has told its devices"),
+        "{told:?}"
+    );
+    assert!(!condition(&daemon.node().await, "LedgerReconciled").status);
+
+    machine.edit(|scenario| {
+        scenario.load(None);
+        Ok(())
+    });
+    daemon.until_condition("LedgerReconciled", true).await;
+    assert_eq!(
+        reason(&daemon.reserve("a", whole(8)).await.unwrap_err()),
+        "DeviceHeld",
+        "the book opens with the claim in it"
+    );
+    let book = daemon.allocations().await;
+    assert_eq!((book.len(), book[0].state()), (1, AllocationState::Foreign));
+    assert_eq!(devices(&book[0]), [daemon.node().await.devices[3].uuid.clone()]);
+}
+
+#[tokio::test]
 async fn a_driver_that_hangs_holds_nobody_up() {
     let machine = Machine::of("dgx-h100");
     let mut daemon = Daemon::start(machine.berthd()).await;
@@ -170,4 +215,47 @@ async fn a_driver_that_hangs_holds_nobody_up() {
     assert_eq!(page.status, 200);
     let process = daemon.end().await;
     assert!(process.stderr().contains("NotAnswering"));
+}
+
+#[tokio::test]
+async fn nothing_is_granted_while_the_driver_does_not_answer() {
+    let machine = Machine::of("dgx-h100");
+    let mut daemon = Daemon::start(machine.berthd()).await;
+    machine.edit(|scenario| scenario.break_call("nvmlDeviceGetTemperature", None, Effect::Hang));
+    machine.edit(|scenario| scenario.break_call("nvmlDeviceGetMemoryInfo_v2", None, Effect::Hang));
+    let client = &mut daemon.client;
+    let silent = eventually(SOON * 2, async || {
+        let node = node(client).await?;
+        ensure!(condition(&node, "DriverReady").reason == "NotAnswering", "it answers");
+        Ok(())
+    });
+    silent.await.unwrap();
+    let refused = daemon.reserve("a", whole(1)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn a_held_gpu_that_is_gone_keeps_its_number_and_is_not_called_cordoned() {
+    let machine = Machine::of("dgx-h100");
+    let mut daemon = Daemon::start(machine.berthd()).await;
+    let held = daemon.reserve("a", whole(1)).await.unwrap();
+    let index = held.grants[0].index;
+    machine.edit(|scenario| {
+        scenario.unload();
+        Ok(())
+    });
+    let client = &mut daemon.client;
+    let gone = eventually(SOON * 2, async || {
+        let node = node(client).await?;
+        node.devices
+            .iter()
+            .find(|device| device.missing)
+            .cloned()
+            .context("nothing is missing")
+    });
+    let gone = gone.await.unwrap();
+    assert!(gone.schedulable && gone.index == index, "{gone:?}");
+    assert_eq!(daemon.allocations().await[0].grants[0].index, index);
+    daemon.end().await;
 }

@@ -146,7 +146,9 @@ impl Engine {
             Ties::Random => index.nth_best(by_block(), enough, score, nth),
             Ties::Name => {
                 let net = |slot: u32, score: f64| score - fees[self.nodes.cell(slot).0.class as usize];
-                let tied = index.fits(enough).filter(|(slot, other)| same(net(*slot, *other), score));
+                let tied = index
+                    .fits(enough)
+                    .filter(|(slot, other)| same(net(*slot, *other), score));
                 tied.map(|(slot, _)| slot)
                     .min_by_key(|slot| self.nodes.state(*slot).map(|state| &state.name))
             }
@@ -216,12 +218,7 @@ impl Engine {
             let preferred = level.and_then(|level| self.nodes.device_of(fit.slot, cell.levels.get(level)?));
             let state = self.nodes.state(fit.slot)?;
             let plan = fit::plan_preferring(state, shape, preferred.map_or(&[], std::slice::from_ref));
-            debug_assert!(
-                plan.is_ok(),
-                "BUG: {} was said to take {}: {plan:?}",
-                state.name,
-                shape
-            );
+            debug_assert!(plan.is_ok(), "BUG: {} was said to take {}: {plan:?}", state.name, shape);
             Some(Ranked {
                 node: state.name.clone(),
                 score: fit.score,

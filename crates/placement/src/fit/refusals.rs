@@ -54,7 +54,11 @@ impl Tally {
             format!(": {}", list.join(", "))
         };
         let (fit, devices) = (self.fit, self.devices);
-        let message = format!("{} asked, {fit} of {devices} devices fit{detail}", shape.gpu);
+        let message = if fit == devices {
+            format!("{} asked, the node has only {devices} of them", shape.gpu)
+        } else {
+            format!("{} asked, {fit} of {devices} devices fit{detail}", shape.gpu)
+        };
         let reason = match reasons.first() {
             Some((reason, _)) if fit == 0 => *reason,
             _ => Reason::InsufficientDevices,

@@ -116,6 +116,13 @@ fn a_share_needs_both_thousandths_and_memory() {
 }
 
 #[test]
+fn who_asks_for_more_memory_than_there_is_hears_of_memory() {
+    let node = node(vec![gpu(0)]);
+    let shape = Shape::gpu(GpuShape::share(None, Some(MemoryBytes::from_gib(500)), 1).unwrap());
+    assert_eq!(plan(&node, &shape).unwrap_err().reason, Reason::InsufficientMemory);
+}
+
+#[test]
 fn a_preference_is_followed_exactly_or_not_at_all() {
     let node = node((0..4).map(gpu).collect());
     let prefer = |indexes: &[u32]| -> Vec<DeviceUuid> {

@@ -44,13 +44,20 @@ struct Binder {
 
 /// Runs until the process ends. `allocation_timeout`: how long a reservation pod may take to name its GPU.
 pub(super) async fn run(client: Client, allocation_timeout: Duration, workers: u16) -> anyhow::Result<()> {
-    let binder = Binder { reservations: Reservations::new(client.clone(), allocation_timeout), client };
+    let binder = Binder {
+        reservations: Reservations::new(client.clone(), allocation_timeout),
+        client,
+    };
     let requests: Api<BindRequest> = Api::all(binder.client.clone());
     let (removals, watch) = reservation::follow_removals(requests.clone());
     let binder = Arc::new(binder);
     let controller = Controller::new(requests, watcher::Config::default())
         .with_config(controller::Config::default().concurrency(workers))
-        .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), Arc::clone(&binder))
+        .run(
+            reconcile,
+            |_, _, _| Action::requeue(Duration::from_secs(1)),
+            Arc::clone(&binder),
+        )
         .for_each(|result| async {
             if let Err(error) = result {
                 super::log(&format!("{error}"));
@@ -72,7 +79,13 @@ async fn reconcile(request: Arc<BindRequest>, binder: Arc<Binder>) -> Result<Act
     // With attempts left the status says Failed and another attempt follows.
     let attempts = request.status.as_ref().map_or(0, |status| status.failed_attempts);
     let again = request.spec.backoff_limit.is_some_and(|limit| limit > attempts);
-    binder.report(&request, result.as_ref().err(), if again { attempts + 1 } else { attempts }).await?;
+    binder
+        .report(
+            &request,
+            result.as_ref().err(),
+            if again { attempts + 1 } else { attempts },
+        )
+        .await?;
     result.map(|()| Action::await_change())
 }
 
@@ -101,13 +114,23 @@ impl Binder {
         }
         let received = json!({"metadata": {"annotations": {
             names::RECEIVED_RESOURCE_TYPE: request.spec.received_resource_type}}});
-        pods.patch(&name, &PatchParams::default(), &Patch::Merge(received)).await?;
+        pods.patch(&name, &PatchParams::default(), &Patch::Merge(received))
+            .await?;
         let binding = Binding {
-            metadata: ObjectMeta { name: Some(name.clone()), uid: pod.uid(), ..ObjectMeta::default() },
-            target: ObjectReference { kind: Some("Node".into()), name: Some(node.clone()), ..ObjectReference::default() },
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                uid: pod.uid(),
+                ..ObjectMeta::default()
+            },
+            target: ObjectReference {
+                kind: Some("Node".into()),
+                name: Some(node.clone()),
+                ..ObjectReference::default()
+            },
         };
-        let _status: serde_json::Value =
-            pods.create_subresource("binding", &name, &PostParams::default(), &binding).await?;
+        let _status: serde_json::Value = pods
+            .create_subresource("binding", &name, &PostParams::default(), &binding)
+            .await?;
         super::log(&format!("bound {name} to {node}"));
         Ok(())
     }
@@ -126,9 +149,14 @@ impl Binder {
                 group: group.clone(),
                 source,
             })?);
-            let label = if several { format!("{}{group}", names::GPU_GROUP_PREFIX) } else { names::GPU_GROUP.to_owned() };
+            let label = if several {
+                format!("{}{group}", names::GPU_GROUP_PREFIX)
+            } else {
+                names::GPU_GROUP.to_owned()
+            };
             let labels = json!({"metadata": {"labels": {label: group}}});
-            pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(labels)).await?;
+            pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(labels))
+                .await?;
         }
         Ok(devices)
     }
@@ -137,9 +165,17 @@ impl Binder {
     async fn write_config_maps(&self, pod: &Pod, request: &BindRequest, devices: &str) -> Result<(), BindError> {
         let prefix = pod.annotations().get(names::SHARED_GPU_CONFIG_MAP);
         let prefix = prefix.ok_or_else(|| BindError::NoConfigMap(pod.name_any()))?;
-        let portion = request.spec.received_gpu.as_ref().map_or("", |gpu| gpu.portion.as_str());
-        let environment = json!({"NVIDIA_VISIBLE_DEVICES": devices, "GPU_PORTION": portion, "RUNAI_NUM_OF_GPUS": portion});
-        for (name, data) in [(format!("{prefix}-0"), json!({})), (format!("{prefix}-0-evar"), environment)] {
+        let portion = request
+            .spec
+            .received_gpu
+            .as_ref()
+            .map_or("", |gpu| gpu.portion.as_str());
+        let environment =
+            json!({"NVIDIA_VISIBLE_DEVICES": devices, "GPU_PORTION": portion, "RUNAI_NUM_OF_GPUS": portion});
+        for (name, data) in [
+            (format!("{prefix}-0"), json!({})),
+            (format!("{prefix}-0-evar"), environment),
+        ] {
             let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
             let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
                 "metadata": {"name": name, "ownerReferences": [pod.owner_ref(&())]}});
@@ -166,7 +202,11 @@ impl Binder {
                 let _not_there = maps.delete(&name, &DeleteParams::default()).await;
             }
         }
-        if let Err(error) = self.reservations.sync_groups(request.spec.selected_gpu_groups.clone()).await {
+        if let Err(error) = self
+            .reservations
+            .sync_groups(request.spec.selected_gpu_groups.clone())
+            .await
+        {
             super::log(&format!("roll-back of {}: {error}", pod.name_any()));
         }
     }
@@ -177,7 +217,10 @@ impl Binder {
         let phase = if error.is_some() { "Failed" } else { "Succeeded" };
         let reason = error.map(|error| chain(error));
         if let Some(reason) = &reason {
-            super::log(&format!("cannot bind {} to {}: {reason}", request.spec.pod_name, request.spec.selected_node));
+            super::log(&format!(
+                "cannot bind {} to {}: {reason}",
+                request.spec.pod_name, request.spec.selected_node
+            ));
         }
         let changed = request.phase() != phase;
         if changed {
@@ -185,16 +228,27 @@ impl Binder {
             let requests: Api<BindRequest> =
                 Api::namespaced(self.client.clone(), &request.namespace().unwrap_or_default());
             let patch = Patch::Merge(status);
-            gone_is_fine(requests.patch_status(&request.name_any(), &PatchParams::default(), &patch).await)?;
+            gone_is_fine(
+                requests
+                    .patch_status(&request.name_any(), &PatchParams::default(), &patch)
+                    .await,
+            )?;
             let node = &request.spec.selected_node;
             let (status, why, message) = match reason {
                 None => ("True", "Bound", format!("Pod bound successfully to node {node}")),
-                Some(reason) => ("False", "BindingError", format!("Failed to bind pod to node {node}: {reason}")),
+                Some(reason) => (
+                    "False",
+                    "BindingError",
+                    format!("Failed to bind pod to node {node}: {reason}"),
+                ),
             };
             let condition = json!({"type": "PodBound", "status": status, "reason": why, "message": message});
             let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
             let pods = self.pods(request);
-            gone_is_fine(pods.patch_status(&request.spec.pod_name, &PatchParams::default(), &patch).await)?;
+            gone_is_fine(
+                pods.patch_status(&request.spec.pod_name, &PatchParams::default(), &patch)
+                    .await,
+            )?;
         }
         Ok(())
     }

@@ -73,8 +73,11 @@ impl Changes {
 
 impl Cluster {
     pub(super) fn new(seen: &Seen) -> Self {
-        let nodes: BTreeMap<_, _> =
-            seen.nodes.iter().map(|node| (node.name_any(), Node::new(Arc::clone(node)))).collect();
+        let nodes: BTreeMap<_, _> = seen
+            .nodes
+            .iter()
+            .map(|node| (node.name_any(), Node::new(Arc::clone(node))))
+            .collect();
         let live = seen.bind_requests.iter().filter(|request| !request.is_failed());
         let bind_requests: HashMap<_, _> = live
             .filter(|request| nodes.contains_key(&request.spec.selected_node))
@@ -82,7 +85,7 @@ impl Cluster {
             .collect();
         let task = |pod: &Arc<Pod>| {
             let request = bind_requests.get(&(pod.namespace(), pod.name_any()));
-            Task::new(Arc::clone(pod), request.map(|request| request.as_ref()))
+            Task::new(Arc::clone(pod), request.map(AsRef::as_ref))
         };
         let mut tasks: Vec<Task> = seen.pods.iter().map(task).collect();
         tasks.sort_by_key(Task::title);
@@ -103,13 +106,23 @@ impl Cluster {
 
     /// Groups are found by their name alone, whatever their namespace: names must be unique in the cluster.
     fn add_jobs(&mut self, seen: &Seen) {
-        let classes: HashMap<_, _> = seen.priority_classes.iter().map(|class| (class.name_any(), class.value)).collect();
-        let global = seen.priority_classes.iter().find(|class| class.global_default == Some(true));
+        let classes: HashMap<_, _> = seen
+            .priority_classes
+            .iter()
+            .map(|class| (class.name_any(), class.value))
+            .collect();
+        let global = seen
+            .priority_classes
+            .iter()
+            .find(|class| class.global_default == Some(true));
         let default = global.map_or(names::DEFAULT_PRIORITY, |class| class.value);
         let mut by_name = HashMap::new();
         for object in &seen.pod_groups {
             by_name.insert(object.name_any(), self.jobs.len());
-            let priority = classes.get(&object.spec.priority_class_name).copied().unwrap_or(default);
+            let priority = classes
+                .get(&object.spec.priority_class_name)
+                .copied()
+                .unwrap_or(default);
             self.jobs.push(Job {
                 queue: object.spec.queue.clone(),
                 priority,
@@ -172,9 +185,12 @@ impl Cluster {
         if let Some(node) = task.node.as_ref().and_then(|node| self.nodes.get_mut(node)) {
             if add { node.charge(task) } else { node.discharge(task) }
         }
-        let Some(job) = task.job.map(|job| &self.jobs[job]).filter(|_| task.status.is_active()) else { return };
+        let Some(job) = task.job.map(|job| &self.jobs[job]).filter(|_| task.status.is_active()) else {
+            return;
+        };
         let demand = self.demand(&[index]);
-        self.queues.count(&job.queue, demand, job.preemptible, if add { 1.0 } else { -1.0 });
+        self.queues
+            .count(&job.queue, demand, job.preemptible, if add { 1.0 } else { -1.0 });
     }
 
     /// What these pods cost their queue.
@@ -182,21 +198,31 @@ impl Cluster {
         let mut sum = Demand::default();
         for task in tasks.iter().map(|index| &self.tasks[*index]) {
             let gpus = task.gpus(self.gpu_memory);
-            sum.add(Demand([gpus, task.request.get("cpu") * 1000.0, task.request.get("memory")]), 1.0);
+            sum.add(
+                Demand([gpus, task.request.get("cpu") * 1000.0, task.request.get("memory")]),
+                1.0,
+            );
         }
         sum
     }
 
     /// How many of the job's pods have the wanted states.
     pub(super) fn tally(&self, job: usize, wanted: impl Fn(Status) -> bool) -> usize {
-        self.jobs[job].tasks.iter().filter(|task| wanted(self.tasks[**task].status)).count()
+        self.jobs[job]
+            .tasks
+            .iter()
+            .filter(|task| wanted(self.tasks[**task].status))
+            .count()
     }
 
     /// The pods to place next: what the gang lacks, then one by one.
     pub(super) fn next_tasks(&self, job: usize) -> Vec<usize> {
         let active = self.tally(job, Status::is_active);
         let lacking = self.jobs[job].min_member.saturating_sub(active).max(1);
-        let pending = self.jobs[job].tasks.iter().filter(|task| self.tasks[**task].status == Status::Pending);
+        let pending = self.jobs[job]
+            .tasks
+            .iter()
+            .filter(|task| self.tasks[**task].status == Status::Pending);
         pending.copied().take(lacking).collect()
     }
 }

@@ -5,7 +5,9 @@ use kube::ResourceExt as _;
 
 /// Why not, in KAI's words where it has some.
 pub(super) fn refuses(node: &Node, pod: &Pod) -> Option<String> {
-    condition(node).or_else(|| taint(node, pod)).or_else(|| selection(node, pod))
+    condition(node)
+        .or_else(|| taint(node, pod))
+        .or_else(|| selection(node, pod))
 }
 
 /// Not only Ready counts: a pressure that is unknown is as bad as one that is there.
@@ -13,7 +15,11 @@ fn condition(node: &Node) -> Option<String> {
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         return Some("node is unschedulable".to_owned());
     }
-    let conditions = node.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    let conditions = node
+        .status
+        .iter()
+        .filter_map(|status| status.conditions.as_ref())
+        .flatten();
     let bad = |kind: &str, status: &str| match kind {
         "Ready" => status != "True",
         "MemoryPressure" | "DiskPressure" | "PIDPressure" | "NetworkUnavailable" => status != "False",
@@ -27,11 +33,21 @@ fn condition(node: &Node) -> Option<String> {
 }
 
 fn taint(node: &Node, pod: &Pod) -> Option<String> {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
-    let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let taints = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.as_ref())
+        .into_iter()
+        .flatten();
+    let tolerations = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.tolerations.as_deref())
+        .unwrap_or_default();
     let hard = taints.filter(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute");
     let mut left = hard.filter(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)));
-    left.next().map(|taint| format!("node(s) had untolerated taint {{{}}}", taint.key))
+    left.next()
+        .map(|taint| format!("node(s) had untolerated taint {{{}}}", taint.key))
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
@@ -47,8 +63,15 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 fn selection(node: &Node, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let labels = node.labels();
-    let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let selected = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.get(key) == Some(value));
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     let wanted = required.is_none_or(|required| required.node_selector_terms.iter().any(|term| matches(node, term)));
     let refused = "node(s) didn't match Pod's node affinity/selector";
@@ -61,15 +84,22 @@ fn matches(node: &Node, term: &NodeSelectorTerm) -> bool {
     let name = node.name_any();
     // A term without a requirement matches nothing.
     !(labels.is_empty() && fields.is_empty())
-        && labels.iter().all(|one| holds(one, node.labels().get(&one.key).map(String::as_str)))
-        && fields.iter().all(|one| holds(one, (one.key == "metadata.name").then_some(name.as_str())))
+        && labels
+            .iter()
+            .all(|one| holds(one, node.labels().get(&one.key).map(String::as_str)))
+        && fields
+            .iter()
+            .all(|one| holds(one, (one.key == "metadata.name").then_some(name.as_str())))
 }
 
 fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     let values = requirement.values.as_deref().unwrap_or_default();
     let listed = value.is_some_and(|value| values.iter().any(|one| one == value));
     let compare = |holds: fn(i64, i64) -> bool| {
-        let (left, right) = (value.and_then(|text| text.parse().ok()), values.first().and_then(|text| text.parse().ok()));
+        let (left, right) = (
+            value.and_then(|text| text.parse().ok()),
+            values.first().and_then(|text| text.parse().ok()),
+        );
         left.zip(right).is_some_and(|(left, right)| holds(left, right))
     };
     match requirement.operator.as_str() {
@@ -90,7 +120,10 @@ mod tests {
     use super::*;
 
     fn refused(node: Value, pod: Value) -> Option<String> {
-        refuses(&serde_json::from_value(node).unwrap(), &serde_json::from_value(pod).unwrap())
+        refuses(
+            &serde_json::from_value(node).unwrap(),
+            &serde_json::from_value(pod).unwrap(),
+        )
     }
 
     fn healthy() -> Value {
@@ -114,7 +147,10 @@ mod tests {
         node["spec"] = json!({"taints": [{"key": "gpu", "value": "sick", "effect": "NoSchedule"},
             {"key": "soft", "effect": "PreferNoSchedule"}]});
         assert!(refused(node.clone(), json!({})).unwrap().contains("{gpu}"));
-        for toleration in [json!({"operator": "Exists"}), json!({"key": "gpu", "value": "sick", "effect": "NoSchedule"})] {
+        for toleration in [
+            json!({"operator": "Exists"}),
+            json!({"key": "gpu", "value": "sick", "effect": "NoSchedule"}),
+        ] {
             let pod = json!({"spec": {"containers": [], "tolerations": [toleration]}});
             assert_eq!(refused(node.clone(), pod), None);
         }
@@ -124,20 +160,29 @@ mod tests {
 
     #[test]
     fn required_affinity_binds_and_preferred_affinity_does_not() {
-        let pod = |kind: &str, term: Value| {
-            json!({"spec": {"containers": [], "affinity": {"nodeAffinity": {kind: term}}}})
-        };
+        let pod =
+            |kind: &str, term: Value| json!({"spec": {"containers": [], "affinity": {"nodeAffinity": {kind: term}}}});
         let required = "requiredDuringSchedulingIgnoredDuringExecution";
-        let by_name = |name: &str| json!({"nodeSelectorTerms": [{"matchFields": [
-            {"key": "metadata.name", "operator": "In", "values": [name]}]}]});
+        let by_name = |name: &str| {
+            json!({"nodeSelectorTerms": [{"matchFields": [
+            {"key": "metadata.name", "operator": "In", "values": [name]}]}]})
+        };
         assert_eq!(refused(healthy(), pod(required, by_name("n1"))), None);
         assert!(refused(healthy(), pod(required, by_name("n2"))).is_some());
-        let above = |rank: &str| json!({"nodeSelectorTerms": [{"matchExpressions": [
-            {"key": "rank", "operator": "Gt", "values": [rank]}]}]});
+        let above = |rank: &str| {
+            json!({"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "rank", "operator": "Gt", "values": [rank]}]}]})
+        };
         assert_eq!(refused(healthy(), pod(required, above("3"))), None);
         assert!(refused(healthy(), pod(required, above("4"))).is_some());
         let preferred = json!([{"weight": 100, "preference": {"matchExpressions": [
             {"key": "zone", "operator": "In", "values": ["b"]}]}}]);
-        assert_eq!(refused(healthy(), pod("preferredDuringSchedulingIgnoredDuringExecution", preferred)), None);
+        assert_eq!(
+            refused(
+                healthy(),
+                pod("preferredDuringSchedulingIgnoredDuringExecution", preferred)
+            ),
+            None
+        );
     }
 }

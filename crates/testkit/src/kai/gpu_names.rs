@@ -27,12 +27,14 @@ pub(super) async fn run(client: Client) -> anyhow::Result<()> {
         match event {
             watcher::Event::Delete(pod) => drop(taken.remove(&pod.name_any())),
             watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => {
-                let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else { continue };
+                let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
+                    continue;
+                };
                 if let Some(device) = pod.annotations().get(names::RESERVED_GPU) {
                     taken.insert(pod.name_any(), (node, device.clone()));
                     continue;
                 }
-                let device = free(&node, taken.values());
+                let device = free(&node, &taken);
                 let patch = Patch::Merge(json!({"metadata": {"annotations": {names::RESERVED_GPU: device}}}));
                 taken.insert(pod.name_any(), (node, device));
                 if let Err(error) = pods.patch(&pod.name_any(), &PatchParams::default(), &patch).await {
@@ -46,8 +48,12 @@ pub(super) async fn run(client: Client) -> anyhow::Result<()> {
 }
 
 /// The first GPU of the node that nobody holds.
-fn free<'a>(node: &str, taken: impl Iterator<Item = &'a (String, String)> + Clone) -> String {
+fn free(node: &str, taken: &BTreeMap<String, (String, String)>) -> String {
     let device = |index: usize| format!("GPU-{node}-{index}");
-    let held = |device: &str| taken.clone().any(|(on, held)| on == node && held == device);
-    (0..).map(device).find(|device| !held(device)).unwrap_or_default()
+    let held = |device: &str| taken.values().any(|(on, held)| on == node && held == device);
+    // One more than there are held.
+    (0..=taken.len())
+        .map(device)
+        .find(|device| !held(device))
+        .unwrap_or_default()
 }

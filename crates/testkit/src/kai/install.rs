@@ -31,12 +31,26 @@ const ESTABLISHED: Duration = Duration::from_secs(30);
 type Kind = (&'static str, &'static str, &'static str, &'static str, bool, bool);
 
 const KINDS: [Kind; 6] = [
-    ("scheduling.run.ai", "v1alpha2", "bindrequests", "BindRequest", true, true),
+    (
+        "scheduling.run.ai",
+        "v1alpha2",
+        "bindrequests",
+        "BindRequest",
+        true,
+        true,
+    ),
     ("scheduling.run.ai", "v2alpha2", "podgroups", "PodGroup", true, true),
     ("scheduling.run.ai", "v2", "queues", "Queue", false, true),
     ("kai.scheduler", "v1alpha1", "topologies", "Topology", false, false),
     ("kai.scheduler", "v1", "configs", "Config", false, true),
-    ("kai.scheduler", "v1", "schedulingshards", "SchedulingShard", false, true),
+    (
+        "kai.scheduler",
+        "v1",
+        "schedulingshards",
+        "SchedulingShard",
+        false,
+        true,
+    ),
 ];
 
 /// Applies our definitions.
@@ -68,24 +82,38 @@ pub(crate) async fn defaults(client: &Client) -> anyhow::Result<()> {
             "metadata": {"name": name}, "value": value});
         apply::<PriorityClass>(client, name, &class).await?;
     }
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names::RESERVATION_NAMESPACE}});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names::RESERVATION_NAMESPACE}});
     apply::<Namespace>(client, names::RESERVATION_NAMESPACE, &namespace).await?;
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": names::RESERVATION_APP}});
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), names::RESERVATION_NAMESPACE);
-    accounts.patch(names::RESERVATION_APP, &field_manager(), &Patch::Apply(&account)).await?;
+    accounts
+        .patch(names::RESERVATION_APP, &field_manager(), &Patch::Apply(&account))
+        .await?;
     queue(client, names::DEFAULT_PARENT_QUEUE, "", unlimited()).await?;
     queue(client, names::DEFAULT_QUEUE, names::DEFAULT_PARENT_QUEUE, unlimited()).await
 }
 
 /// A queue's resources without an end.
 pub fn unlimited() -> QueueResources {
-    let endless = QueueResource { quota: -1.0, limit: -1.0, over_quota_weight: 1.0 };
-    QueueResources { gpu: endless, cpu: endless, memory: endless }
+    let endless = QueueResource {
+        quota: -1.0,
+        limit: -1.0,
+        over_quota_weight: 1.0,
+    };
+    QueueResources {
+        gpu: endless,
+        cpu: endless,
+        memory: endless,
+    }
 }
 
 /// Creates or changes a queue; no parent where `parent` is empty.
 pub async fn queue(client: &Client, name: &str, parent: &str, resources: QueueResources) -> anyhow::Result<()> {
-    let spec = QueueSpec { parent_queue: parent.to_owned(), resources };
+    let spec = QueueSpec {
+        parent_queue: parent.to_owned(),
+        resources,
+    };
     apply::<Queue>(client, name, &serde_json::to_value(Queue::new(name, spec))?).await
 }
 
@@ -95,7 +123,9 @@ where
 {
     let api: Api<K> = Api::all(client.clone());
     let applied = api.patch(name, &field_manager(), &Patch::Apply(object)).await;
-    applied.map(drop).with_context(|| format!("{} {name} was not taken", K::kind(&())))
+    applied
+        .map(drop)
+        .with_context(|| format!("{} {name} was not taken", K::kind(&())))
 }
 
 fn field_manager() -> PatchParams {

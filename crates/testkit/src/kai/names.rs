@@ -50,7 +50,11 @@ pub const GPU: &str = "nvidia.com/gpu";
 pub const NODE_GPU_MEMORY: &str = "nvidia.com/gpu.memory";
 
 /// The chart's priority classes. Below 100 a group may be evicted, unless its preemptibility says otherwise.
-pub const PRIORITY_CLASSES: [(&str, i32); 4] =
-    [("train", 50), ("build-preemptible", 75), ("build", 100), ("inference", 125)];
+pub const PRIORITY_CLASSES: [(&str, i32); 4] = [
+    ("train", 50),
+    ("build-preemptible", 75),
+    ("build", 100),
+    ("inference", 125),
+];
 /// The priority of a group without a known class.
 pub const DEFAULT_PRIORITY: i32 = 50;

@@ -42,8 +42,15 @@ pub(super) enum Fit {
 impl Node {
     pub(super) fn new(object: Arc<v1::Node>) -> Self {
         let status = object.status.as_ref();
-        let allocatable: Resources = status.and_then(|status| status.allocatable.as_ref()).into_iter().flatten().collect();
-        let memory = object.labels().get(names::NODE_GPU_MEMORY).and_then(|text| text.parse::<i64>().ok());
+        let allocatable: Resources = status
+            .and_then(|status| status.allocatable.as_ref())
+            .into_iter()
+            .flatten()
+            .collect();
+        let memory = object
+            .labels()
+            .get(names::NODE_GPU_MEMORY)
+            .and_then(|text| text.parse::<i64>().ok());
         Self {
             idle: allocatable.clone(),
             allocatable,
@@ -68,7 +75,11 @@ impl Node {
         let takes_idle = task.status != Status::Pipelined;
         let gives_back = task.status == Status::Releasing;
         let change = |account: &mut Resources, more: bool| {
-            if more == (sign > 0) { account.add(&task.request) } else { account.sub(&task.request) }
+            if more == (sign > 0) {
+                account.add(&task.request);
+            } else {
+                account.sub(&task.request);
+            }
         };
         if takes_idle {
             change(&mut self.idle, false);
@@ -136,10 +147,11 @@ impl Node {
     /// Shared GPUs with room, the fullest first.
     fn groups_for(&self, share: Share, with_releasing: bool) -> Vec<String> {
         let need = share.mebibytes(self.gpu_memory);
-        let free = |group: &Group| {
-            self.gpu_memory - group.used + if with_releasing { group.releasing } else { 0 }
-        };
-        let in_use = self.groups.iter().filter(|(_, group)| group.used > 0 && free(group) >= need);
+        let free = |group: &Group| self.gpu_memory - group.used + if with_releasing { group.releasing } else { 0 };
+        let in_use = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.used > 0 && free(group) >= need);
         let mut names: Vec<_> = in_use.collect();
         names.sort_by_key(|(_, group)| -group.used);
         names.into_iter().map(|(name, _)| name.clone()).collect()

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     cluster::{Changes, Cluster},
-    filters,
-    names,
+    filters, names,
     node::{Fit, Node},
     queues::Refusal,
     task::{Status, Task},
@@ -48,31 +47,51 @@ impl Cluster {
                 }
                 (fit, None) => fit == Fit::Now && !wait,
             };
-            let groups = asked.share.map_or_else(Vec::new, |share| node.choose_groups(share, now, new_group));
+            let groups = asked
+                .share
+                .map_or_else(Vec::new, |share| node.choose_groups(share, now, new_group));
             let status = if now { Status::Allocated } else { Status::Pipelined };
             self.set(task, status, Some(name), groups, changes);
             return Ok(());
         }
-        let reasons: Vec<_> = reasons.iter().map(|(reason, nodes)| format!("{nodes} {reason}.")).collect();
+        let reasons: Vec<_> = reasons
+            .iter()
+            .map(|(reason, nodes)| format!("{nodes} {reason}."))
+            .collect();
         let of_pod = format!("no nodes with enough resources were found: {}", reasons.join(" \n"));
-        let message = format!("Resources were not found for pod {} due to: {of_pod}", self.tasks[task].title());
-        Err(Refusal { reason: "PodSchedulingErrors", message, of_pod: Some(of_pod) })
+        let message = format!(
+            "Resources were not found for pod {} due to: {of_pod}",
+            self.tasks[task].title()
+        );
+        Err(Refusal {
+            reason: "PodSchedulingErrors",
+            message,
+            of_pod: Some(of_pod),
+        })
     }
 
     /// All nodes, the best first; by name where the scores are equal.
     fn candidates(&self, task: &Task) -> Vec<(String, Fit)> {
         let resource = if task.wants_gpus() { names::GPU } else { "cpu" };
         let unallocated = |node: &Node| Some(node.unallocated(resource)).filter(|(_, all)| *all > 0.0);
-        let range = self.nodes.values().filter_map(unallocated).fold(None, |range: Option<(f64, f64)>, (free, _)| {
-            let (least, most) = range.unwrap_or((free, free));
-            Some((least.min(free), most.max(free)))
-        });
+        let range = self
+            .nodes
+            .values()
+            .filter_map(unallocated)
+            .fold(None, |range: Option<(f64, f64)>, (free, _)| {
+                let (least, most) = range.unwrap_or((free, free));
+                Some((least.min(free), most.max(free)))
+            });
         let mut scored: Vec<_> = self
             .nodes
             .iter()
             .map(|(name, node)| {
                 let fit = node.fit(task);
-                (score(task, name, node, &fit) + packed(unallocated(node), range), name, fit)
+                (
+                    score(task, name, node, &fit) + packed(unallocated(node), range),
+                    name,
+                    fit,
+                )
             })
             .collect();
         scored.sort_by(|(left, ..), (right, ..)| right.total_cmp(left));
@@ -85,15 +104,20 @@ fn score(task: &Task, name: &str, node: &Node, fit: &Fit) -> f64 {
     given(task.nominated() == Some(name), score::NOMINATED)
         + given(node.can_share(task), score::SHARING)
         + given(*fit == Fit::Now, score::AVAILABLE)
-        + given(!task.wants_gpus() && node.unallocated(names::GPU).1 == 0.0, score::CPU_ON_CPU_NODE)
+        + given(
+            !task.wants_gpus() && node.unallocated(names::GPU).1 == 0.0,
+            score::CPU_ON_CPU_NODE,
+        )
 }
 
-/// The less is left, the better.
+/// The less is left, the better; the same for all where the same is left everywhere.
 fn packed(left: Option<(f64, f64)>, range: Option<(f64, f64)>) -> f64 {
-    match (left, range) {
-        (Some(_), Some((_, most))) if most == 0.0 => 0.0,
-        (Some(_), Some((least, most))) if least == most => score::PACKED,
-        (Some((free, _)), Some((least, most))) => score::PACKED * (1.0 - (free - least) / (most - least)),
-        _ => 0.0,
+    let (Some((free, _)), Some((least, most))) = (left, range) else {
+        return 0.0;
+    };
+    match most - least {
+        _ if most <= 0.0 => 0.0,
+        spread if spread <= 0.0 => score::PACKED,
+        spread => score::PACKED * (1.0 - (free - least) / spread),
     }
 }

@@ -34,7 +34,11 @@ pub(super) async fn run(client: Client) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::all(client.clone());
     Controller::new(pods, watcher::Config::default())
         .with_config(controller::Config::default().concurrency(10))
-        .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), Arc::new(client))
+        .run(
+            reconcile,
+            |_, _, _| Action::requeue(Duration::from_secs(1)),
+            Arc::new(client),
+        )
         .for_each(|result| async {
             if let Err(error) = result {
                 super::log(&format!("{error}"));
@@ -48,14 +52,19 @@ async fn reconcile(pod: Arc<Pod>, client: Arc<Client>) -> kube::Result<Action> {
     if !is_ours(&pod) {
         return Ok(Action::await_change());
     }
-    let Some(owners) = owners(&client, &pod).await? else { return Ok(Action::await_change()) };
+    let Some(owners) = owners(&client, &pod).await? else {
+        return Ok(Action::await_change());
+    };
     if owners.iter().any(|owner| skips(&owner.metadata)) {
         return Ok(Action::await_change());
     }
     let priority_class = priority_class(&client, &pod, &owners).await?;
     let group = group(&pod, &owners, priority_class);
     apply(&client, &group).await?;
-    let (name, pods) = (group.name_any(), Api::<Pod>::namespaced((*client).clone(), &pod.namespace().unwrap_or_default()));
+    let (name, pods) = (
+        group.name_any(),
+        Api::<Pod>::namespaced((*client).clone(), &pod.namespace().unwrap_or_default()),
+    );
     if pod.annotations().get(names::POD_GROUP) != Some(&name) {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {names::POD_GROUP: name}}}));
         pods.patch(&pod.name_any(), &PatchParams::default(), &patch).await?;
@@ -71,7 +80,10 @@ fn is_ours(pod: &Pod) -> bool {
 }
 
 fn skips(metadata: &ObjectMeta) -> bool {
-    let annotation = metadata.annotations.as_ref().and_then(|all| all.get(names::SKIP_PODGROUPER));
+    let annotation = metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(names::SKIP_PODGROUPER));
     annotation.is_some_and(|value| value == "true")
 }
 
@@ -81,21 +93,42 @@ async fn owners(client: &Client, pod: &Pod) -> kube::Result<Option<Vec<Owner>>> 
     let mut metadata = pod.metadata.clone();
     for _ in 0..DEPTH {
         let references = metadata.owner_references.clone().unwrap_or_default();
-        let Some(reference) = references.iter().find(|one| one.controller == Some(true)).or(references.first()) else {
+        let Some(reference) = references
+            .iter()
+            .find(|one| one.controller == Some(true))
+            .or_else(|| references.first())
+        else {
             break;
         };
-        let (group, version) = reference.api_version.split_once('/').unwrap_or(("", &reference.api_version));
+        let (group, version) = reference
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &reference.api_version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &reference.kind));
         let api: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &pod.namespace().unwrap_or_default(), &resource);
-        let Some(object) = api.get_opt(&reference.name).await? else { return Ok(None) };
+        let Some(object) = api.get_opt(&reference.name).await? else {
+            return Ok(None);
+        };
         metadata = object.metadata;
-        let types = TypeMeta { api_version: reference.api_version.clone(), kind: reference.kind.clone() };
-        owners.push(Owner { types, metadata: metadata.clone() });
+        let types = TypeMeta {
+            api_version: reference.api_version.clone(),
+            kind: reference.kind.clone(),
+        };
+        owners.push(Owner {
+            types,
+            metadata: metadata.clone(),
+        });
     }
     if owners.is_empty() {
-        let types = TypeMeta { api_version: "v1".to_owned(), kind: "Pod".to_owned() };
-        owners.push(Owner { types, metadata: pod.metadata.clone() });
+        let types = TypeMeta {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+        };
+        owners.push(Owner {
+            types,
+            metadata: pod.metadata.clone(),
+        });
     }
     Ok(Some(owners))
 }
@@ -122,20 +155,29 @@ fn is_deployment(owners: &[Owner]) -> bool {
 
 /// The first of these objects that has the label tells.
 fn label(objects: &[&ObjectMeta], key: &str) -> Option<String> {
-    objects.iter().find_map(|object| object.labels.as_ref()?.get(key).cloned())
+    objects
+        .iter()
+        .find_map(|object| object.labels.as_ref()?.get(key).cloned())
 }
 
 /// One group per top owner; of a Deployment and of a Job, one per pod.
 fn group(pod: &Pod, owners: &[Owner], priority_class_name: String) -> PodGroup {
     let itself = Owner {
-        types: TypeMeta { api_version: "v1".to_owned(), kind: "Pod".to_owned() },
+        types: TypeMeta {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+        },
         metadata: pod.metadata.clone(),
     };
     let top = owners.last().unwrap_or(&itself);
     let (name, uid, owner) = match top.types.kind.as_str() {
         "Deployment" => (pod.name_any(), pod.uid(), &itself),
         "Job" => (pod.name_any(), top.metadata.uid.clone(), top),
-        _ => (top.metadata.name.clone().unwrap_or_default(), top.metadata.uid.clone(), top),
+        _ => (
+            top.metadata.name.clone().unwrap_or_default(),
+            top.metadata.uid.clone(),
+            top,
+        ),
     };
     let both = [&top.metadata, &pod.metadata];
     let queue = label(&both, names::QUEUE).or_else(|| label(&both, "project"));
@@ -144,7 +186,11 @@ fn group(pod: &Pod, owners: &[Owner], priority_class_name: String) -> PodGroup {
     let preemptibility = label(&from_owners, names::PREEMPTIBILITY);
     let known = preemptibility.filter(|value| matches!(value.as_str(), "preemptible" | "non-preemptible"));
     let mut annotations = top.metadata.annotations.clone().unwrap_or_default();
-    let (api_group, version) = top.types.api_version.split_once('/').unwrap_or(("\"\"", &top.types.api_version));
+    let (api_group, version) = top
+        .types
+        .api_version
+        .split_once('/')
+        .unwrap_or(("\"\"", &top.types.api_version));
     let made_by = format!(
         "name: {}\nuid: {}\ngroup: {api_group}\nversion: {version}\nkind: {}\n",
         top.metadata.name.as_deref().unwrap_or_default(),
@@ -156,7 +202,9 @@ fn group(pod: &Pod, owners: &[Owner], priority_class_name: String) -> PodGroup {
         "name": owner.metadata.name, "uid": owner.metadata.uid});
     let mut labels = top.metadata.labels.clone().unwrap_or_default();
     if let Some(pool) = pod.labels().get(names::NODE_POOL) {
-        labels.entry(names::NODE_POOL.to_owned()).or_insert_with(|| pool.clone());
+        labels
+            .entry(names::NODE_POOL.to_owned())
+            .or_insert_with(|| pool.clone());
     }
     PodGroup {
         metadata: ObjectMeta {
@@ -188,9 +236,14 @@ async fn apply(client: &Client, group: &PodGroup) -> kube::Result<()> {
             other => other.map(drop),
         };
     };
-    let wanted = PodGroupSpec { queue: old.spec.queue.clone(), ..group.spec.clone() };
+    let wanted = PodGroupSpec {
+        queue: old.spec.queue.clone(),
+        ..group.spec.clone()
+    };
     if wanted != old.spec {
-        groups.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"spec": wanted}))).await?;
+        groups
+            .patch(&name, &PatchParams::default(), &Patch::Merge(json!({"spec": wanted})))
+            .await?;
     }
     Ok(())
 }

@@ -73,7 +73,10 @@ impl Queues {
             allocated: Demand::default(),
             non_preemptible: Demand::default(),
         };
-        let mut all: BTreeMap<_, _> = objects.into_iter().map(|object| (object.name_any(), queue(object))).collect();
+        let mut all: BTreeMap<_, _> = objects
+            .into_iter()
+            .map(|object| (object.name_any(), queue(object)))
+            .collect();
         // A queue without its parent goes, and so do its children.
         loop {
             let names: BTreeSet<String> = all.keys().cloned().collect();
@@ -107,14 +110,19 @@ impl Queues {
 
     /// Whether so much more would be over a limit, or, for what cannot be evicted, over a quota.
     pub(super) fn refuses(&self, name: &str, demand: Demand, preemptible: bool) -> Option<Refusal> {
-        self.over_limit(name, demand).or_else(|| (!preemptible).then(|| self.over_quota(name, demand)).flatten())
+        self.over_limit(name, demand)
+            .or_else(|| (!preemptible).then(|| self.over_quota(name, demand)).flatten())
     }
 
     pub(super) fn over_quota(&self, name: &str, demand: Demand) -> Option<Refusal> {
         self.chain(name).find_map(|(name, queue)| {
             let resource = demand.exceeds(queue.non_preemptible, queue.quota)?;
             let message = format!("Non-preemptible workload is over quota: {name} quota of {resource} is reached");
-            Some(Refusal { reason: "NonPreemptibleOverQuota", message, of_pod: None })
+            Some(Refusal {
+                reason: "NonPreemptibleOverQuota",
+                message,
+                of_pod: None,
+            })
         })
     }
 
@@ -122,14 +130,20 @@ impl Queues {
         self.chain(name).find_map(|(name, queue)| {
             let resource = demand.exceeds(queue.allocated, queue.limit)?;
             let message = format!("{name} quota has reached the allowable limit of {resource}");
-            Some(Refusal { reason: "OverLimit", message, of_pod: None })
+            Some(Refusal {
+                reason: "OverLimit",
+                message,
+                of_pod: None,
+            })
         })
     }
 
     fn chain<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Queue)> {
         let first = self.0.get(name).map(|queue| (name, queue));
         std::iter::successors(first, |(_, queue)| {
-            self.0.get_key_value(&queue.parent).map(|(name, queue)| (name.as_str(), queue))
+            self.0
+                .get_key_value(&queue.parent)
+                .map(|(name, queue)| (name.as_str(), queue))
         })
     }
 }

@@ -1,10 +1,6 @@
 //! Reservation pods: each holds one GPU for the pods that share it, and names the GPU in an annotation.
 
-use std::{
-    future::Future,
-    pin::pin,
-    time::Duration,
-};
+use std::{future::Future, pin::pin, time::Duration};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
@@ -41,7 +37,11 @@ const REMOVALS: usize = 256;
 
 impl Reservations {
     pub(super) fn new(client: Client, timeout: Duration) -> Self {
-        Self { client, timeout, busy: Mutex::new(()) }
+        Self {
+            client,
+            timeout,
+            busy: Mutex::new(()),
+        }
     }
 
     /// The UUID of the group's GPU; makes the reservation pod if there is none.
@@ -52,25 +52,33 @@ impl Reservations {
         if let Some(pod) = pods.list(&of_group).await?.items.first() {
             return device(pod).ok_or_else(|| ReservationError::Unnamed(pod.name_any()));
         }
-        let made = pods.create(&PostParams::default(), &reservation_pod(node, group)).await?;
+        let made = pods
+            .create(&PostParams::default(), &reservation_pod(node, group))
+            .await?;
         let name = made.name_any();
         let named = |pod: Option<&Pod>| pod.is_some_and(|pod| device(pod).is_some());
         let waited = tokio::time::timeout(self.timeout, await_condition(pods.clone(), &name, named)).await;
-        match waited.ok().and_then(Result::ok).flatten().as_ref().and_then(device) {
-            Some(device) => Ok(device),
-            None => {
-                self.remove(&name).await?;
-                Err(ReservationError::Late(format!("{}/{name}", names::RESERVATION_NAMESPACE)))
-            }
+        if let Some(device) = waited.ok().and_then(Result::ok).flatten().as_ref().and_then(device) {
+            return Ok(device);
         }
+        self.remove(&name).await?;
+        Err(ReservationError::Late(format!(
+            "{}/{name}",
+            names::RESERVATION_NAMESPACE
+        )))
     }
 
     /// Looks at the groups on a node.
     pub(super) async fn sync_node(&self, node: &str) -> kube::Result<()> {
         let pods: Api<Pod> = Api::all(self.client.clone());
-        let shared = ListParams::default().labels(names::GPU_GROUP).fields(&format!("spec.nodeName={node}"));
+        let shared = ListParams::default()
+            .labels(names::GPU_GROUP)
+            .fields(&format!("spec.nodeName={node}"));
         let shared = pods.list(&shared).await?;
-        let mut groups: Vec<_> = shared.iter().filter_map(|pod| pod.labels().get(names::GPU_GROUP).cloned()).collect();
+        let mut groups: Vec<_> = shared
+            .iter()
+            .filter_map(|pod| pod.labels().get(names::GPU_GROUP).cloned())
+            .collect();
         groups.sort();
         groups.dedup();
         self.sync_groups(groups).await
@@ -82,11 +90,15 @@ impl Reservations {
         for group in groups {
             let _one_at_a_time = self.busy.lock().await;
             let mut found = Vec::new();
-            for label in [format!("{}={group}", names::GPU_GROUP), format!("{}{group}={group}", names::GPU_GROUP_PREFIX)] {
+            for label in [
+                format!("{}={group}", names::GPU_GROUP),
+                format!("{}{group}={group}", names::GPU_GROUP_PREFIX),
+            ] {
                 found.extend(all.list(&ListParams::default().labels(&label)).await?.items);
             }
-            let (holders, sharers): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|pod| pod.namespace().as_deref() == Some(names::RESERVATION_NAMESPACE));
+            let (holders, sharers): (Vec<_>, Vec<_>) = found
+                .into_iter()
+                .partition(|pod| pod.namespace().as_deref() == Some(names::RESERVATION_NAMESPACE));
             let in_phase = |pod: &Pod, phases: &[&str]| {
                 let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
                 phases.contains(&phase.unwrap_or("Pending"))
@@ -126,9 +138,7 @@ impl Reservations {
 }
 
 /// The groups of requests that are deleted.
-pub(super) fn follow_removals(
-    requests: Api<BindRequest>,
-) -> (mpsc::Receiver<Vec<String>>, impl Future<Output = ()>) {
+pub(super) fn follow_removals(requests: Api<BindRequest>) -> (mpsc::Receiver<Vec<String>>, impl Future<Output = ()>) {
     let (sender, receiver) = mpsc::channel(REMOVALS);
     let watch = async move {
         let mut events = pin!(watcher(requests, watcher::Config::default()).default_backoff());
@@ -152,7 +162,10 @@ fn gone_is_fine<T>(result: kube::Result<T>) -> kube::Result<()> {
 }
 
 fn device(pod: &Pod) -> Option<String> {
-    pod.annotations().get(names::RESERVED_GPU).filter(|device| !device.is_empty()).cloned()
+    pod.annotations()
+        .get(names::RESERVED_GPU)
+        .filter(|device| !device.is_empty())
+        .cloned()
 }
 
 fn reservation_pod(node: &str, group: &str) -> Pod {

@@ -31,6 +31,7 @@ impl Resources {
                 None => self.set(name, *amount),
             }
         }
+        self.forget_zeros();
     }
 
     pub(super) fn sub(&mut self, other: &Self) {
@@ -40,6 +41,11 @@ impl Resources {
                 None => self.set(name, -amount),
             }
         }
+        self.forget_zeros();
+    }
+
+    fn forget_zeros(&mut self) {
+        self.0.retain(|_, amount| *amount != 0.0);
     }
 
     /// The name of a resource of which this asks for more than `first` and `second` have together.
@@ -47,7 +53,10 @@ impl Resources {
         let short = |name: &str, amount: f64| {
             amount > 0.0 && amount > first.get(name) + second.map_or(0.0, |second| second.get(name)) + ROUNDING
         };
-        self.0.iter().find(|(name, amount)| short(name, **amount)).map(|(name, _)| name.as_str())
+        self.0
+            .iter()
+            .find(|(name, amount)| short(name, **amount))
+            .map(|(name, _)| name.as_str())
     }
 
     fn max(&mut self, other: &Self) {
@@ -60,13 +69,20 @@ impl Resources {
 
 impl<'a> FromIterator<(&'a String, &'a Quantity)> for Resources {
     fn from_iter<I: IntoIterator<Item = (&'a String, &'a Quantity)>>(quantities: I) -> Self {
-        Self(quantities.into_iter().map(|(name, quantity)| (name.clone(), amount(&quantity.0))).collect())
+        Self(
+            quantities
+                .into_iter()
+                .map(|(name, quantity)| (name.clone(), amount(&quantity.0)))
+                .collect(),
+        )
     }
 }
 
 /// What the pod needs of a node, its slot included.
 pub(super) fn of_pod(pod: &Pod) -> Resources {
-    let Some(spec) = &pod.spec else { return Resources::default() };
+    let Some(spec) = &pod.spec else {
+        return Resources::default();
+    };
     let mut running = Resources::default();
     for container in &spec.containers {
         running.add(&of_container(container));
@@ -92,13 +108,18 @@ pub(super) fn of_pod(pod: &Pod) -> Resources {
 }
 
 fn of_container(container: &Container) -> Resources {
-    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let requests = container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.requests.as_ref());
     requests.into_iter().flatten().collect()
 }
 
 /// A quantity in base units; what is none counts as zero (the API server lets none through).
 fn amount(text: &str) -> f64 {
-    let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let factor = match suffix {
         "" => 1.0,
@@ -128,7 +149,13 @@ mod tests {
 
     #[test]
     fn quantities_are_read_in_base_units() {
-        for (text, expected) in [("8", 8.0), ("250m", 0.25), ("2Gi", 2_147_483_648.0), ("1e3", 1000.0), ("1.5k", 1500.0)] {
+        for (text, expected) in [
+            ("8", 8.0),
+            ("250m", 0.25),
+            ("2Gi", 2_147_483_648.0),
+            ("1e3", 1000.0),
+            ("1.5k", 1500.0),
+        ] {
             assert!((amount(text) - expected).abs() < ROUNDING, "{text}");
         }
     }
@@ -143,6 +170,9 @@ mod tests {
             "overhead": {"cpu": "1"}}}))
         .unwrap();
         let request = of_pod(&pod);
-        assert_eq!((request.get("cpu"), request.get("memory"), request.get("pods")), (7.0, 1.0, 1.0));
+        assert_eq!(
+            (request.get("cpu"), request.get("memory"), request.get("pods")),
+            (7.0, 1.0, 1.0)
+        );
     }
 }

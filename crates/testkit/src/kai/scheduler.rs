@@ -62,8 +62,20 @@ struct Scheduler {
 /// Runs until the process ends.
 pub(super) async fn run(client: Client, period: Duration) -> anyhow::Result<()> {
     let (stores, watches) = watch(&client);
-    let events = Recorder::new(client.clone(), Reporter { controller: names::SCHEDULER.to_owned(), instance: None });
-    let scheduler = Scheduler { client, stores, events, assumed: HashMap::new(), told: HashMap::new() };
+    let events = Recorder::new(
+        client.clone(),
+        Reporter {
+            controller: names::SCHEDULER.to_owned(),
+            instance: None,
+        },
+    );
+    let scheduler = Scheduler {
+        client,
+        stores,
+        events,
+        assumed: HashMap::new(),
+        told: HashMap::new(),
+    };
     tokio::select! {
         () = watches => anyhow::bail!("a watch ended"),
         result = scheduler.cycles(period) => result,
@@ -105,9 +117,24 @@ where
 
 impl Scheduler {
     async fn cycles(mut self, period: Duration) -> anyhow::Result<()> {
-        let Stores { nodes, pods, bind_requests, pod_groups, queues, priority_classes } = &self.stores;
-        tokio::try_join!(nodes.wait_until_ready(), pods.wait_until_ready(), bind_requests.wait_until_ready())?;
-        tokio::try_join!(pod_groups.wait_until_ready(), queues.wait_until_ready(), priority_classes.wait_until_ready())?;
+        let Stores {
+            nodes,
+            pods,
+            bind_requests,
+            pod_groups,
+            queues,
+            priority_classes,
+        } = &self.stores;
+        tokio::try_join!(
+            nodes.wait_until_ready(),
+            pods.wait_until_ready(),
+            bind_requests.wait_until_ready()
+        )?;
+        tokio::try_join!(
+            pod_groups.wait_until_ready(),
+            queues.wait_until_ready(),
+            priority_classes.wait_until_ready()
+        )?;
         super::log("the caches are full: the first cycle starts");
         loop {
             self.once().await;
@@ -132,9 +159,15 @@ impl Scheduler {
             queues: self.stores.queues.state(),
             priority_classes: self.stores.priority_classes.state(),
         };
-        let unbound: HashMap<_, _> = seen.pods.iter().filter(|pod| node_of(pod).is_none()).map(|pod| (pod.uid(), pod)).collect();
+        let unbound: HashMap<_, _> = seen
+            .pods
+            .iter()
+            .filter(|pod| node_of(pod).is_none())
+            .map(|pod| (pod.uid(), pod))
+            .collect();
         let known: Vec<_> = seen.bind_requests.iter().map(|request| request.uid()).collect();
-        self.assumed.retain(|pod, request| unbound.contains_key(&Some(pod.clone())) && !known.contains(&request.uid()));
+        self.assumed
+            .retain(|pod, request| unbound.contains_key(&Some(pod.clone())) && !known.contains(&request.uid()));
         seen.bind_requests.extend(self.assumed.values().cloned());
         seen
     }
@@ -145,26 +178,44 @@ impl Scheduler {
         let lost = |request: &BindRequest| {
             !nodes.contains(&request.spec.selected_node) && !request.labels().contains_key(names::NODE_POOL)
         };
-        let stale = seen.bind_requests.iter().filter(|request| request.is_failed() || lost(request));
+        let stale = seen
+            .bind_requests
+            .iter()
+            .filter(|request| request.is_failed() || lost(request));
         each(stale, async |request| {
             let api: Api<BindRequest> = self.namespaced(request.namespace());
             match api.delete(&request.name_any(), &DeleteParams::default()).await {
                 Ok(_) => super::log(&format!("deleted the stale BindRequest {}", request.name_any())),
-                Err(error) => super::log(&format!("cannot delete the BindRequest {}: {error}", request.name_any())),
+                Err(error) => super::log(&format!(
+                    "cannot delete the BindRequest {}: {error}",
+                    request.name_any()
+                )),
             }
         })
         .await;
     }
 
     async fn carry_out(&mut self, cluster: &Cluster, decisions: &Decisions) {
-        let made = stream::iter(decisions.binds.iter().map(|task| self.request_bind(cluster, &cluster.tasks[*task])));
-        let made: Vec<_> = made.buffer_unordered(PARALLEL).filter_map(async |made| made).collect().await;
+        let made = stream::iter(
+            decisions
+                .binds
+                .iter()
+                .map(|task| self.request_bind(cluster, &cluster.tasks[*task])),
+        );
+        let made: Vec<_> = made
+            .buffer_unordered(PARALLEL)
+            .filter_map(async |made| made)
+            .collect()
+            .await;
         each(&decisions.evictions, async |eviction| {
             let victim = &cluster.tasks[eviction.task];
             let by = &cluster.jobs[eviction.by].object;
             let message = format!(
                 "Pod {} was preempted by {} for {}/{}",
-                victim.title(), eviction.action, by.namespace().unwrap_or_default(), by.name_any()
+                victim.title(),
+                eviction.action,
+                by.namespace().unwrap_or_default(),
+                by.name_any()
             );
             super::log(&message);
             let pods: Api<Pod> = self.namespaced(victim.pod.namespace());
@@ -172,7 +223,8 @@ impl Scheduler {
                 super::log(&format!("cannot evict {}: {error}", victim.title()));
             }
             if let Some(job) = victim.job {
-                self.tell(&*cluster.jobs[job].object, EventType::Normal, "Evict", message).await;
+                self.tell(&*cluster.jobs[job].object, EventType::Normal, "Evict", message)
+                    .await;
             }
         })
         .await;
@@ -196,7 +248,10 @@ impl Scheduler {
         let api: Api<BindRequest> = self.namespaced(task.pod.namespace());
         match api.create(&PostParams::default(), &request).await {
             Ok(made) => {
-                let message = format!("Successfully assigned pod {} to node {node} at node-pool default", task.title());
+                let message = format!(
+                    "Successfully assigned pod {} to node {node} at node-pool default",
+                    task.title()
+                );
                 super::log(&message);
                 self.tell(&*task.pod, EventType::Normal, "Scheduled", message).await;
                 Some((uid, Arc::new(made)))
@@ -204,7 +259,8 @@ impl Scheduler {
             Err(error) => {
                 let message = format!("Failed to bind pod {} to node {node}. {error}", task.title());
                 super::log(&message);
-                self.tell(&*task.pod, EventType::Warning, "FailedBinding", message.clone()).await;
+                self.tell(&*task.pod, EventType::Warning, "FailedBinding", message.clone())
+                    .await;
                 self.condition(&task.pod, "BindingError", &message).await;
                 None
             }
@@ -224,8 +280,15 @@ impl Scheduler {
             }
             super::log(&format!("{} is not placed: {}", group.name_any(), refusal.message));
             let summary = format!("{}: {}.", refusal.reason, refusal.message);
-            let before = group.status.iter().flat_map(|status| &status.scheduling_conditions).next_back();
-            let transition = before.and_then(|before| before.transition_id.parse::<u64>().ok()).unwrap_or_default() + 1;
+            let before = group
+                .status
+                .iter()
+                .flat_map(|status| &status.scheduling_conditions)
+                .next_back();
+            let transition = before
+                .and_then(|before| before.transition_id.parse::<u64>().ok())
+                .unwrap_or_default()
+                + 1;
             let status = json!({"status": {"schedulingConditions": [{
                 "type": "UnschedulableOnNodePool",
                 "nodePool": "default",
@@ -238,14 +301,18 @@ impl Scheduler {
             }]}});
             let groups: Api<PodGroup> = self.namespaced(group.namespace());
             let patch = Patch::Merge(&status);
-            if let Err(error) = groups.patch_status(&group.name_any(), &PatchParams::default(), &patch).await {
+            if let Err(error) = groups
+                .patch_status(&group.name_any(), &PatchParams::default(), &patch)
+                .await
+            {
                 super::log(&format!("cannot tell {}: {error}", group.name_any()));
             }
             let pending = cluster.jobs[*job].tasks.iter().map(|task| &cluster.tasks[*task]);
             let pending = pending.filter(|task| task.status == super::task::Status::Pending);
             each(pending, async |task| {
                 let told = refusal.of_pod.as_ref().unwrap_or(&summary);
-                self.tell(&*task.pod, EventType::Warning, "Unschedulable", told.clone()).await;
+                self.tell(&*task.pod, EventType::Warning, "Unschedulable", told.clone())
+                    .await;
                 self.condition(&task.pod, "Unschedulable", told).await;
             })
             .await;
@@ -256,13 +323,22 @@ impl Scheduler {
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message});
         let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
         let pods: Api<Pod> = self.namespaced(pod.namespace());
-        if let Err(error) = pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
+        if let Err(error) = pods
+            .patch_status(&pod.name_any(), &PatchParams::default(), &patch)
+            .await
+        {
             super::log(&format!("cannot tell {}: {error}", pod.name_any()));
         }
     }
 
     async fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, note: String) {
-        let event = Event { type_, reason: reason.to_owned(), note: Some(note.chars().take(NOTE).collect()), action: "Scheduling".to_owned(), secondary: None };
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(NOTE).collect()),
+            action: "Scheduling".to_owned(),
+            secondary: None,
+        };
         if let Err(error) = self.events.publish(&event, &object.object_ref(&())).await {
             super::log(&format!("an event was not taken: {error}"));
         }
@@ -278,7 +354,9 @@ impl Scheduler {
 
 async fn each<T>(items: impl IntoIterator<Item = T>, act: impl AsyncFn(T)) {
     let act = &act;
-    stream::iter(items).for_each_concurrent(PARALLEL, move |item| act(item)).await;
+    stream::iter(items)
+        .for_each_concurrent(PARALLEL, move |item| act(item))
+        .await;
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
@@ -289,13 +367,19 @@ fn bind_request(task: &Task, node: &str, memory_of_each: i64) -> BindRequest {
     let name = task.pod.name_any();
     let (count, portion) = match task.share {
         Some(share) => (share.devices as i64, share.portion(memory_of_each)),
-        None => (task.request.get(names::GPU) as i64, if task.wants_gpus() { 1.0 } else { 0.0 }),
+        None => (
+            task.request.get(names::GPU) as i64,
+            if task.wants_gpus() { 1.0 } else { 0.0 },
+        ),
     };
     let spec = BindRequestSpec {
         pod_name: name.clone(),
         selected_node: node.to_owned(),
         received_resource_type: if task.share.is_some() { "Fraction" } else { "Regular" }.to_owned(),
-        received_gpu: Some(ReceivedGpu { count, portion: format!("{portion:.2}") }),
+        received_gpu: Some(ReceivedGpu {
+            count,
+            portion: format!("{portion:.2}"),
+        }),
         selected_gpu_groups: task.groups.clone(),
         backoff_limit: None,
     };
@@ -305,5 +389,12 @@ fn bind_request(task: &Task, node: &str, memory_of_each: i64) -> BindRequest {
         owner_references: task.pod.owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
-    BindRequest { metadata: ObjectMeta { name: Some(name), ..metadata }, spec, status: None }
+    BindRequest {
+        metadata: ObjectMeta {
+            name: Some(name),
+            ..metadata
+        },
+        spec,
+        status: None,
+    }
 }

@@ -96,7 +96,9 @@ impl Task {
         if self.groups.is_empty() && self.share.is_some() {
             let labels = self.pod.labels();
             self.groups.extend(labels.get(names::GPU_GROUP).cloned());
-            let several = labels.iter().filter(|(key, _)| key.starts_with(names::GPU_GROUP_PREFIX));
+            let several = labels
+                .iter()
+                .filter(|(key, _)| key.starts_with(names::GPU_GROUP_PREFIX));
             self.groups.extend(several.map(|(_, group)| group.clone()));
         }
         self
@@ -151,7 +153,9 @@ fn status(pod: &Pod, bind_request: Option<&BindRequest>) -> Status {
     let spec = pod.spec.as_ref();
     let leaves = pod.metadata.deletion_timestamp.is_some();
     let bound = spec.and_then(|spec| spec.node_name.as_ref()).is_some();
-    let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
+    let gated = spec
+        .and_then(|spec| spec.scheduling_gates.as_ref())
+        .is_some_and(|gates| !gates.is_empty());
     match phase {
         Some("Succeeded" | "Failed") => Status::Ended,
         _ if leaves => Status::Releasing,
@@ -168,9 +172,16 @@ fn share(pod: &Pod) -> Option<Share> {
     let annotations = pod.annotations();
     let portion = annotations.get(names::GPU_FRACTION).and_then(|text| text.parse().ok());
     let size = annotations.get(names::GPU_MEMORY).and_then(|text| text.parse().ok());
-    let devices = annotations.get(names::GPU_FRACTION_DEVICES).and_then(|text| text.parse().ok());
-    let size = portion.map(ShareSize::Portion).or_else(|| size.map(ShareSize::Mebibytes))?;
-    Some(Share { size, devices: devices.unwrap_or(1) })
+    let devices = annotations
+        .get(names::GPU_FRACTION_DEVICES)
+        .and_then(|text| text.parse().ok());
+    let size = portion
+        .map(ShareSize::Portion)
+        .or_else(|| size.map(ShareSize::Mebibytes))?;
+    Some(Share {
+        size,
+        devices: devices.unwrap_or(1),
+    })
 }
 
 /// It holds a GPU for those that share it.

@@ -28,11 +28,14 @@ impl Kai {
     /// By the environment; both variables or none.
     pub fn chosen() -> Result<Self, RigError> {
         match (env::var_os(PROGRAMS), env::var_os(DEFINITIONS)) {
-            (Some(programs), Some(definitions)) => {
-                Ok(Self::Real { programs: programs.into(), definitions: definitions.into() })
-            }
+            (Some(programs), Some(definitions)) => Ok(Self::Real {
+                programs: programs.into(),
+                definitions: definitions.into(),
+            }),
             (None, None) => Ok(Self::StandIn),
-            _ => Err(RigError::Kai(format!("of {PROGRAMS} and {DEFINITIONS} one is set and one is not"))),
+            _ => Err(RigError::Kai(format!(
+                "of {PROGRAMS} and {DEFINITIONS} one is set and one is not"
+            ))),
         }
     }
 }
@@ -62,70 +65,80 @@ pub(super) async fn start(
     install::wait_established(client).await.map_err(failed)?;
     install::defaults(client).await.map_err(failed)?;
     let ours = standin()?;
-    for (name, arguments) in [
-        ("kai-podgrouper", podgrouper as fn(&Kai, String) -> Vec<String>),
+    let place = control_plane::kubeconfig(dir);
+    let parts_and_arguments: [(&'static str, fn(&Kai) -> Vec<String>); 3] = [
+        ("kai-podgrouper", podgrouper),
         ("kai-binder", binder),
         ("kai-scheduler", scheduler),
-    ] {
+    ];
+    for (name, arguments) in parts_and_arguments {
         let role = name.trim_start_matches("kai-");
-        let arguments = arguments(kai, control_plane::kubeconfig(dir).display().to_string());
+        let mut arguments = arguments(kai);
         let part = match kai {
             Kai::Real { programs, .. } => {
+                if name != "kai-scheduler" {
+                    arguments.push(kubeconfig(&place));
+                }
                 // The scheduler reads its place from there and from nowhere else.
-                let place = ("KUBECONFIG".to_owned(), control_plane::kubeconfig(dir).display().to_string());
+                let place = ("KUBECONFIG".to_owned(), place.display().to_string());
                 Part::start_with(name, &programs.join(role), arguments, vec![place], dir)?
             }
-            Kai::StandIn => Part::start(name, &ours, [vec![role.to_owned()], arguments].concat(), dir)?,
+            Kai::StandIn => {
+                arguments.splice(0..0, [role.to_owned(), kubeconfig(&place)]);
+                Part::start(name, &ours, arguments, dir)?
+            }
         };
         parts.insert(name, part);
     }
     // Reservation pods run on nodes without GPUs here: somebody has to name theirs.
     let name = "kai-gpu-names";
-    let arguments = vec!["gpu-names".to_owned(), kubeconfig(control_plane::kubeconfig(dir).display().to_string())];
+    let arguments = vec!["gpu-names".to_owned(), kubeconfig(&place)];
     parts.insert(name, Part::start(name, &ours, arguments, dir)?);
     Ok(())
 }
 
-fn kubeconfig(path: String) -> String {
-    ["--kubeconfig=", &path].concat()
+fn kubeconfig(path: &Path) -> String {
+    format!("--kubeconfig={}", path.display())
 }
 
-fn podgrouper(kai: &Kai, path: String) -> Vec<String> {
-    let mut arguments = vec![kubeconfig(path)];
-    if *kai != Kai::StandIn {
-        arguments.extend(no_listeners());
-    }
+fn podgrouper(kai: &Kai) -> Vec<String> {
+    no_listeners(kai)
+}
+
+fn binder(kai: &Kai) -> Vec<String> {
+    let mut arguments = no_listeners(kai);
+    arguments.push("--resource-reservation-allocation-timeout=5".to_owned());
     arguments
 }
 
-fn binder(kai: &Kai, path: String) -> Vec<String> {
-    let mut arguments = vec![kubeconfig(path), "--resource-reservation-allocation-timeout=5".to_owned()];
-    if *kai != Kai::StandIn {
-        arguments.extend(no_listeners());
-    }
-    arguments
-}
-
-fn scheduler(kai: &Kai, path: String) -> Vec<String> {
+fn scheduler(kai: &Kai) -> Vec<String> {
     match kai {
-        Kai::StandIn => vec![kubeconfig(path)],
-        Kai::Real { .. } => vec![
-            "--schedule-period=1s".to_owned(),
-            "--leader-elect=false".to_owned(),
-            "--listen-address=127.0.0.1:9101".to_owned(),
-            "--plugin-server-port=9102".to_owned(),
-        ],
+        Kai::StandIn => Vec::new(),
+        Kai::Real { .. } => [
+            "--schedule-period=1s",
+            "--leader-elect=false",
+            "--listen-address=127.0.0.1:9101",
+            "--plugin-server-port=9102",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     }
 }
 
-fn no_listeners() -> [String; 2] {
-    ["--metrics-bind-address=0", "--health-probe-bind-address=0"].map(str::to_owned)
+/// The stand-in has none to switch off.
+fn no_listeners(kai: &Kai) -> Vec<String> {
+    match kai {
+        Kai::StandIn => Vec::new(),
+        Kai::Real { .. } => ["--metrics-bind-address=0", "--health-probe-bind-address=0"]
+            .map(str::to_owned)
+            .to_vec(),
+    }
 }
 
 fn apply(definitions: &Path, tools: &Path, dir: &Path) -> Result<(), RigError> {
     let kubectl = tools.join("kubectl");
     let output = Command::new(kubectl)
-        .arg(kubeconfig(control_plane::kubeconfig(dir).display().to_string()))
+        .arg(kubeconfig(&control_plane::kubeconfig(dir)))
         .args(["create", "--filename"])
         .arg(definitions)
         .output()
@@ -140,7 +153,12 @@ fn apply(definitions: &Path, tools: &Path, dir: &Path) -> Result<(), RigError> {
 /// Our program lies where the tests and programs of this workspace are built.
 fn standin() -> Result<PathBuf, RigError> {
     let here = env::current_exe().map_err(|error| RigError::start("kai-standin", error))?;
-    let found = here.ancestors().skip(1).take(2).map(|folder| folder.join("kai-standin")).find(|path| path.exists());
+    let found = here
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("kai-standin"))
+        .find(|path| path.exists());
     found.ok_or_else(|| {
         RigError::Kai("no kai-standin; `cargo build -p berth-testkit --features rig` builds it".to_owned())
     })

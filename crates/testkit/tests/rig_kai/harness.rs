@@ -6,7 +6,8 @@ use anyhow::{Context as _, ensure};
 use berth_testkit::{
     eventually,
     kai::{
-        self, BindRequest, BindRequestSpec, BindRequestStatus, PodGroup, PodGroupSpec, ReceivedGpu, SchedulingCondition, names,
+        self, BindRequest, BindRequestSpec, BindRequestStatus, PodGroup, PodGroupSpec, ReceivedGpu,
+        SchedulingCondition, names,
     },
     rig::{Rig, RigConfig, inside},
 };
@@ -14,7 +15,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{
-        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch, PatchParams, PostParams,
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectMeta, Patch, PatchParams,
+        PostParams,
     },
 };
 use serde_json::{Value, json};
@@ -25,7 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs an async body inside namespaces of its own. `test` is the test's full name.
 pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
     inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(body());
     });
 }
@@ -109,13 +114,15 @@ impl Draft {
 
     /// A group that somebody else makes, now or later: podgrouper leaves the pod alone.
     pub(crate) fn in_group(self, group: &str) -> Self {
-        self.annotation(names::POD_GROUP, group).annotation(names::SKIP_PODGROUPER, "true")
+        self.annotation(names::POD_GROUP, group)
+            .annotation(names::SKIP_PODGROUPER, "true")
     }
 
     /// As KAI's admission leaves it.
     pub(crate) fn fraction(self, portion: &str) -> Self {
         let prefix = format!("{}-gpu", self.0["metadata"]["name"].as_str().unwrap());
-        self.annotation(names::GPU_FRACTION, portion).annotation(names::SHARED_GPU_CONFIG_MAP, &prefix)
+        self.annotation(names::GPU_FRACTION, portion)
+            .annotation(names::SHARED_GPU_CONFIG_MAP, &prefix)
     }
 }
 
@@ -132,12 +139,18 @@ impl Draft {
     /// A part of one GPU, by its size.
     pub(crate) fn mebibytes(self, size: u32) -> Self {
         let mut draft = self.fraction("");
-        draft.0["metadata"]["annotations"].as_object_mut().unwrap().remove(names::GPU_FRACTION);
+        draft.0["metadata"]["annotations"]
+            .as_object_mut()
+            .unwrap()
+            .remove(names::GPU_FRACTION);
         draft.annotation(names::GPU_MEMORY, &size.to_string())
     }
 
     pub(crate) fn unseen_by_admission(mut self) -> Self {
-        self.0["metadata"]["annotations"].as_object_mut().unwrap().remove(names::SHARED_GPU_CONFIG_MAP);
+        self.0["metadata"]["annotations"]
+            .as_object_mut()
+            .unwrap()
+            .remove(names::SHARED_GPU_CONFIG_MAP);
         self
     }
 }
@@ -169,8 +182,17 @@ impl Seen {
 impl KaiRig {
     /// Nodes `gpu-0000` and so on, with eight GPUs each.
     pub(crate) async fn up(nodes: usize) -> Self {
-        let rig = Rig::up(RigConfig { nodes, kai: true, ..RigConfig::default() }).await.unwrap();
-        Self { client: rig.client(), rig }
+        let rig = Rig::up(RigConfig {
+            nodes,
+            kai: true,
+            ..RigConfig::default()
+        })
+        .await
+        .unwrap();
+        Self {
+            client: rig.client(),
+            rig,
+        }
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -201,14 +223,19 @@ impl KaiRig {
     /// Waits for it to be bound.
     pub(crate) async fn node_of(&self, name: &str) -> String {
         let told = format!("{name} is bound");
-        self.wait(&told, async || self.pod(name).await.node().context("not bound")).await
+        self.wait(&told, async || self.pod(name).await.node().context("not bound"))
+            .await
     }
 
     /// Waits for it to run; answers its node.
     pub(crate) async fn runs(&self, name: &str) -> String {
         self.wait(&format!("{name} runs"), async || {
             let pod = self.pods().get(name).await?;
-            let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+            let phase = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.clone())
+                .unwrap_or_default();
             ensure!(phase == "Running", "{phase}");
             Seen(pod).node().context("running nowhere")
         })
@@ -246,7 +273,10 @@ impl KaiRig {
         let owner = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "spec": {
             "replicas": 2, "selector": {"matchLabels": {"made-by": name}}, "template": template}});
         let owners: Api<DynamicObject> = Api::default_namespaced_with(self.client.clone(), &resource);
-        owners.create(&PostParams::default(), &serde_json::from_value(owner).unwrap()).await.unwrap();
+        owners
+            .create(&PostParams::default(), &serde_json::from_value(owner).unwrap())
+            .await
+            .unwrap();
     }
 
     /// Waits for that many pods of a controller; answers names and UIDs.
@@ -295,7 +325,11 @@ impl KaiRig {
     pub(crate) async fn group_refused(&self, group: &str) -> SchedulingCondition {
         self.wait(&format!("{group} is refused"), async || {
             let status = self.groups().get(group).await?.status.context("no status")?;
-            status.scheduling_conditions.into_iter().next_back().context("no condition")
+            status
+                .scheduling_conditions
+                .into_iter()
+                .next_back()
+                .context("no condition")
         })
         .await
     }
@@ -303,7 +337,16 @@ impl KaiRig {
     /// Waits until KAI ran so many whole cycles more: each new pod that asks for more than there is gets its refusal from one.
     pub(crate) async fn cycles(&self, count: usize) {
         for _ in 0..count {
-            let name = format!("probe-{}", self.pods().list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap());
+            let name = format!(
+                "probe-{}",
+                self.pods()
+                    .list(&ListParams::default())
+                    .await
+                    .unwrap()
+                    .metadata
+                    .resource_version
+                    .unwrap()
+            );
             self.create(&pod(&name, gpus(1000))).await;
             self.refused(&name).await;
             self.delete(&name).await;
@@ -312,7 +355,10 @@ impl KaiRig {
 
     pub(crate) async fn nominate(&self, name: &str, node: &str) {
         let patch = Patch::Merge(json!({"status": {"nominatedNodeName": node}}));
-        self.pods().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+        self.pods()
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn ungate(&self, name: &str) {
@@ -324,7 +370,11 @@ impl KaiRig {
     pub(crate) async fn bind(&self, name: &str, node: &str) {
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
-        let _status: Value = self.pods().create_subresource("binding", name, &PostParams::default(), &binding).await.unwrap();
+        let _status: Value = self
+            .pods()
+            .create_subresource("binding", name, &PostParams::default(), &binding)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn create_group(&self, name: &str, min_member: i32, queue: &str, preemptibility: &str) {
@@ -334,12 +384,22 @@ impl KaiRig {
             preemptibility: preemptibility.to_owned(),
             ..PodGroupSpec::default()
         };
-        self.groups().create(&PostParams::default(), &PodGroup::new(name, spec)).await.unwrap();
+        self.groups()
+            .create(&PostParams::default(), &PodGroup::new(name, spec))
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn request_bind(&self, name: &str, node: &str) {
-        let received_gpu = Some(ReceivedGpu { count: 1, portion: "1.00".to_owned() });
-        let spec = BindRequestSpec { received_resource_type: "Regular".to_owned(), received_gpu, ..Default::default() };
+        let received_gpu = Some(ReceivedGpu {
+            count: 1,
+            portion: "1.00".to_owned(),
+        });
+        let spec = BindRequestSpec {
+            received_resource_type: "Regular".to_owned(),
+            received_gpu,
+            ..Default::default()
+        };
         self.request(name, node, spec).await;
     }
 
@@ -355,7 +415,10 @@ impl KaiRig {
     /// Takes the request's owner away.
     pub(crate) async fn disown(&self, name: &str) {
         let patch = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
-        self.requests().patch(name, &PatchParams::default(), &patch).await.unwrap();
+        self.requests()
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn delete_request(&self, name: &str) {
@@ -366,7 +429,10 @@ impl KaiRig {
     pub(crate) async fn request_share(&self, name: &str, node: &str, group: &str) {
         let spec = BindRequestSpec {
             received_resource_type: "Fraction".to_owned(),
-            received_gpu: Some(ReceivedGpu { count: 1, portion: "0.50".to_owned() }),
+            received_gpu: Some(ReceivedGpu {
+                count: 1,
+                portion: "0.50".to_owned(),
+            }),
             selected_gpu_groups: vec![group.to_owned()],
             ..Default::default()
         };
@@ -375,15 +441,28 @@ impl KaiRig {
 
     /// Named as the pod and owned by it, if there is one.
     async fn request(&self, name: &str, node: &str, spec: BindRequestSpec) {
-        let spec = BindRequestSpec { pod_name: name.to_owned(), selected_node: node.to_owned(), ..spec };
-        let owner = self.pods().get_opt(name).await.unwrap().and_then(|pod| kube::Resource::owner_ref(&pod, &()));
+        let spec = BindRequestSpec {
+            pod_name: name.to_owned(),
+            selected_node: node.to_owned(),
+            ..spec
+        };
+        let owner = self
+            .pods()
+            .get_opt(name)
+            .await
+            .unwrap()
+            .and_then(|pod| kube::Resource::owner_ref(&pod, &()));
         let metadata = ObjectMeta {
             name: Some(name.to_owned()),
             labels: Some([(names::SELECTED_NODE.to_owned(), node.to_owned())].into()),
             owner_references: owner.map(|owner| vec![owner]),
             ..ObjectMeta::default()
         };
-        let request = BindRequest { metadata, spec, status: None };
+        let request = BindRequest {
+            metadata,
+            spec,
+            status: None,
+        };
         self.requests().create(&PostParams::default(), &request).await.unwrap();
     }
 
@@ -416,12 +495,23 @@ impl KaiRig {
     pub(crate) async fn add_node(&self, node: Value) {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let name = node["metadata"]["name"].as_str().unwrap().to_owned();
-        nodes.create(&PostParams::default(), &serde_json::from_value(node.clone()).unwrap()).await.unwrap();
+        nodes
+            .create(&PostParams::default(), &serde_json::from_value(node.clone()).unwrap())
+            .await
+            .unwrap();
         // The API server taints what is not Ready yet, and the controller manager takes the taint away.
         if node["metadata"]["labels"]["type"] == "kwok" {
             self.wait(&format!("{name} is Ready"), async || {
-                let taints = nodes.get(&name).await?.spec.and_then(|spec| spec.taints).unwrap_or_default();
-                ensure!(taints.iter().all(|taint| !taint.key.starts_with("node.kubernetes.io")), "{taints:?}");
+                let taints = nodes
+                    .get(&name)
+                    .await?
+                    .spec
+                    .and_then(|spec| spec.taints)
+                    .unwrap_or_default();
+                ensure!(
+                    taints.iter().all(|taint| !taint.key.starts_with("node.kubernetes.io")),
+                    "{taints:?}"
+                );
                 Ok(())
             })
             .await;
@@ -430,7 +520,10 @@ impl KaiRig {
 
     pub(crate) async fn patch_node(&self, name: &str, patch: Value) {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        nodes.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        nodes
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
     }
 
     /// An empty one where there is none.
@@ -456,8 +549,15 @@ impl KaiRig {
 
     /// A queue of its own with so many GPUs as its limit and quota.
     pub(crate) async fn queue(&self, name: &str, parent: &str, limit: f64, quota: f64) {
-        let gpu = kai::QueueResource { quota, limit, over_quota_weight: 1.0 };
-        let resources = kai::QueueResources { gpu, ..kai::unlimited() };
+        let gpu = kai::QueueResource {
+            quota,
+            limit,
+            over_quota_weight: 1.0,
+        };
+        let resources = kai::QueueResources {
+            gpu,
+            ..kai::unlimited()
+        };
         kai::queue(&self.client, name, parent, resources).await.unwrap();
     }
 
@@ -469,7 +569,11 @@ impl KaiRig {
                 let events: Api<Event> = Api::all(self.client.clone());
                 for event in events.list(&ListParams::default()).await.unwrap() {
                     let object = event.involved_object.name.unwrap_or_default();
-                    eprintln!("{object}: {}: {}", event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+                    eprintln!(
+                        "{object}: {}: {}",
+                        event.reason.unwrap_or_default(),
+                        event.message.unwrap_or_default()
+                    );
                 }
                 for part in ["kai-podgrouper", "kai-scheduler", "kai-binder"] {
                     let log = self.rig.dir().join("logs").join(format!("{part}.log"));

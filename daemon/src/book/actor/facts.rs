@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use berth_gpu::{DriverState, Inventory, to_placement};
 use berth_ledger::{Event, GpuProcess};
+use berth_placement::{DeviceState, Health};
 use tracing::{info, warn};
 
 use super::Actor;
@@ -16,10 +17,7 @@ impl Actor {
         self.driver_seen |= is_driver_ready;
         // What was never seen is not known to be absent: before the driver's first word the book stays closed.
         if self.driver_seen {
-            self.observe(
-                now_ms,
-                Event::Devices(inventory.devices.iter().map(to_placement).collect()),
-            );
+            self.observe(now_ms, Event::Devices(devices(&inventory)));
             if self.processes != processes {
                 self.processes.clone_from(&processes);
                 self.observe(now_ms, Event::Processes(processes));
@@ -65,4 +63,14 @@ impl Actor {
         }
         self.note(now_ms, finding);
     }
+}
+
+/// The devices for the book. While the driver does not answer nobody can see them, so nothing is granted there.
+fn devices(inventory: &Inventory) -> Vec<DeviceState> {
+    let is_silent = matches!(inventory.driver, DriverState::NotAnswering { .. });
+    let mut devices: Vec<_> = inventory.devices.iter().map(to_placement).collect();
+    for device in devices.iter_mut().filter(|_| is_silent) {
+        device.health = device.health.max(Health::Recovering);
+    }
+    devices
 }

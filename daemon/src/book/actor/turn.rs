@@ -84,7 +84,8 @@ impl Actor {
             detail: Arc::clone(detail),
         };
         let mut answers = std::mem::take(&mut self.turn.answers);
-        for pending in &mut answers {
+        // The last first: each undoes what it found.
+        for pending in answers.iter_mut().rev() {
             match pending {
                 Pending::Request { outcome, undo, .. } => {
                     let existed = matches!(outcome, Ok(Reply::Granted { existing: true, .. }));

@@ -45,9 +45,14 @@ pub(in crate::grpc) fn device(
     }
 }
 
-/// A device that somebody holds and the driver no longer finds.
-pub(in crate::grpc) fn missing_device(booked: &DeviceState) -> wire::Device {
+/// A device that somebody holds and the driver no longer finds: as it was last.
+pub(in crate::grpc) fn missing_device(booked: &DeviceState, unschedulable_message: Option<&str>) -> wire::Device {
     wire::Device {
+        compute_mode: compute_mode(booked.compute_mode).into(),
+        numa_node: booked.numa_node,
+        nvlink_domain: booked.nvlink_domain,
+        schedulable: unschedulable_message.is_none(),
+        unschedulable_message: unschedulable_message.unwrap_or_default().to_owned(),
         uuid: booked.uuid.to_string(),
         index: booked.index,
         model: booked.model.to_string(),

@@ -32,20 +32,18 @@ pub(in crate::grpc) fn node(view: &NodeView, identity: &Identity) -> wire::Node 
 
 /// Those that the driver tells, then those that somebody holds and it no longer tells.
 fn devices(view: &NodeView) -> Vec<wire::Device> {
+    let cordon = |uuid| view.book.cordons.get(uuid).map(String::as_str);
     let present = view.inventory.devices.iter().map(|report| {
         let uuid = &report.facts.uuid;
-        device::device(
-            report,
-            view.book.node.device(uuid),
-            view.book.cordons.get(uuid).map(String::as_str),
-        )
+        device::device(report, view.book.node.device(uuid), cordon(uuid))
     });
     let missing = view
         .book
         .missing
         .values()
         .filter(|device| view.inventory.device(&device.uuid).is_none());
-    present.chain(missing.map(device::missing_device)).collect()
+    let missing = missing.map(|booked| device::missing_device(booked, cordon(&booked.uuid)));
+    present.chain(missing).collect()
 }
 
 fn condition(condition: &Condition) -> wire::Condition {
@@ -69,7 +67,7 @@ pub(in crate::grpc) fn allocations(view: &NodeView) -> wire::ListAllocationsResp
         .book
         .claims
         .iter()
-        .map(|claim| super::allocation(claim, &view.book.node.devices));
+        .map(|claim| super::allocation(claim, &view.book));
     let out_of_band = view.book.out_of_band.iter().map(|used| wire::OutOfBandUse {
         device_uuid: used.device.to_string(),
         pid: used.pid,

@@ -162,6 +162,8 @@ fn check(engine: &mut Engine, shape: &Shape) -> Option<Ranked> {
     assert_eq!(decision.fitting, fitting);
     let ranked = engine.decide(shape, Candidates::All, usize::MAX).ranked;
     assert_eq!(ranked.len(), fitting);
+    // From time to time a decision begins with new prices.
+    let full = in_full(engine, shape);
     for one in &ranked {
         let expected = full
             .iter()
