@@ -66,14 +66,13 @@ pub(super) async fn start(
     install::defaults(client).await.map_err(failed)?;
     let ours = standin()?;
     let place = control_plane::kubeconfig(dir);
-    let parts_and_arguments: [(&'static str, fn(&Kai) -> Vec<String>); 3] = [
-        ("kai-podgrouper", podgrouper),
-        ("kai-binder", binder),
-        ("kai-scheduler", scheduler),
+    let parts_with_arguments = [
+        ("kai-podgrouper", no_listeners(kai)),
+        ("kai-binder", binder(kai)),
+        ("kai-scheduler", scheduler(kai)),
     ];
-    for (name, arguments) in parts_and_arguments {
+    for (name, mut arguments) in parts_with_arguments {
         let role = name.trim_start_matches("kai-");
-        let mut arguments = arguments(kai);
         let part = match kai {
             Kai::Real { programs, .. } => {
                 if name != "kai-scheduler" {
@@ -99,10 +98,6 @@ pub(super) async fn start(
 
 fn kubeconfig(path: &Path) -> String {
     format!("--kubeconfig={}", path.display())
-}
-
-fn podgrouper(kai: &Kai) -> Vec<String> {
-    no_listeners(kai)
 }
 
 fn binder(kai: &Kai) -> Vec<String> {

@@ -22,7 +22,7 @@ use kube::{
 use serde_json::{Value, json};
 
 /// A cycle takes a second and the binder is quick; a machine that also compiles is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs an async body inside namespaces of its own. `test` is the test's full name.
 pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
@@ -51,7 +51,8 @@ pub(crate) fn gpus(count: u32) -> Value {
 }
 
 /// A pod of KAI's with these limits.
-pub(crate) fn pod(name: &str, limits: Value) -> Draft {
+pub(crate) fn pod(name: &str, limits: impl Into<Value>) -> Draft {
+    let limits: Value = limits.into();
     Draft(json!({
         "metadata": {"name": name, "labels": {}, "annotations": {}},
         "spec": {"schedulerName": names::SCHEDULER, "terminationGracePeriodSeconds": 0, "containers": [
@@ -96,7 +97,7 @@ impl Draft {
     }
 
     /// Node affinity.
-    pub(crate) fn affinity(self, affinity: Value) -> Self {
+    pub(crate) fn affinity(self, affinity: &Value) -> Self {
         self.with("/spec", "affinity", json!({"nodeAffinity": affinity}))
     }
 

@@ -130,11 +130,11 @@ fn rig_kai_ignores_preferred_node_affinity_and_obeys_the_required() {
             let preferred = json!({"preferredDuringSchedulingIgnoredDuringExecution": [
             {"weight": 100, "preference": {"matchExpressions": [
                 {"key": "kubernetes.io/hostname", "operator": "In", "values": ["gpu-0002"]}]}}]});
-            rig.create(&pod("wishes", gpus(1)).affinity(preferred)).await;
+            rig.create(&pod("wishes", gpus(1)).affinity(&preferred)).await;
             assert_eq!(rig.node_of("wishes").await, "gpu-0000");
             let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [named("gpu-0002")]}});
-            rig.create(&pod("needs", gpus(1)).affinity(required)).await;
+            rig.create(&pod("needs", gpus(1)).affinity(&required)).await;
             assert_eq!(rig.node_of("needs").await, "gpu-0002");
         },
     );

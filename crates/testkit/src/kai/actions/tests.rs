@@ -34,7 +34,8 @@ fn group(seen: &mut Seen, name: &str, min_member: i32, class: &str) {
 }
 
 /// A pod of a group; `more` is merged into it.
-fn pod(seen: &mut Seen, name: &str, group: &str, gpus: u32, more: Value) {
+fn pod(seen: &mut Seen, name: &str, group: &str, gpus: u32, more: impl Into<Value>) {
+    let more: Value = more.into();
     let mut pod = json!({"metadata": {"name": name, "namespace": "d", "annotations": {"pod-group-name": group}},
         "spec": {"containers": [{"name": "c", "resources": {"requests": {"nvidia.com/gpu": gpus.to_string()}}}]},
         "status": {"phase": "Pending"}});

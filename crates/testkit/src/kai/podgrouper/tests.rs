@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn pod(more: Value) -> Pod {
+fn pod(more: impl Into<Value>) -> Pod {
+    let more: Value = more.into();
     let mut pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u", "labels": {}, "annotations": {}},
         "spec": {"schedulerName": "kai-scheduler", "containers": []}});
     for (key, value) in more.as_object().into_iter().flatten() {
@@ -13,13 +14,13 @@ fn pod(more: Value) -> Pod {
     serde_json::from_value(pod).unwrap()
 }
 
-fn owner(kind: &str, labels: Value) -> Owner {
+fn owner(kind: &str, labels: impl Into<Value>) -> Owner {
     Owner {
         types: TypeMeta {
             api_version: "apps/v1".to_owned(),
             kind: kind.to_owned(),
         },
-        metadata: serde_json::from_value(json!({"name": "o", "uid": "ou", "labels": labels})).unwrap(),
+        metadata: serde_json::from_value(json!({"name": "o", "uid": "ou", "labels": labels.into()})).unwrap(),
     }
 }
 
