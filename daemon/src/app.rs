@@ -258,8 +258,6 @@ impl Workers<'_> {
         let text = |address: &Option<String>| address.clone().unwrap_or_default();
         let feed = Feed {
             inventory: monitor.inventory.clone(),
-            memory: monitor.memory.clone(),
-            store,
             book: book.clone(),
             proc_dir: "/proc".into(),
             reachable_at: format!(
@@ -270,6 +268,7 @@ impl Workers<'_> {
             ),
         };
         drop(tasks.spawn("inventory", feed.run(stop.clone())));
+        drop(tasks.spawn("health-memory", store.follow(monitor.memory.clone(), stop.clone())));
         let conditions = parts::follow_tls(tls.clone(), book.clone(), stop.clone());
         drop(tasks.spawn("conditions-tls", conditions));
         if let Some(tls) = tls {

@@ -1,11 +1,11 @@
 //! From the monitor to the book: devices, and who runs on them with the pod that each process belongs to.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use berth_gpu::{DeviceReport, DriverState, HealthMemory, Inventory};
+use berth_gpu::{DeviceReport, DriverState, Inventory};
 use berth_ledger::GpuProcess;
 use berth_placement::MemoryBytes;
-use tokio::{sync::watch, time::interval};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -13,18 +13,12 @@ use crate::{
     book::Book,
     cgroup,
     conditions::{ConditionType, Finding},
-    health_store::HealthStore,
 };
-
-/// How often a health memory that could not be kept is tried again.
-const SAVE_RETRY: Duration = Duration::from_secs(5);
 
 /// What the monitor publishes, and where it goes.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) inventory: watch::Receiver<Arc<Inventory>>,
-    pub(crate) memory: watch::Receiver<Arc<HealthMemory>>,
-    pub(crate) store: HealthStore,
     pub(crate) book: Book,
     /// `/proc`, elsewhere in tests.
     pub(crate) proc_dir: PathBuf,
@@ -34,17 +28,8 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut is_kept = self.follow(&stop).await;
-        // Once more: the last change may have come together with the end, and an earlier try may have failed.
-        self.keep_memory(&mut is_kept).await;
-    }
-
-    /// Until `stop`, or the monitor is gone. Returns whether the health memory is kept as it was heard last.
-    async fn follow(&mut self, stop: &CancellationToken) -> bool {
         let mut told = None;
         let mut announced = false;
-        let mut is_kept = true;
-        let mut retry = interval(SAVE_RETRY);
         loop {
             let inventory = Arc::clone(&self.inventory.borrow_and_update());
             // Readings alone do not go through the book: whoever wants them takes them from the monitor.
@@ -58,37 +43,9 @@ impl Feed {
                     .await;
             }
             tokio::select! {
-                () = stop.cancelled() => return is_kept,
-                changed = self.inventory.changed() => if changed.is_err() { return is_kept },
-                changed = self.memory.changed() => {
-                    if changed.is_err() {
-                        return is_kept;
-                    }
-                    self.keep_memory(&mut is_kept).await;
-                    retry.reset();
-                }
-                _ = retry.tick(), if !is_kept => {
-                    self.keep_memory(&mut is_kept).await;
-                    retry.reset();
-                }
+                () = stop.cancelled() => return,
+                changed = self.inventory.changed() => if changed.is_err() { return },
             }
-        }
-    }
-
-    /// A failure is told once, until it is over.
-    async fn keep_memory(&mut self, is_kept: &mut bool) {
-        let memory = Arc::clone(&self.memory.borrow_and_update());
-        let saved = self.store.save(memory).await;
-        let was_kept = std::mem::replace(is_kept, saved.is_ok());
-        match saved {
-            Ok(()) if !was_kept => info!("the health memory is kept again"),
-            Ok(()) => {}
-            Err(error) if was_kept => warn!(
-                error = &error as &dyn std::error::Error,
-                "the health memory could not be kept: it is tried again every {} s",
-                SAVE_RETRY.as_secs()
-            ),
-            Err(_) => {}
         }
     }
 

@@ -6,6 +6,7 @@ mod levels;
 use std::{fmt, time::Duration};
 
 use berth_gpu::Inventory;
+use berth_ledger::removal;
 use berth_runtime::{SharedClock, metrics::latency_histogram};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -14,7 +15,16 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use crate::book::Views;
+use crate::{book::Views, podresources::POLL_OUTCOMES};
+
+/// How a holder may lose its claim without having asked.
+const UNASKED_REMOVALS: [&str; 5] = [
+    removal::LAPSED,
+    removal::POD_GONE,
+    removal::REPLACED,
+    removal::DISPLACED_BY_KUBELET,
+    removal::DEVICE_LOST,
+];
 
 /// The methods of `berth.node.v1.NodeService`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +179,13 @@ impl Metrics {
             "Times the journal was written anew",
             metrics.journal_rewrites.clone(),
         );
+        // What has not happened yet is zero, not absent.
+        for reason in UNASKED_REMOVALS {
+            drop(metrics.revocations.get_or_create(&ReasonLabel { reason }));
+        }
+        for reason in POLL_OUTCOMES {
+            drop(metrics.kubelet_polls.get_or_create(&ReasonLabel { reason }));
+        }
         let help = "Holders that lost what they held without having asked";
         registry.register("revocations", help, metrics.revocations.clone());
         registry.register(

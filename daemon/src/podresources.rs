@@ -44,6 +44,16 @@ const LOOK: Duration = Duration::from_secs(30);
 /// A node has a few hundred pods; each costs a few hundred bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
+/// How a poll ends: the metric's label, and but for the first the condition's reason.
+pub(crate) const POLL_OUTCOMES: [&str; 5] = [
+    ANSWERED,
+    "KubeletTimeout",
+    "KubeletUnreachable",
+    "KubeletRateLimited",
+    "KubeletFailed",
+];
+const ANSWERED: &str = "Answered";
+
 /// Why the kubelet was not heard.
 #[derive(Debug, Error)]
 enum PollError {
@@ -140,7 +150,7 @@ async fn poll(mut kubelet: Kubelet, book: &Book, metrics: &Metrics) {
     loop {
         match kubelet.ask(book).await {
             Ok(heard) => {
-                metrics.polled("Answered");
+                metrics.polled(ANSWERED);
                 retry = RETRY;
                 match heard {
                     Heard::Counted => pause(book).await,
@@ -244,11 +254,12 @@ impl PollError {
     }
 
     const fn reason(&self) -> &'static str {
+        let [_, timeout, unreachable, rate_limited, failed] = POLL_OUTCOMES;
         match self {
-            Self::Timeout => "KubeletTimeout",
-            Self::Unreachable { .. } => "KubeletUnreachable",
-            Self::RateLimited(_) => "KubeletRateLimited",
-            Self::Failed(_) => "KubeletFailed",
+            Self::Timeout => timeout,
+            Self::Unreachable { .. } => unreachable,
+            Self::RateLimited(_) => rate_limited,
+            Self::Failed(_) => failed,
         }
     }
 

@@ -86,12 +86,11 @@ impl Rig {
         namespace::require_isolation()?;
         control_plane::require_free_ports()?;
         let tools = tools::folder()?;
-        let (dir, temporary) = match config.dir {
-            Some(dir) => (dir, None),
-            None => {
-                let temporary = tempfile::tempdir().map_err(|error| RigError::io("a temporary folder", error))?;
-                (temporary.path().to_owned(), Some(temporary))
-            }
+        let (dir, temporary) = if let Some(dir) = config.dir {
+            (dir, None)
+        } else {
+            let temporary = tempfile::tempdir().map_err(|error| RigError::io("a temporary folder", error))?;
+            (temporary.path().to_owned(), Some(temporary))
         };
         fs::create_dir_all(dir.join("logs")).map_err(|error| RigError::io(&dir, error))?;
         pki::write(&dir)?;

@@ -157,10 +157,10 @@ impl Actor {
             self.observe(now_ms, Event::Release { holder });
         }
         // Whoever waits already comes before whoever asks for a lease now.
-        let (asking, rest): (Vec<_>, Vec<_>) = batch
-            .drain(..)
-            .partition(|command| matches!(command, Command::Acquire { .. }));
-        for command in rest {
+        let asking: Vec<_> = batch
+            .extract_if(.., |command| matches!(command, Command::Acquire { .. }))
+            .collect();
+        for command in batch.drain(..) {
             self.take(now_ms, command);
         }
         if self.leases.is_anybody_waiting() && (self.turn.changed || self.turn.touched) {

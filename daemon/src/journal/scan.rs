@@ -126,7 +126,8 @@ mod tests {
         for len in 0..=bytes.len() {
             let (found, seen) = read(&bytes[..len]);
             let lacks_newline = bytes.get(len) == Some(&b'\n');
-            let lines = bytes[..len].iter().filter(|byte| **byte == b'\n').count() as u64 + u64::from(lacks_newline);
+            let newlines = bytes[..len].split(|byte| *byte == b'\n').count() as u64 - 1;
+            let lines = newlines + u64::from(lacks_newline);
             assert_eq!(seen, (1..lines.max(1)).collect::<Vec<_>>(), "prefix of {len} bytes");
             assert_eq!(found.len + found.torn, len as u64);
             assert_eq!(found.is_unterminated, lacks_newline);

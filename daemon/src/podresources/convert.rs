@@ -47,15 +47,12 @@ fn assignment(pod: PodResources, device_at: &impl Fn(u32) -> Option<DeviceUuid>,
                 Some((uuid, _)) => (uuid, true),
                 None => (id, false),
             };
-            match uuid.parse() {
-                Ok(uuid) => {
-                    assignment.devices.push(uuid);
-                    assignment.shared |= replica;
-                }
-                Err(_) => {
-                    let unknown = format!("{}/{}: {resource} {id}", assignment.namespace, assignment.name);
-                    all.unknown.insert(unknown);
-                }
+            if let Ok(uuid) = uuid.parse() {
+                assignment.devices.push(uuid);
+                assignment.shared |= replica;
+            } else {
+                let unknown = format!("{}/{}: {resource} {id}", assignment.namespace, assignment.name);
+                all.unknown.insert(unknown);
             }
         }
         let claimed = container

@@ -181,7 +181,7 @@ async fn a_claim_that_was_told_before_the_driver_came_is_counted_before_the_firs
     daemon.until_condition("LedgerReconciled", true).await;
     assert_eq!(
         reason(&daemon.reserve("a", whole(8)).await.unwrap_err()),
-        "DeviceHeld",
+        "InsufficientDevices",
         "the book opens with the claim in it"
     );
     let book = daemon.allocations().await;

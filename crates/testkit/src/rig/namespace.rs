@@ -27,7 +27,7 @@ pub fn inside(test: &str, body: impl FnOnce()) {
         body();
         return;
     }
-    let program = env::current_exe().map_or_else(|error| panic!("no path of the test program: {error}"), |path| path);
+    let program = env::current_exe().unwrap_or_else(|error| panic!("no path of the test program: {error}"));
     let mut command = enter(&program.display().to_string());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     // The pipe stays open for as long as we live: see `settle`.
