@@ -75,3 +75,19 @@ pub(crate) async fn open_leases(fake: &Fake, count: usize) {
         .expect("in time")
         .unwrap();
 }
+
+/// A signal that whoever started the tests made us ignore (`nohup`, a job in the background) stays ignored below us too.
+pub(crate) fn is_ignored_here(signal: &str) -> bool {
+    let number = match signal {
+        "HUP" => 1,
+        "INT" => 2,
+        _ => return false,
+    };
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .unwrap()
+        .trim();
+    u64::from_str_radix(mask, 16).unwrap() & (1 << (number - 1)) != 0
+}
