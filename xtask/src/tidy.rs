@@ -18,12 +18,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("berth-ledger", &["berth-placement"]),
     ("berth-gpu", &["berth-placement"]),
     ("berth-kube-api", &["berth-placement"]),
+    ("berth-sis", &["berth-runtime"]),
     ("berth-testkit", &["berth-proto", "berth-runtime"]),
     (
         "berth-daemon",
         &[
             "berth-gpu",
             "berth-ledger",
+            "berth-kube-api",
             "berth-placement",
             "berth-proto",
             "berth-runtime",
@@ -32,6 +34,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "berth-scheduler",
         &["berth-kube-api", "berth-placement", "berth-proto", "berth-runtime"],
+    ),
+    (
+        "berth-operator",
+        &["berth-kube-api", "berth-placement", "berth-runtime", "berth-sis"],
     ),
     ("berth-cli", &["berth-placement", "berth-proto", "berth-runtime"]),
     ("berth-benches", &["berth-ledger", "berth-placement", "berth-proto"]),

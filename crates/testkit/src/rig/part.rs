@@ -9,7 +9,10 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
     unistd::Pid,
 };
 
@@ -124,10 +127,13 @@ impl Part {
         child.wait().ok()
     }
 
-    /// SIGSTOP: it lives, holds its connections, and answers nothing.
+    /// SIGSTOP: it lives, holds its connections, and answers nothing. Returns when its last thread stands still: the signal
+    /// alone is only a request, and a busy process answers for a while yet.
     pub fn pause(&mut self) {
         if let Some(child) = &self.child {
             signal(child, Signal::SIGSTOP);
+            let stands_still = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            let _or_has_ended = waitid(Id::Pid(pid(child)), stands_still);
             self.paused = true;
         }
     }
@@ -185,7 +191,10 @@ impl Drop for Part {
 }
 
 fn signal(child: &Child, signal: Signal) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        let _gone_already = kill(Pid::from_raw(pid), signal);
-    }
+    let _gone_already = kill(pid(child), signal);
+}
+
+fn pid(child: &Child) -> Pid {
+    // As the kernel gave it: a positive `pid_t`.
+    Pid::from_raw(child.id().cast_signed())
 }
