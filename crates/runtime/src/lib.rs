@@ -45,6 +45,8 @@ mod clock;
 pub mod dial;
 mod file_watch;
 pub mod identity;
+#[cfg(feature = "kube")]
+pub mod kubernetes;
 pub mod listen;
 pub mod metrics;
 mod readiness;
