@@ -61,6 +61,8 @@ pub struct Engine {
     /// Grows with every change of the scorer.
     version: u64,
     decisions: u64,
+    /// Room for the scores of nodes that changed.
+    fresh: Vec<(u32, f64)>,
 }
 
 impl Engine {
@@ -81,6 +83,7 @@ impl Engine {
             scorer,
             version: 1,
             decisions: 0,
+            fresh: Vec::new(),
         }
     }
 
@@ -173,16 +176,19 @@ impl Engine {
             .since(entry.synced)
             .filter(|_| entry.version == self.version);
         if let Some(changed) = changed {
-            for slot in changed {
+            // First what is in the cache (cells that changed just now), then what is not (this shape's old scores).
+            let score = |slot| {
                 let (cell, worth) = self.nodes.cell(slot);
-                entry.index.set(slot, total(self.scorer.score(cell, worth, &entry.ask)));
-            }
-            entry.index.settle();
+                (slot, total(self.scorer.score(cell, worth, &entry.ask)))
+            };
+            self.fresh.clear();
+            self.fresh.extend(changed.map(score));
+            entry.index.set_all(&self.fresh);
         } else {
             let mut recent = Recent::default();
             let ask = &entry.ask;
             let score = |(cell, worth)| recent.score(cell, || total(self.scorer.score(cell, worth, ask)));
-            entry.index = Index::of(self.nodes.cells().map(score).collect());
+            entry.index = Index::of(self.nodes.cells().map(score));
         }
         entry.synced = self.nodes.log().end();
         entry.version = self.version;
@@ -200,7 +206,7 @@ impl Engine {
 }
 
 /// Changes after which a shape is brought up to date although nobody asks for it: by a decision that has less to do itself.
-const FAR: u64 = 160;
+const FAR: u64 = 280;
 
 /// In a cluster of so many nodes a look at all of them costs no more than a decision may take.
 const SMALL: usize = 2048;

@@ -133,17 +133,19 @@ impl Engine {
     }
 
     fn decide_best(&mut self, id: ShapeId, shape: &Shape, draw: u64) -> Decision {
-        let index = &self.shapes.entries()[id as usize].index;
-        let enough = self.enough(shape);
-        let fitting = index.fitting(enough) as usize;
         let fees = self.fees(id);
-        let by_block = || self.nodes.class_of_block().iter().map(|class| fees[*class as usize]);
-        let Some((score, ties)) = index.best(by_block(), enough) else {
+        let least = fees.iter().copied().fold(f64::INFINITY, f64::min);
+        let classes = self.nodes.class_of_block();
+        let fee = |block: usize| fees[classes[block] as usize];
+        let enough = self.nodes.memory().enough(shape.memory.get());
+        let index = &mut self.shapes.entry(id).index;
+        let fitting = index.fitting(enough) as usize;
+        let Some((score, ties)) = index.best(fee, least, enough) else {
             return Decision::default();
         };
         let nth = u32::try_from(draw % u64::from(ties)).unwrap_or(0);
         let slot = match self.config.ties {
-            Ties::Random => index.nth_best(by_block(), enough, score, nth),
+            Ties::Random => index.nth_best(fee, least, enough, score, nth),
             Ties::Name => {
                 let net = |slot: u32, score: f64| score - fees[self.nodes.cell(slot).0.class as usize];
                 let tied = index

@@ -1,6 +1,6 @@
 //! For people: what each node says to a shape and what the policy thought; and what a set of shapes would do.
 
-use super::{Candidates, Engine, UNFIT, catalog::Ask};
+use super::{Candidates, Engine, UNFIT, catalog::Ask, index::kept};
 use crate::{NodeName, NodeVerdict, Shape, engine::Ranked, fit, policy::Terms};
 
 /// What one node says to a shape.
@@ -50,7 +50,7 @@ impl Engine {
                 NodeExplanation {
                     node: state.name.clone(),
                     rank: None,
-                    score: score.map(|score| score.total - fee),
+                    score: score.map(|score| kept(score.total) - fee),
                     terms,
                     verdict,
                 }

@@ -179,7 +179,7 @@ impl RebuildJob {
             let scores: Vec<f64> = cells
                 .map(|(cell, worth)| total(scorer.score(cell, *worth, ask)))
                 .collect();
-            Index::of(alike.spread(&scores))
+            Index::of(alike.spread(&scores).into_iter())
         };
         Tables {
             indexes: self.asks.iter().map(|(id, ask)| (*id, index(ask))).collect(),

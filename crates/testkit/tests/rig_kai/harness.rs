@@ -576,6 +576,19 @@ impl KaiRig {
                         event.message.unwrap_or_default()
                     );
                 }
+                for request in self.requests().list(&ListParams::default()).await.unwrap() {
+                    eprintln!("BindRequest {}: {:?}", request.name_any(), request.status);
+                }
+                for group in self.groups().list(&ListParams::default()).await.unwrap() {
+                    eprintln!("PodGroup {}", group.name_any());
+                }
+                for pod in self.pods().list(&ListParams::default()).await.unwrap() {
+                    let (name, annotations) = (pod.name_any(), pod.annotations());
+                    eprintln!(
+                        "Pod {name}: {annotations:?}, goes at {:?}",
+                        pod.metadata.deletion_timestamp
+                    );
+                }
                 for part in ["kai-podgrouper", "kai-scheduler", "kai-binder"] {
                     let log = self.rig.dir().join("logs").join(format!("{part}.log"));
                     let log = std::fs::read_to_string(log).unwrap_or_default();

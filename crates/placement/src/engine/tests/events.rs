@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::index::kept;
 use crate::{
     ComputeMode, MemoryBytes, MigSlot, Room,
     engine::{catalog::Catalog, cell::Cell},
@@ -145,7 +146,7 @@ fn in_full(engine: &Engine, shape: &Shape) -> Vec<(NodeName, Option<f64>)> {
                 engine.nodes.totals(),
             );
             assert_eq!(score.is_some(), fit::plan(state, shape).is_ok(), "{shape} on {state:?}");
-            (state.name.clone(), score.map(|score| score.total - fee))
+            (state.name.clone(), score.map(|score| kept(score.total) - fee))
         })
         .collect()
 }
