@@ -11,7 +11,7 @@
 mod parts;
 mod serving;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use berth_gpu::MonitorHandle;
 use berth_runtime::{
@@ -32,12 +32,13 @@ use uuid::Uuid;
 use self::serving::{Serving, Stops};
 use crate::{
     book::{Actor, Book},
-    config::{Config, DeviceSource},
+    config::{Config, DeviceSource, authority},
     grpc,
     health_store::HealthStore,
     inventory::Feed,
     journal::JournalError,
     metrics::Metrics,
+    mirror::Mirror,
     podresources,
 };
 
@@ -78,6 +79,7 @@ pub struct Bound {
     addresses: Addresses,
     serving: Serving,
     routes: Routes,
+    identity: Arc<grpc::Identity>,
     admin: Admin,
     admin_state: AdminState,
     tls: Option<ServerTls>,
@@ -123,6 +125,11 @@ pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
     let store = HealthStore::new(&config.state_dir);
     let monitor = Arc::new(parts::start_monitor(&config, &clock, &store).map_err(StartError::Thread)?);
     let phases = Phases::default();
+    let identity = Arc::new(grpc::Identity {
+        instance_id: Uuid::new_v4().to_string(),
+        version: BUILD.version,
+        simulated: matches!(config.devices, DeviceSource::Simulated { .. }),
+    });
     let routes = grpc::routes(grpc::Parts {
         book: book.clone(),
         monitor: Arc::clone(&monitor),
@@ -130,11 +137,7 @@ pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         tasks: process.tasks.clone(),
-        identity: grpc::Identity {
-            instance_id: Uuid::new_v4().to_string(),
-            version: BUILD.version,
-            simulated: matches!(config.devices, DeviceSource::Simulated { .. }),
-        },
+        identity: Arc::clone(&identity),
         refuse: phases.refuse.clone(),
         end_streams: phases.end_streams.clone(),
     })
@@ -159,6 +162,7 @@ pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
         addresses,
         serving,
         routes,
+        identity,
         admin,
         admin_state,
         tls,
@@ -201,6 +205,8 @@ impl Bound {
             addresses: &self.addresses,
             monitor: &self.monitor,
             store: self.store,
+            identity: self.identity,
+            clock: self.process.clock,
         };
         workers.spawn(self.config.clone(), &tasks, &stop_workers);
         let monitor = self.monitor;
@@ -243,6 +249,8 @@ struct Workers<'a> {
     addresses: &'a Addresses,
     monitor: &'a MonitorHandle,
     store: HealthStore,
+    identity: Arc<grpc::Identity>,
+    clock: SharedClock,
 }
 
 impl Workers<'_> {
@@ -254,6 +262,8 @@ impl Workers<'_> {
             addresses,
             monitor,
             store,
+            identity,
+            clock,
         } = self;
         let text = |address: &Option<String>| address.clone().unwrap_or_default();
         let feed = Feed {
@@ -273,6 +283,28 @@ impl Workers<'_> {
         drop(tasks.spawn("conditions-tls", conditions));
         if let Some(tls) = tls {
             drop(tasks.spawn("tls", tls.follow(stop.clone())));
+        }
+        if let Some(mirror) = config.mirror.clone() {
+            let scheme = if config.tls.is_some() { "https" } else { "http" };
+            let port = addresses
+                .grpc
+                .as_deref()
+                .and_then(|address| address.parse::<SocketAddr>().ok());
+            let authority = mirror
+                .advertise
+                .zip(port)
+                .and_then(|(host, at)| authority(&host, at.port()));
+            let mirror = Mirror {
+                access: mirror.access,
+                build: BUILD,
+                node: config.node.clone(),
+                address: authority.map(|it| format!("{scheme}://{it}")).unwrap_or_default(),
+                identity,
+                views: book.views().subscribe(),
+                metrics: metrics.clone(),
+                clock,
+            };
+            drop(tasks.spawn("mirror", mirror.run(stop.clone())));
         }
         let kubelet = podresources::follow(config.kubelet, book.clone(), metrics, stop.clone());
         drop(tasks.spawn("kubelet", async move {

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use berth_runtime::args::{AdminArgs, IdentityArgs, TelemetryArgs, TlsArgs};
+use berth_runtime::{
+    args::{AdminArgs, IdentityArgs, TelemetryArgs, TlsArgs},
+    kubernetes::KubernetesArgs,
+};
 use clap::Parser;
 use thiserror::Error;
 
@@ -60,6 +63,14 @@ pub struct Args {
     /// Load NVML from here instead of the system's libnvidia-ml.so.1
     #[arg(long, value_name = "FILE", conflicts_with = "simulate")]
     pub nvml_library: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
+
+    /// Host or address under which schedulers of the cluster reach --listen, told in the GpuNode [default: that of --listen,
+    /// where it is neither loopback nor a wildcard]
+    #[arg(long, value_name = "HOST", help_heading = "Kubernetes")]
+    pub advertise_host: Option<String>,
 
     #[command(flatten)]
     pub tls: TlsArgs,

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::{
     args::{Args, DEFAULT_KUBELET_SOCKET},
     journal::SyncMode,
+    mirror::MirrorConfig,
 };
 
 /// What berthd does.
@@ -29,6 +30,8 @@ pub struct Config {
     pub default_ttl_ms: u64,
     pub kubelet: KubeletChoice,
     pub devices: DeviceSource,
+    /// `None`: there is no API server to tell.
+    pub mirror: Option<MirrorConfig>,
     #[serde(serialize_with = "file_names")]
     pub tls: Option<ServerTlsFiles>,
     pub may_change: IdentityRules,
@@ -66,6 +69,8 @@ pub enum ConfigError {
     NodeName(#[source] ParseIdError),
     #[error("--simulate cannot be used")]
     Simulate(#[source] ParseProfileError),
+    #[error("--advertise-host must be a host name or an address, without scheme and port")]
+    AdvertiseHost,
     #[error("the host's name cannot be used as node name: give --node-name")]
     HostName(#[source] ParseIdError),
     #[error("the host's name cannot be read: give --node-name")]
@@ -95,8 +100,14 @@ impl Config {
                 library: args.nvml_library,
             },
         };
+        let advertise = args.advertise_host.or_else(|| reachable(args.listen.ip()));
+        if advertise.as_ref().is_some_and(|host| authority(host, 1).is_none()) {
+            return Err(ConfigError::AdvertiseHost);
+        }
+        let access = args.kubernetes.access();
         Ok(Self {
             node,
+            mirror: access.map(|access| MirrorConfig { access, advertise }),
             listen: args.listen,
             socket: args.socket,
             admin: args.admin.admin,
@@ -110,6 +121,23 @@ impl Config {
             traced: args.telemetry.otlp_endpoint.is_some(),
         })
     }
+}
+
+/// Others reach it there.
+fn reachable(address: IpAddr) -> Option<String> {
+    let is_local = address.is_loopback() || address.is_unspecified();
+    (!is_local).then(|| address.to_string())
+}
+
+/// `HOST:PORT` as URLs have it.
+pub(crate) fn authority(host: &str, port: u16) -> Option<String> {
+    let host = match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.to_owned(),
+    };
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-[]:".contains(&byte);
+    let is_plain = !host.contains(':') || host.starts_with('[');
+    (!host.is_empty() && is_plain && host.bytes().all(is_host)).then(|| format!("{host}:{port}"))
 }
 
 /// Kubernetes lower-cases host names too.
@@ -169,6 +197,27 @@ mod tests {
         let simulated = config(&["--node-name", "a", "--simulate", "dgx-h100"]).devices;
         let profile = "dgx-h100".parse().unwrap();
         assert_eq!(simulated, DeviceSource::Simulated { profile, control: None });
+    }
+
+    #[test]
+    fn schedulers_are_told_an_address_only_where_they_can_reach_it() {
+        let advertise = |flags: &[&str]| {
+            let flags = [flags, &["--node-name", "a", "--kubeconfig", "/k"]].concat();
+            config(&flags).mirror.unwrap().advertise
+        };
+        assert_eq!(advertise(&[]), None);
+        assert_eq!(advertise(&["--listen", "0.0.0.0:9440"]), None);
+        assert_eq!(advertise(&["--listen", "10.0.0.7:9440"]).as_deref(), Some("10.0.0.7"));
+        assert_eq!(advertise(&["--advertise-host", "node-a"]).as_deref(), Some("node-a"));
+        assert_eq!(authority("fd00::7", 9440).as_deref(), Some("[fd00::7]:9440"));
+        for bad in ["http://a", "a:9440", "", "a b"] {
+            let flags = ["--node-name", "a", "--advertise-host", bad];
+            assert!(
+                matches!(Config::from_args(args(&flags)), Err(ConfigError::AdvertiseHost)),
+                "{bad}"
+            );
+        }
+        assert_eq!(config(&["--node-name", "a"]).mirror, None);
     }
 
     #[test]

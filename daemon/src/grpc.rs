@@ -20,7 +20,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 
-pub(crate) use convert::node::Identity;
+pub(crate) use convert::node::{Identity, node as wire_node};
 use node::NodeApi;
 use stream::Streams;
 
@@ -45,7 +45,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) tasks: Tasks,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Identity>,
     /// Cancelled: nothing new is granted.
     pub(crate) refuse: CancellationToken,
     /// Cancelled: every stream ends.

@@ -3,8 +3,8 @@
 //! ```text
 //!  driver ──► inventory ─┐                       ┌─► grpc (unix socket, TCP)
 //! kubelet ──► podresources ─► book ──► view ─────┼─► metrics, /debug/ledger
-//!  gRPC clients ─────────┘     │                 └─► watch streams
-//!                           journal
+//!  gRPC clients ─────────┘     │                 ├─► watch streams
+//!                           journal              └─► mirror (GpuNode, label, events)
 //! ```
 #![forbid(unsafe_code)]
 
@@ -19,4 +19,5 @@ mod health_store;
 mod inventory;
 pub mod journal;
 mod metrics;
+mod mirror;
 mod podresources;

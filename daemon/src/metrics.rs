@@ -53,6 +53,7 @@ pub(crate) struct Metrics {
     revocations: Family<ReasonLabel, Counter>,
     xids: Family<XidLabels, Counter>,
     kubelet_polls: Family<ReasonLabel, Counter>,
+    mirror_writes: Family<ReasonLabel, Counter>,
 }
 
 /// Resolved once, so that a call costs no look-up.
@@ -160,6 +161,7 @@ impl Metrics {
             revocations: Family::default(),
             xids: Family::default(),
             kubelet_polls: Family::default(),
+            mirror_writes: Family::default(),
         };
         registry.register("requests", "gRPC calls by how they ended", requests);
         let help = "Time from a gRPC call's start to its answer, or to a stream's first message";
@@ -195,6 +197,9 @@ impl Metrics {
         );
         let help = "Times the kubelet was asked what it assigned, by outcome";
         registry.register("kubelet_polls", help, metrics.kubelet_polls.clone());
+        drop(metrics.mirror_writes.get_or_create(&ReasonLabel { reason: "" }));
+        let help = "Times the GpuNode was brought up to date, by the reason why not; empty: it is up to date";
+        registry.register("mirror_syncs", help, metrics.mirror_writes.clone());
         metrics
     }
 
@@ -209,6 +214,11 @@ impl Metrics {
 
     pub(crate) fn polled(&self, reason: &'static str) {
         self.kubelet_polls.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// `reason`: empty where the API server has everything.
+    pub(crate) fn mirrored(&self, reason: &'static str) {
+        self.mirror_writes.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     pub(crate) fn revoked(&self, reason: &'static str) {

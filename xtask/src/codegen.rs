@@ -10,8 +10,13 @@ use crate::{demo, workspace};
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     workspace::build_programs()?;
     let mut stale = Vec::new();
-    for (page, text) in [("docs/cli.md", command_lines()?), ("docs/metrics.md", metrics()?)] {
-        let path = workspace::root().join(page);
+    let mut pages = vec![
+        ("docs/cli.md".to_owned(), command_lines()?),
+        ("docs/metrics.md".to_owned(), metrics()?),
+    ];
+    pages.extend(custom_resources()?);
+    for (page, text) in pages {
+        let path = workspace::root().join(&page);
         if fs::read_to_string(&path).is_ok_and(|present| present == text) {
             continue;
         }
@@ -30,6 +35,20 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The definitions of our custom resources.
+fn custom_resources() -> anyhow::Result<Vec<(String, String)>> {
+    let dir = tempfile::tempdir()?;
+    let generate = ["run", "--quiet", "-p", "berth-kube-api", "--bin", "berth-crds", "--"];
+    workspace::check(workspace::cargo(&generate).arg(dir.path()))?;
+    let mut pages = Vec::new();
+    for file in fs::read_dir(dir.path())? {
+        let file = file?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        pages.push((format!("deploy/crds/{name}"), fs::read_to_string(file.path())?));
+    }
+    Ok(pages)
 }
 
 fn command_lines() -> anyhow::Result<String> {

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod extender;
+pub mod gpu_node;
 pub mod names;
 mod null;
 pub mod object;
@@ -15,6 +16,7 @@ pub mod product;
 pub mod quantity;
 pub mod shape;
 
+pub use gpu_node::GpuNode;
 pub use object::{Node, Pod, ResourceList};
 pub use quantity::{Quantity, QuantityError};
 pub use shape::{ShapeOfPodError, pod_shape};

@@ -41,7 +41,7 @@ pub(super) struct NodeApi {
 
 impl NodeApi {
     pub(super) fn new(parts: Parts, streams: Streams) -> Self {
-        let identity = Arc::new(parts.identity.clone());
+        let identity = Arc::clone(&parts.identity);
         Self {
             parts,
             identity,

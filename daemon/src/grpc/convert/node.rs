@@ -15,7 +15,7 @@ pub(crate) struct Identity {
     pub(crate) simulated: bool,
 }
 
-pub(in crate::grpc) fn node(view: &NodeView, identity: &Identity) -> wire::Node {
+pub(crate) fn node(view: &NodeView, identity: &Identity) -> wire::Node {
     let book = &view.book;
     wire::Node {
         name: book.node.name.to_string(),
