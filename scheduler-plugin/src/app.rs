@@ -20,18 +20,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
-    binder::{Binder, ReserveOnly},
-    cluster::{Cluster, MemberId},
+    binder::{Binder, EventPoster, KubernetesBinder, ReserveOnly},
+    cluster::Cluster,
     config::Config,
     daemons::Daemons,
     debug,
     decisions::Decisions,
     extender::{self, Extender},
-    follow::Follow,
     metrics::Metrics,
     pods::{self, Pods},
-    random::{Backoff, Ids},
+    random::Ids,
     reserve::Reserver,
+    source::{self, Feed, Kubernetes, Source},
 };
 
 /// All phases of the end together. A bind in flight takes a few seconds at most.
@@ -70,7 +70,8 @@ pub struct Bound {
     admin: Admin,
     tls: Option<ServerTls>,
     extender: Arc<Extender>,
-    follows: Vec<Follow>,
+    feed: Feed,
+    poster: Option<EventPoster>,
     readiness: Readiness,
     registry: Registry,
 }
@@ -80,11 +81,24 @@ pub struct Bound {
 /// # Errors
 /// An address cannot be bound, or a target cannot be dialled.
 pub fn build(config: Config, context: Context) -> Result<Bound, BuildError> {
-    build_with(config, context, Arc::new(ReserveOnly))
+    if matches!(config.source, Source::Kubernetes(_)) {
+        let (binder, poster) = KubernetesBinder::new(context.clock.clone());
+        return assemble(config, context, Arc::new(binder.clone()), Some((binder, poster)));
+    }
+    assemble(config, context, Arc::new(ReserveOnly), None)
 }
 
-/// As [`build`], with another binder.
+/// As [`build`], with another binder and without Kubernetes.
 pub fn build_with(config: Config, context: Context, binder: Arc<dyn Binder>) -> Result<Bound, BuildError> {
+    assemble(config, context, binder, None)
+}
+
+fn assemble(
+    config: Config,
+    context: Context,
+    binder: Arc<dyn Binder>,
+    kubernetes: Option<(KubernetesBinder, EventPoster)>,
+) -> Result<Bound, BuildError> {
     let shown = config_page(&config);
     let clock = context.clock.clone();
     let admin = Admin::bind(config.admin)?;
@@ -103,8 +117,8 @@ pub fn build_with(config: Config, context: Context, binder: Arc<dyn Binder>) -> 
         ..EngineConfig::default()
     };
     let grace = config.unreachable_after.0;
-    let cluster = Arc::new(Cluster::new(engine, config.nodes.iter().cloned(), grace, clock.clone()));
-    let daemons = Daemons::new(&config.nodes, config.node_tls.map(ClientTls::new).as_ref())?;
+    let cluster = Arc::new(Cluster::new(engine, grace, clock.clone()));
+    let daemons = Daemons::new(config.node_tls.map(ClientTls::new));
     let metrics = Metrics::register(&mut registry, Arc::clone(&cluster));
     let pods = Arc::new(Pods::new(clock.clone(), pods::CAPACITY));
     let decisions = Arc::<Decisions>::default();
@@ -120,25 +134,35 @@ pub fn build_with(config: Config, context: Context, binder: Arc<dyn Binder>) -> 
         refuse: CancellationToken::new(),
         deadline: config.bind_timeout.0,
     };
-    let follows = config.nodes.into_iter().enumerate().filter_map(|(at, target)| {
-        let id = MemberId(at);
-        Some(Follow {
-            id,
-            target,
-            client: daemons.client(id)?,
+    let (connect, poster) = kubernetes.unzip();
+    cluster.set_known(connect.is_none());
+    let feed = match (config.source, connect) {
+        (Source::Daemons(targets), _) => {
+            source::follow_daemons(targets, &cluster, &daemons, &readiness, grace, context.seed)?
+        }
+        (Source::Kubernetes(access), Some(binder)) => Feed::Kubernetes(Box::new(Kubernetes {
+            access,
+            build: context.build,
             cluster: Arc::clone(&cluster),
-            backoff: Backoff::new(context.seed.wrapping_add(at as u64)),
-            patience: grace,
-            block: readiness.register("daemon"),
-        })
-    });
+            daemons: daemons.clone(),
+            reserver: reserver.clone(),
+            binder,
+            block: readiness.register("api server"),
+        })),
+        (Source::Simulated(simulated), _) => {
+            simulated.fill(&cluster);
+            Feed::Still
+        }
+        (Source::Kubernetes(_), None) => Feed::Still,
+    };
     Ok(Bound {
         config: shown,
         listen,
         extender_addr,
         admin,
         tls,
-        follows: follows.collect(),
+        feed,
+        poster,
         extender: Arc::new(Extender {
             cluster,
             pods,
@@ -195,8 +219,9 @@ impl Bound {
         let served = tasks.spawn("extender", serve_http(incoming, router, close));
         drain.phase("answer what was asked", async move { drop(served.await) });
         let stop = drain.token("stop following");
-        for follow in self.follows {
-            drop(tasks.spawn("follow", follow.run(stop.clone())));
+        self.feed.start(&tasks, &stop);
+        if let Some(poster) = self.poster {
+            drop(tasks.spawn("events", stop.clone().run_until_cancelled_owned(poster.run())));
         }
         let sweep = sweep(Arc::clone(&self.extender.cluster));
         drop(tasks.spawn("sweep", stop.clone().run_until_cancelled_owned(sweep)));

@@ -7,8 +7,11 @@ use berth_placement::PolicyName;
 use berth_runtime::{
     args::{AdminArgs, HumanDuration, TelemetryArgs, TlsArgs},
     dial::Target,
+    kubernetes::KubernetesArgs,
 };
 use clap::Parser;
+
+use crate::source::Simulated;
 
 /// What every flag's variable starts with.
 pub const ENV_PREFIX: &str = "BERTH_SCHEDULER";
@@ -17,9 +20,18 @@ pub const ENV_PREFIX: &str = "BERTH_SCHEDULER";
 #[derive(Debug, Clone, Parser)]
 #[command(name = "berth-scheduler", version, mut_arg("admin", |arg| arg.default_value("127.0.0.1:9452")))]
 pub struct Args {
-    /// Place on the nodes of these daemons: http://HOST:PORT, https://HOST:PORT or unix:///PATH, separated by commas
-    #[arg(long, value_name = "TARGET,…", value_delimiter = ',', required = true)]
+    /// Place on the nodes of these daemons, without Kubernetes: http://HOST:PORT, https://HOST:PORT or unix:///PATH,
+    /// separated by commas
+    #[arg(long, value_name = "TARGET,…", value_delimiter = ',', conflicts_with_all = ["cluster", "kubeconfig"])]
     pub nodes: Vec<Target>,
+
+    /// Place on a cluster that is not there, to try things: simulated:1000xdgx-h100; also several groups, separated by
+    /// commas
+    #[arg(long, value_name = "simulated:COUNTxPROFILE", conflicts_with = "kubeconfig")]
+    pub cluster: Option<Simulated>,
+
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
 
     /// Serve kube-scheduler here; anything but loopback needs --tls-cert, --tls-key and --tls-client-ca
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9450")]
@@ -29,7 +41,7 @@ pub struct Args {
     pub admin: AdminArgs,
 
     /// How to rank nodes: fragmentation, fgd, binpack, spread or random
-    #[arg(long, value_name = "NAME", default_value = "binpack")]
+    #[arg(long, value_name = "NAME", default_value = "fragmentation")]
     pub policy: PolicyName,
 
     /// A node takes no more pods when its daemon could not be reached for this long. A daemon that says nothing for as long
@@ -100,14 +112,18 @@ mod tests {
         let args = parse(&["--nodes", "http://a:9440,unix:///run/berth/berthd.sock"]).unwrap();
         assert_eq!(args.listen.to_string(), "127.0.0.1:9450");
         assert_eq!(args.admin.admin.to_string(), "127.0.0.1:9452");
-        assert_eq!(args.policy, PolicyName::Binpack);
+        assert_eq!(args.policy, PolicyName::Fragmentation);
         assert_eq!(args.nodes.len(), 2);
     }
 
     #[test]
     fn garbage_is_refused_with_what_would_do() {
         for (args, tells) in [
-            (&[][..], "--nodes"),
+            (&["--cluster", "real:1xl40s"][..], "simulated:1000xdgx-h100"),
+            (
+                &["--cluster", "simulated:1xl40s", "--nodes", "http://a"],
+                "cannot be used with",
+            ),
             (&["--nodes", "a:9440"], "http://HOST:PORT"),
             (&["--nodes", "http://a", "--listen", "everywhere"], "--listen"),
             (&["--nodes", "http://a", "--policy", "best"], "fragmentation, fgd"),

@@ -2,14 +2,23 @@
 
 use std::{fmt, future::Future, pin::Pin};
 
+use berth_kube_api::placement::Placement;
 use berth_placement::{NodeName, PodRef};
 use thiserror::Error;
 
-/// A pod and the node whose daemon has reserved for it.
+mod kubernetes;
+
+pub(crate) use kubernetes::{EventPoster, KubernetesBinder};
+
+/// A pod, the node that has room for it, and what it got there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
     pub pod: PodRef,
     pub node: NodeName,
+    /// `None`: the pod asks for no GPU, and nothing was decided here.
+    pub placement: Option<Placement>,
+    /// For people: why there.
+    pub why: String,
 }
 
 /// The pod could not be bound. Its reservation is released.
@@ -24,6 +33,9 @@ pub struct BindFailed {
 /// Binds pods. Called once the node's daemon has granted, with a deadline by the caller; the same binding may come again.
 pub trait Binder: fmt::Debug + Send + Sync {
     fn bind<'a>(&'a self, binding: &'a Binding) -> Pin<Box<dyn Future<Output = Result<(), BindFailed>> + Send + 'a>>;
+
+    /// No node takes the pod now: for whoever looks at it. Must not wait.
+    fn refused(&self, _pod: &PodRef, _why: &str) {}
 }
 
 /// Binds nothing: the reservation on the node is all there is, for clusters without Kubernetes. Whoever starts the pod's

@@ -3,17 +3,26 @@
 //! Owns which state counts (reports, reachability, assumptions). Knows no gRPC and no HTTP; every method is short and
 //! holds one lock.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use berth_placement::{
-    Candidates, Engine, EngineConfig, Health, NodeName, NodeState, Plan, PodUid, PolicyName, Reason, RebuildJob,
-    Refusal, Shape, Tables,
+    Candidates, CpuMilli, Engine, EngineConfig, Health, MemoryBytes, NodeName, NodeState, Plan, PodUid, PolicyName,
+    Reason, RebuildJob, Refusal, Shape, Tables,
 };
 use berth_runtime::{SharedClock, dial::Target};
 use parking_lot::Mutex;
 use serde::Serialize;
 use thiserror::Error;
 
+mod preempt;
 mod rank;
 #[cfg(test)]
 mod tests;
@@ -29,7 +38,7 @@ use crate::{
 /// An assumption that no report confirms is dropped after this: a daemon reports within milliseconds.
 const ASSUMED_FOR: Duration = Duration::from_secs(30);
 
-/// A configured daemon: its place in `--nodes`.
+/// A node's place here, for as long as the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct MemberId(pub(crate) usize);
 
@@ -40,6 +49,8 @@ pub(crate) struct Cluster {
     /// A daemon that cannot be reached for this long takes no more pods.
     grace: Duration,
     policy: PolicyName,
+    /// What there is was told. Until then a node that is not known may well be there.
+    known: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -53,7 +64,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Member {
-    target: Target,
+    origin: Origin,
     contact: Contact,
     report: Option<Arc<NodeReport>>,
     reported_at: Duration,
@@ -94,44 +105,112 @@ struct Assumption {
 pub(crate) struct Assumed {
     pub(crate) member: MemberId,
     pub(crate) plan: Plan,
+    pub(crate) arbiter: Arbiter,
+}
+
+/// Who has the last word on a node's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arbiter {
+    Daemon,
+    /// No daemon is there: the pods that are bound are all there is to know.
+    Nobody,
+    /// The node is invented, and its book is here.
+    Here,
+}
+
+/// What a node here stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A machine; `None`: no daemon vouches for it, or none that can be reached.
+    Machine(Option<Target>),
+    Invented,
 }
 
 /// A report that cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{target} already reports a node called {name}: give each daemon a --node-name of its own")]
+#[error("{other} already reports a node called {name}: give each daemon a --node-name of its own")]
 pub(crate) struct NameTaken {
     name: NodeName,
-    target: Target,
+    /// The other daemon.
+    other: String,
 }
 
 impl Cluster {
-    pub(crate) fn new(
-        engine: EngineConfig,
-        targets: impl IntoIterator<Item = Target>,
-        grace: Duration,
-        clock: SharedClock,
-    ) -> Self {
-        let member = |target| Member {
-            target,
-            contact: Contact::Starting,
-            report: None,
-            reported_at: Duration::ZERO,
-        };
+    pub(crate) fn new(engine: EngineConfig, grace: Duration, clock: SharedClock) -> Self {
         Self {
             clock,
             grace,
             policy: engine.policy,
+            known: AtomicBool::new(true),
             inner: Mutex::new(Inner {
                 engine: Engine::new(engine),
-                members: targets.into_iter().map(member).collect(),
+                members: Vec::new(),
                 by_name: HashMap::new(),
                 assumed: HashMap::new(),
             }),
         }
     }
 
+    /// Whether every node that is there was told. A cluster of which nobody says otherwise is known.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_known(&self, known: bool) {
+        self.known.store(known, Ordering::Release);
+    }
+
     pub(crate) fn policy(&self) -> PolicyName {
         self.policy
+    }
+
+    /// A place for one more node, of which nothing is known yet.
+    pub(crate) fn join(&self, origin: Origin) -> MemberId {
+        let mut inner = self.inner.lock();
+        inner.members.push(Member {
+            origin,
+            contact: Contact::Starting,
+            report: None,
+            reported_at: Duration::ZERO,
+        });
+        MemberId(inner.members.len() - 1)
+    }
+
+    /// The node's daemon is reached there from now on, or there is none.
+    pub(crate) fn moved(&self, id: MemberId, target: Option<Target>) {
+        if let Some(member) = self.inner.lock().members.get_mut(id.0) {
+            member.origin = Origin::Machine(target);
+        }
+    }
+
+    /// The node is no longer part of the cluster. Its place is kept for its return.
+    pub(crate) fn leave(&self, id: MemberId) {
+        let mut inner = self.inner.lock();
+        let name = inner.members.get_mut(id.0).and_then(|member| {
+            member.contact = Contact::Starting;
+            member.report.take().map(|report| report.state.name.clone())
+        });
+        if let Some(name) = name {
+            inner.by_name.remove(&name);
+            inner.engine.remove_node(&name);
+        }
+    }
+
+    /// Daemons that cannot be reached.
+    pub(crate) fn down(&self) -> Vec<MemberId> {
+        let inner = self.inner.lock();
+        let is_down =
+            |(at, member): (usize, &Member)| matches!(member.contact, Contact::Down { .. }).then_some(MemberId(at));
+        inner.members.iter().enumerate().filter_map(is_down).collect()
+    }
+
+    /// The daemon answers again, and what it told last still stands.
+    pub(crate) fn found(&self, id: MemberId) {
+        let mut inner = self.inner.lock();
+        if let Some(member) = inner.members.get_mut(id.0) {
+            member.contact = Contact::Up;
+        }
+        self.refresh(&mut inner, id);
     }
 
     /// Takes what a daemon tells of its node. An older state of the same daemon changes nothing but the contact.
@@ -150,11 +229,18 @@ impl Cluster {
         let is_old = before.is_some_and(|before| !restarted && before.state.generation > report.state.generation);
         if !is_old {
             let generation = report.state.generation;
-            member.report = Some(Arc::new(report));
-            // A daemon that started anew has everything it ever granted in its first state.
+            let report = Arc::new(report);
+            member.report = Some(Arc::clone(&report));
+            // A daemon that started anew has everything it ever granted in its first state. Without a daemon the pods that
+            // are bound are all there is to know.
+            let is_confirmed = |uid: &PodUid, it: &Assumption| match it.reported_from {
+                _ if !report.state.verified => report.bound.contains_key(uid),
+                Some(from) => from <= generation || restarted,
+                None => false,
+            };
             inner
                 .assumed
-                .retain(|_, it| it.node != name || it.reported_from.is_none_or(|from| from > generation && !restarted));
+                .retain(|uid, it| it.node != name || !is_confirmed(uid, it));
         }
         self.refresh(&mut inner, id);
         Ok(())
@@ -249,6 +335,7 @@ impl Cluster {
         Ok(Assumed {
             member,
             plan: best.plan,
+            arbiter: inner.arbiter(member),
         })
     }
 
@@ -274,6 +361,25 @@ impl Cluster {
         self.refresh(&mut inner, id);
     }
 
+    /// What was assumed on an invented node is so.
+    pub(crate) fn commit(&self, uid: &PodUid) {
+        let mut inner = self.inner.lock();
+        let Some(it) = inner.assumed.remove(uid) else { return };
+        let Some(id) = inner.by_name.get(&it.node).copied() else {
+            return;
+        };
+        if let Some(report) = inner.members.get_mut(id.0).and_then(|member| member.report.as_mut()) {
+            let state = &mut Arc::make_mut(report).state;
+            let taken = state.take(&it.plan);
+            debug_assert!(taken, "BUG: what was assumed was not free");
+            state.cpu_free = state
+                .cpu_free
+                .map(|free| CpuMilli(free.0.saturating_sub(it.shape.cpu.0)));
+            state.memory_free = state.memory_free.map(|free| free.saturating_sub(it.shape.memory));
+        }
+        self.refresh(&mut inner, id);
+    }
+
     /// The reservation failed or was released.
     pub(crate) fn forget(&self, uid: &PodUid) {
         let mut inner = self.inner.lock();
@@ -287,6 +393,13 @@ impl Cluster {
         self.inner.lock().by_name.get(node).copied()
     }
 
+    /// The node's place, and who has the last word there.
+    pub(crate) fn arbiter_of(&self, node: &NodeName) -> Option<(MemberId, Arbiter)> {
+        let inner = self.inner.lock();
+        let id = inner.by_name.get(node).copied()?;
+        Some((id, inner.arbiter(id)))
+    }
+
     /// Gives the engine the node as it is by all that is known.
     fn refresh(&self, inner: &mut Inner, id: MemberId) {
         let now = self.clock.monotonic();
@@ -298,9 +411,19 @@ impl Cluster {
         state.reachable = self.is_usable(member, report, now);
         let name = state.name.clone();
         inner.engine.upsert_node(state);
-        for it in inner.assumed.values().filter(|it| it.node == name) {
+        for (uid, it) in inner.assumed.iter().filter(|(_, it)| it.node == name) {
+            // CPU and memory of a pod that is bound are in the report already.
+            let shape = if report.bound.contains_key(uid) {
+                &Shape {
+                    cpu: CpuMilli(0),
+                    memory: MemoryBytes::ZERO,
+                    ..it.shape.clone()
+                }
+            } else {
+                &it.shape
+            };
             // Not free means that the report has it already, though its reservation is not answered yet.
-            let _ = inner.engine.take(&name, &it.shape, &it.plan);
+            let _ = inner.engine.take(&name, shape, &it.plan);
         }
     }
 
@@ -313,6 +436,16 @@ impl Cluster {
     }
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine(Some(target)) => target.fmt(f),
+            Self::Machine(None) => f.write_str("a machine without a daemon"),
+            Self::Invented => f.write_str("the simulation"),
+        }
+    }
+}
+
 impl Inner {
     /// The node's name belongs to this daemon from now on, unless another one is in contact under it.
     fn claim_name(&mut self, id: MemberId, name: &NodeName) -> Result<(), NameTaken> {
@@ -321,7 +454,7 @@ impl Inner {
             if owner.contact == Contact::Up {
                 return Err(NameTaken {
                     name: name.clone(),
-                    target: owner.target.clone(),
+                    other: owner.origin.to_string(),
                 });
             }
             owner.report = None;
@@ -337,6 +470,14 @@ impl Inner {
         }
         self.by_name.insert(name.clone(), id);
         Ok(())
+    }
+
+    fn arbiter(&self, id: MemberId) -> Arbiter {
+        match self.members.get(id.0) {
+            Some(member) if member.origin == Origin::Invented => Arbiter::Here,
+            Some(member) if member.report.as_ref().is_some_and(|report| !report.state.verified) => Arbiter::Nobody,
+            _ => Arbiter::Daemon,
+        }
     }
 
     /// The pod can run on what it holds: the node is there and no device of it fell ill.

@@ -11,14 +11,13 @@ use berth_runtime::{
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::args::Args;
 pub use crate::extender::Limits;
+use crate::{args::Args, source::Source};
 
 /// What berth-scheduler does.
 #[derive(Debug, Clone, Serialize)]
 pub struct Config {
-    /// Each once.
-    pub nodes: Vec<Target>,
+    pub source: Source,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub policy: PolicyName,
@@ -35,6 +34,8 @@ pub struct Config {
 /// Flags that make no sense.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConfigError {
+    #[error("where are the nodes? Give --nodes, --kubeconfig or --cluster simulated:COUNTxPROFILE, or run in a pod")]
+    NoSource,
     #[error("--nodes names {0} twice")]
     Twice(Target),
     #[error("--nodes names {0}: give --node-ca to trust it")]
@@ -51,6 +52,7 @@ pub enum ConfigError {
 
 impl Config {
     pub fn from_args(args: Args) -> Result<Self, ConfigError> {
+        let source = source(&args)?;
         let node_tls = args.node_tls;
         let node_tls = node_tls.node_ca.map(|ca| ClientTlsFiles {
             ca,
@@ -76,7 +78,7 @@ impl Config {
             return Err(ConfigError::MaxRequests);
         }
         Ok(Self {
-            nodes: args.nodes,
+            source,
             listen: args.listen,
             admin: args.admin.admin,
             policy: args.policy,
@@ -93,10 +95,24 @@ impl Config {
     }
 }
 
+fn source(args: &Args) -> Result<Source, ConfigError> {
+    if let Some(simulated) = &args.cluster {
+        return Ok(Source::Simulated(simulated.clone()));
+    }
+    if !args.nodes.is_empty() {
+        return Ok(Source::Daemons(args.nodes.clone()));
+    }
+    args.kubernetes
+        .access()
+        .map(Source::Kubernetes)
+        .ok_or(ConfigError::NoSource)
+}
+
 impl ConfigError {
     /// Stable CamelCase name.
     pub const fn reason(&self) -> &'static str {
         match self {
+            Self::NoSource => "NoSource",
             Self::Twice(_) => "NodeNamedTwice",
             Self::NoAuthority(_) => "NoAuthority",
             Self::MaxBody => "InvalidMaxBody",
@@ -142,7 +158,7 @@ mod tests {
     fn what_is_shown_holds_the_flags() {
         let config = Config::from_args(flags(&["--nodes", "http://a:1", "--bind-timeout", "1500ms"])).unwrap();
         let shown = serde_json::to_value(&config).unwrap();
-        assert_eq!(shown["nodes"][0], "http://a:1");
+        assert_eq!(shown["source"]["daemons"][0], "http://a:1");
         assert_eq!(shown["bind_timeout"], "1.5s");
         assert_eq!(shown["limits"]["max_body_bytes"], 64 << 20);
     }

@@ -3,9 +3,11 @@
 //! Inwards nothing is trusted: a device that cannot be understood is left out and told of, an unknown health counts as the
 //! worst one.
 
+use std::collections::BTreeMap;
+
 use berth_placement::{
     ComputeMode, DeviceState, DeviceUuid, GpuShape, Grant, GrantSize, Health, MemoryBytes, MigSlot, MilliGpu,
-    NodeState, ParseIdError, Plan, PodRef, Room, Shape, ShareSize,
+    NodeState, ParseIdError, Plan, PodRef, PodUid, Room, Shape, ShareSize,
 };
 use berth_proto::node::v1 as wire;
 use serde::Serialize;
@@ -25,6 +27,17 @@ pub(crate) struct NodeReport {
     pub(crate) facts: NodeFacts,
     /// False while the daemon's book is not joined with the kubelet's: it grants nothing then.
     pub(crate) reconciled: bool,
+    /// Pods with GPUs that the API server has on the node: their CPU and memory are taken out already.
+    pub(crate) bound: BTreeMap<PodUid, Bound>,
+}
+
+/// A pod with GPUs on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) shape: Shape,
+    /// What it was bound with, where Berth bound it.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) priority: i32,
 }
 
 /// What people want to see of a node besides its state.
@@ -103,6 +116,7 @@ pub(crate) fn report(node: Option<wire::Node>) -> Result<NodeReport, WireError> 
         instance: node.instance_id,
         facts,
         reconciled,
+        bound: BTreeMap::new(),
     })
 }
 

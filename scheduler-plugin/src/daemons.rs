@@ -1,6 +1,6 @@
-//! The way to each configured daemon: one channel, shared by watching and reserving.
+//! The way to each daemon: one channel, shared by watching and reserving.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use berth_placement::{Plan, PodRef, Shape};
 use berth_proto::node::v1::{self as wire, node_service_client::NodeServiceClient};
@@ -9,6 +9,7 @@ use berth_runtime::{
     telemetry::trace_context::inject_grpc,
     tls::ClientTls,
 };
+use parking_lot::RwLock;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Channel};
 use uuid::Uuid;
 
@@ -23,27 +24,36 @@ type Inject = fn(Request<()>) -> Result<Request<()>, Status>;
 /// Nodes have at most a few dozen devices; a state of this size is no state.
 const MAX_MESSAGE: usize = 4 << 20;
 
-/// In the order of `--nodes`.
+/// By node of the cluster. Clones share what is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Daemons {
-    clients: Vec<Client>,
+    tls: Option<ClientTls>,
+    clients: Arc<RwLock<HashMap<MemberId, Client>>>,
 }
 
 impl Daemons {
-    /// Connects to nobody yet.
-    pub(crate) fn new(targets: &[Target], tls: Option<&ClientTls>) -> Result<Self, DialError> {
-        let client = |target| {
-            let channel = dial::channel(target, tls)?;
-            let client = NodeServiceClient::with_interceptor(channel, inject_grpc as Inject);
-            Ok(client.max_decoding_message_size(MAX_MESSAGE))
-        };
-        Ok(Self {
-            clients: targets.iter().map(client).collect::<Result<_, _>>()?,
-        })
+    pub(crate) fn new(tls: Option<ClientTls>) -> Self {
+        Self {
+            tls,
+            clients: Arc::default(),
+        }
+    }
+
+    /// From now on the daemon is there. Connects when it is asked something.
+    pub(crate) fn set(&self, id: MemberId, target: &Target) -> Result<Client, DialError> {
+        let channel = dial::channel(target, self.tls.as_ref())?;
+        let client = NodeServiceClient::with_interceptor(channel, inject_grpc as Inject);
+        let client = client.max_decoding_message_size(MAX_MESSAGE);
+        self.clients.write().insert(id, client.clone());
+        Ok(client)
+    }
+
+    pub(crate) fn forget(&self, id: MemberId) {
+        self.clients.write().remove(&id);
     }
 
     pub(crate) fn client(&self, id: MemberId) -> Option<Client> {
-        self.clients.get(id.0).cloned()
+        self.clients.read().get(&id).cloned()
     }
 
     /// Asks the daemon for devices; `plan` is what the scheduler would take.
@@ -101,7 +111,7 @@ fn late(deadline: Duration) -> CallError {
 fn unknown() -> CallError {
     CallError {
         reason: "UnknownNode".to_owned(),
-        message: "no daemon is configured for it".to_owned(),
+        message: "no daemon is known there".to_owned(),
         outcome_unknown: false,
     }
 }

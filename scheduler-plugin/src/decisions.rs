@@ -102,6 +102,13 @@ impl Decisions {
         }
     }
 
+    /// Why, of a decision that is still kept.
+    pub(crate) fn why(&self, id: Uuid) -> Option<String> {
+        let ring = self.ring.lock();
+        let decision = ring.iter().rev().find(|decision| decision.id == id)?;
+        Some(decision.why.clone())
+    }
+
     /// Newest first.
     pub(crate) fn latest(&self) -> Vec<Decision> {
         self.ring.lock().iter().rev().cloned().collect()

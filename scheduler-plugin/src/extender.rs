@@ -1,6 +1,6 @@
-//! kube-scheduler's extender protocol over HTTP: `/filter`, `/prioritize`, `/bind`.
+//! kube-scheduler's extender protocol over HTTP: `/filter`, `/prioritize`, `/preempt`, `/bind`.
 //!
-//! Owns what comes over the wire: limits, deadlines, the form of answers. Filter and prioritize are pure towards the
+//! Owns what comes over the wire: limits, deadlines, the form of answers. All but bind are pure towards the
 //! cluster: no network call, nothing reserved. Facts about the protocol: `k8s.io/kube-scheduler/extender/v1`.
 
 use std::{sync::Arc, time::Duration};
@@ -23,6 +23,7 @@ use tracing::warn;
 mod bind;
 mod error;
 mod filter;
+mod preempt;
 mod prioritize;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::{cluster::Cluster, decisions::Decisions, metrics::Metrics, pods::Pods
 const HELP: &str = "berth-scheduler, extender for kube-scheduler\n\n\
     POST /filter      ExtenderArgs         -> ExtenderFilterResult\n\
     POST /prioritize  ExtenderArgs         -> HostPriorityList\n\
+    POST /preempt     ExtenderPreemptionArgs -> ExtenderPreemptionResult\n\
     POST /bind        ExtenderBindingArgs  -> ExtenderBindingResult\n\n\
     Decisions and nodes: /debug/decisions and /debug/cluster on the admin endpoint.\n";
 
@@ -76,6 +78,7 @@ pub(crate) fn router(extender: Arc<Extender>) -> Router {
         .route("/", get(async || HELP))
         .route("/filter", post(filter))
         .route("/prioritize", post(prioritize))
+        .route("/preempt", post(preempt))
         .route("/bind", post(bind))
         .layer(DefaultBodyLimit::max(max_body))
         .layer(TraceLayer::new_for_http().make_span_with(request_span))
@@ -100,6 +103,14 @@ async fn prioritize(State(verbs): State<Verbs>, request: Request) -> Response {
     verbs
         .serve("prioritize", request, async |extender, body| {
             extender.prioritize(parse("ExtenderArgs", &body)?)
+        })
+        .await
+}
+
+async fn preempt(State(verbs): State<Verbs>, request: Request) -> Response {
+    verbs
+        .serve("preempt", request, async |extender, body| {
+            extender.preempt(parse("ExtenderPreemptionArgs", &body)?)
         })
         .await
 }

@@ -1,9 +1,11 @@
 //! berth-scheduler: turns the nodes' books into placements, for kube-scheduler as an extender.
 //!
 //! ```text
-//! berthd ──WatchNode──► follow ──convert──► Cluster (reports + what is assumed) ──► Engine
+//! berthd ──WatchNode──► follow ──convert──┐
+//! API server ──watch──► source::kubernetes ─┴─► Cluster (reports + what is assumed) ──► Engine
 //!                                              ▲ rank              ▲ assume, settle
 //! kube-scheduler ──HTTP──► extender: filter, prioritize    bind ───┴──► reserve ──Reserve──► berthd
+//!                                                                         └──► binder ──► API server
 //! ```
 //!
 //! The node is the arbiter: everything here decides on a snapshot, and only the daemon's answer to Reserve is a grant. So
@@ -26,5 +28,6 @@ mod metrics;
 mod pods;
 mod random;
 mod reserve;
+pub mod source;
 #[cfg(test)]
 mod testing;

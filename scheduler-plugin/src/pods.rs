@@ -49,6 +49,8 @@ pub(crate) struct SeenPod {
     pub(crate) pod: PodRef,
     ask: Mutex<Ask>,
     held: Mutex<Option<Held>>,
+    /// Why no node took it, as it was told last.
+    refusal: Mutex<String>,
     /// One bind of a pod at a time. Held across the calls to daemons, hence tokio's.
     pub(crate) binding: Arc<tokio::sync::Mutex<()>>,
 }
@@ -135,6 +137,7 @@ impl SeenPod {
             pod,
             ask: Mutex::new(ask),
             held: Mutex::default(),
+            refusal: Mutex::default(),
             binding: Arc::default(),
         }
     }
@@ -145,6 +148,16 @@ impl SeenPod {
 
     pub(crate) fn held(&self) -> Option<Held> {
         self.held.lock().clone()
+    }
+
+    /// Whether this refusal is another one than that told last. From then on it is the last one.
+    pub(crate) fn is_news(&self, refusal: &str) -> bool {
+        let mut told = self.refusal.lock();
+        let is_news = *told != refusal;
+        if is_news {
+            refusal.clone_into(&mut told);
+        }
+        is_news
     }
 
     pub(crate) fn set_held(&self, held: Option<Held>) {

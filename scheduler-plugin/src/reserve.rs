@@ -5,7 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_placement::{NodeName, ParseIdError, PodUid, Refusal};
+use berth_kube_api::placement::{PlacedDevice, Placement};
+use berth_placement::{NodeName, ParseIdError, Plan, PodRef, PodUid, Refusal};
 use berth_runtime::{SharedClock, Tasks};
 use thiserror::Error;
 use tokio::{
@@ -17,7 +18,7 @@ use tracing::{Instrument as _, Span, info, warn};
 
 use crate::{
     binder::{BindFailed, Binder, Binding},
-    cluster::{Cluster, MemberId},
+    cluster::{Arbiter, Assumed, Cluster, MemberId},
     convert::{CallError, Granted},
     daemons::Daemons,
     decisions::{Decisions, Outcome, device_names},
@@ -153,7 +154,7 @@ impl Reserver {
             // An error means that nobody waits any more.
             drop(answer.send(result));
             if let Some(member) = to_release {
-                this.release(&seen, member, lock).await;
+                this.undo(&seen, member, lock).await;
             }
         };
         drop(self.tasks.spawn("bind", work.instrument(Span::current())));
@@ -172,25 +173,33 @@ impl Reserver {
     ) -> (Result<(), BindError>, Option<MemberId>) {
         let uid = &seen.pod.uid;
         if ask.shape.gpu == berth_placement::GpuShape::None {
-            return (self.post(seen, node).await, None);
+            return (self.post(seen, node, None).await, None);
         }
         let held = seen.held();
         let same = held
             .as_ref()
             .filter(|held| held.node == *node && held.shape == ask.shape);
-        let (member, plan) = if let Some((member, held)) = self.cluster.member_of(node).zip(same) {
-            (member, held.plan.clone())
+        let Assumed { member, plan, arbiter } = if let Some((assumed, held)) = self.cluster.arbiter_of(node).zip(same) {
+            let (member, arbiter) = assumed;
+            let plan = held.plan.clone();
+            Assumed { member, plan, arbiter }
         } else {
             self.leave(seen, held.as_ref()).await;
             match self.cluster.assume(uid, node, &ask.shape) {
-                Ok(assumed) => (assumed.member, assumed.plan),
+                Ok(assumed) => assumed,
                 Err(refusal) => return (Err(BindError::NoRoom(refusal)), None),
             }
         };
+        if arbiter != Arbiter::Daemon {
+            return (self.bind_unasked(seen, node, ask, plan, arbiter).await, None);
+        }
         let wanted = (&seen.pod, &ask.shape, &plan);
         match self.daemons.reserve(member, wanted, ask.decision, CALL_DEADLINE).await {
             Ok(granted) => self.granted(seen, node, ask, member, granted).await,
             Err(error) => {
+                if error.reason == "DaemonUnavailable" {
+                    self.cluster.lost(member, error.clone().into());
+                }
                 seen.set_held(None);
                 let fear = error.outcome_unknown.then_some(member);
                 if fear.is_none() {
@@ -215,7 +224,7 @@ impl Reserver {
             shape: ask.shape.clone(),
             plan: granted.plan.clone(),
         }));
-        if let Err(error) = self.post(seen, node).await {
+        if let Err(error) = self.post(seen, node, Some((ask, &granted.plan, true))).await {
             return (Err(error), Some(member));
         }
         let devices = device_names(&granted.plan);
@@ -232,10 +241,67 @@ impl Reserver {
         (Ok(()), None)
     }
 
-    async fn post(&self, seen: &SeenPod, node: &NodeName) -> Result<(), BindError> {
+    /// No daemon has a say: the snapshot decides. Of two schedulers that race here the API server takes both; what comes of
+    /// it shows when both pods are seen.
+    async fn bind_unasked(
+        &self,
+        seen: &SeenPod,
+        node: &NodeName,
+        ask: &Ask,
+        plan: Plan,
+        arbiter: Arbiter,
+    ) -> Result<(), BindError> {
+        let uid = &seen.pod.uid;
+        let posted = self
+            .post(seen, node, Some((ask, &plan, arbiter == Arbiter::Here)))
+            .await;
+        if let Err(error) = posted {
+            self.cluster.forget(uid);
+            return Err(error);
+        }
+        if arbiter == Arbiter::Here {
+            self.cluster.commit(uid);
+        }
+        let devices = device_names(&plan);
+        let (pod, decision) = (&seen.pod, ask.decision);
+        info!(%pod, %node, ?devices, %decision, ?arbiter, "placed");
+        let held = Held {
+            node: node.clone(),
+            shape: ask.shape.clone(),
+            plan,
+        };
+        seen.set_held(Some(held));
+        let outcome = Outcome::Reserved {
+            at_unix_ms: self.clock.now_unix_ms(),
+            node: node.clone(),
+            devices,
+            existing: false,
+            deadline_unix_ms: 0,
+        };
+        self.conclude(ask, outcome);
+        Ok(())
+    }
+
+    /// `placed`: the decision, its devices, and whether somebody vouches for them.
+    async fn post(
+        &self,
+        seen: &SeenPod,
+        node: &NodeName,
+        placed: Option<(&Ask, &Plan, bool)>,
+    ) -> Result<(), BindError> {
+        let placement = placed.map(|(ask, plan, verified)| Placement {
+            node: node.to_string(),
+            devices: plan.grants.iter().map(PlacedDevice::of).collect(),
+            policy: self.cluster.policy().as_str().to_owned(),
+            decision: ask.decision.to_string(),
+            verified,
+        });
+        let why = placed.and_then(|(ask, ..)| self.decisions.why(ask.decision));
         let binding = Binding {
             pod: seen.pod.clone(),
             node: node.clone(),
+            placement,
+            why: why.unwrap_or_default(),
         };
         let bound = timeout(BIND_DEADLINE, self.binder.bind(&binding)).await;
         bound
@@ -259,7 +325,7 @@ impl Reserver {
     }
 
     /// After a failure. The lock is held until it is over, so that it cannot undo the next attempt.
-    async fn release(&self, seen: &SeenPod, member: MemberId, lock: OwnedMutexGuard<()>) {
+    async fn undo(&self, seen: &SeenPod, member: MemberId, lock: OwnedMutexGuard<()>) {
         let released = self.daemons.release(member, &seen.pod, CALL_DEADLINE).await;
         seen.set_held(None);
         self.cluster.forget(&seen.pod.uid);
@@ -268,6 +334,29 @@ impl Reserver {
             Err(error) => warn!(pod = %seen.pod, reason = error.reason, "not released; it lapses at its deadline"),
         }
         drop(lock);
+    }
+
+    /// Nothing is to be held for the pod there any more, by whichever scheduler. The kubelet says so too of pods that are
+    /// gone, but not where there is none, and not before its next turn.
+    pub(crate) fn release(&self, pod: PodRef, node: &NodeName, why: &'static str) {
+        if let Some(seen) = self.pods.get(&pod.uid)
+            && seen.held().is_some_and(|held| held.node == *node)
+        {
+            seen.set_held(None);
+        }
+        let Some((member, Arbiter::Daemon)) = self.cluster.arbiter_of(node) else {
+            return;
+        };
+        let this = self.clone();
+        let node = node.clone();
+        let work = async move {
+            match this.daemons.release(member, &pod, CALL_DEADLINE).await {
+                Ok(true) => info!(%pod, %node, why, "released"),
+                Ok(false) => {}
+                Err(error) => warn!(%pod, %node, why, reason = error.reason, "not released: left to the node"),
+            }
+        };
+        drop(self.tasks.spawn("release", work));
     }
 
     fn conclude(&self, ask: &Ask, outcome: Outcome) {

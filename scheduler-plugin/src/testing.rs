@@ -1,6 +1,6 @@
 //! Small nodes, and an extender without sockets, for this crate's tests.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_placement::{
     ComputeMode, DeviceState, EngineConfig, GpuShape, Health, MemoryBytes, NodeState, PodRef, PolicyName, Room, Shape,
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     binder::ReserveOnly,
-    cluster::{Cluster, MemberId},
+    cluster::{Cluster, MemberId, Origin},
     convert::{NodeFacts, NodeReport},
     daemons::Daemons,
     decisions::Decisions,
@@ -55,6 +55,7 @@ pub(crate) fn report(name: &str, held: u32) -> NodeReport {
         instance: "first".to_owned(),
         facts: NodeFacts::default(),
         reconciled: true,
+        bound: BTreeMap::new(),
     }
 }
 
@@ -74,14 +75,14 @@ pub(crate) fn pod(uid: &str) -> PodRef {
 
 /// A cluster of as many daemons as there are reports.
 pub(crate) fn cluster(clock: &ManualClock, reports: impl IntoIterator<Item = NodeReport>) -> Cluster {
-    let reports: Vec<_> = reports.into_iter().collect();
-    let targets = (0..reports.len()).map(|at| format!("http://127.0.0.1:{}", at + 1).parse().unwrap());
     let engine = EngineConfig {
         policy: PolicyName::Binpack,
         ..EngineConfig::default()
     };
-    let cluster = Cluster::new(engine, targets, GRACE, clock.shared());
+    let cluster = Cluster::new(engine, GRACE, clock.shared());
     for (at, report) in reports.into_iter().enumerate() {
+        let target = format!("http://127.0.0.1:{}", at + 1).parse().unwrap();
+        assert_eq!(cluster.join(Origin::Machine(Some(target))), MemberId(at));
         cluster.report(MemberId(at), report).unwrap();
     }
     cluster
@@ -95,7 +96,7 @@ pub(crate) fn extender(cluster: Cluster, clock: &ManualClock, limits: Limits) ->
     let decisions = Arc::<Decisions>::default();
     let reserver = Reserver {
         cluster: Arc::clone(&cluster),
-        daemons: Daemons::new(&[], None).unwrap(),
+        daemons: Daemons::new(None),
         pods: Arc::clone(&pods),
         decisions: Arc::clone(&decisions),
         metrics: metrics.clone(),

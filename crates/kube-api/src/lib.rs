@@ -12,6 +12,7 @@ pub mod gpu_node;
 pub mod names;
 mod null;
 pub mod object;
+pub mod placement;
 pub mod product;
 pub mod quantity;
 pub mod shape;

@@ -245,6 +245,22 @@ impl NodeState {
         self.devices = devices;
         true
     }
+
+    /// The inverse of [`NodeState::take`]. Changes nothing and answers `false` where more would be free than there is.
+    #[must_use]
+    pub fn give_back(&mut self, plan: &Plan) -> bool {
+        let mut devices = self.devices.clone();
+        for grant in &plan.grants {
+            let Some(device) = devices.iter_mut().find(|device| device.uuid == grant.device) else {
+                return false;
+            };
+            if !device.give_back(grant) {
+                return false;
+            }
+        }
+        self.devices = devices;
+        true
+    }
 }
 
 impl DeviceState {
@@ -263,6 +279,25 @@ impl DeviceState {
                 .checked_sub(grant.room(self.memory))
                 .map(|free| self.free = free)
                 .is_some(),
+        }
+    }
+
+    /// The inverse of [`DeviceState::take`]. Changes nothing and answers `false` where more would be free than there is.
+    #[must_use]
+    pub fn give_back(&mut self, grant: &Grant) -> bool {
+        match (&grant.size, &mut self.mig) {
+            (GrantSize::Mig { instance, .. }, Some(slots)) => slots
+                .iter_mut()
+                .find(|slot| slot.uuid == *instance && !slot.free)
+                .map(|slot| slot.free = true)
+                .is_some(),
+            (GrantSize::Mig { .. }, None) | (_, Some(_)) => false,
+            (GrantSize::Whole | GrantSize::Share(_), None) => {
+                let whole = Room::whole(self.memory);
+                let free = self.free.checked_add(grant.room(self.memory));
+                let free = free.filter(|free| whole.checked_sub(*free).is_some());
+                free.map(|free| self.free = free).is_some()
+            }
         }
     }
 }

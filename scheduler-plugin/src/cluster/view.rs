@@ -1,7 +1,6 @@
 //! The cluster for people: `/debug/cluster` and the metrics.
 
 use berth_placement::NodeState;
-use berth_runtime::dial::Target;
 use serde::Serialize;
 
 use super::{Cluster, Contact, Member, Problem};
@@ -16,7 +15,8 @@ pub(crate) struct ClusterView {
 
 #[derive(Debug, Serialize)]
 struct MemberView {
-    target: Target,
+    /// The daemon, or what there is in its place.
+    target: String,
     /// `Starting`, `Up` or `Down`.
     contact: &'static str,
     /// Since when it is down.
@@ -88,7 +88,7 @@ impl Cluster {
             };
             let (down_for_ms, problem) = down.unzip();
             MemberView {
-                target: member.target.clone(),
+                target: member.origin.to_string(),
                 contact: member.contact.name(),
                 down_for_ms,
                 problem,

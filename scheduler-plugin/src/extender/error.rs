@@ -30,7 +30,7 @@ pub(super) enum ExtenderError {
     BodyLate(Duration),
     #[error("{0} requests are being served already: try again, or raise --max-requests")]
     Overloaded(usize),
-    /// Prioritize has no field for an error.
+    /// Prioritize and preempt have no field for an error.
     #[error("{message}")]
     Protocol { reason: &'static str, message: String },
 }

@@ -112,6 +112,13 @@ impl Extender {
         if asked.shape.gpu == GpuShape::None {
             return Ok(self.pass_everything(asked));
         }
+        // An error is tried again soon; "fits nowhere" would wait for something to change.
+        if !self.cluster.is_known() {
+            return Err(Senseless {
+                reason: "ClusterUnknown",
+                message: "the API server has not told yet which nodes there are: try again".to_owned(),
+            });
+        }
         let pod = asked.pod_ref()?;
         let Asked { shape, offer, .. } = asked;
         let names = offer.names();
@@ -121,8 +128,15 @@ impl Extender {
             shape: shape.clone(),
             decision,
         };
-        if self.pods.remember(pod, ask) {
+        let refused = ranking.fits.is_empty().then(|| self.decisions.why(decision)).flatten();
+        if self.pods.remember(pod.clone(), ask) {
             self.cluster.observe(&shape);
+        }
+        // Once per reason, not once per attempt.
+        if let Some(why) = refused
+            && self.pods.get(&pod.uid).is_some_and(|seen| seen.is_news(&why))
+        {
+            self.reserver.binder.refused(&pod, &why);
         }
 
         let mut failed = BTreeMap::new();

@@ -385,7 +385,7 @@ async fn other_paths_and_methods_are_told_so() {
     let (status, help) = send(&extender, get("/")).await;
     assert!(status.is_success() && help.contains("POST /filter"));
     assert_eq!(send(&extender, get("/filter")).await.0, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(send(&extender, get("/preempt")).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(send(&extender, get("/elsewhere")).await.0, StatusCode::NOT_FOUND);
 }
 
 proptest! {

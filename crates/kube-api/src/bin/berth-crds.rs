@@ -12,6 +12,9 @@ fn main() -> io::Result<ExitCode> {
     let crd = GpuNode::crd();
     let text = serde_saphyr::to_string(&crd).map_err(io::Error::other)?;
     let path = folder.join(format!("{}.yaml", crd.spec.names.plural));
-    fs::write(path, format!("# Written by `cargo xtask codegen` from the code; do not edit.\n{text}"))?;
+    fs::write(
+        path,
+        format!("# Written by `cargo xtask codegen` from the code; do not edit.\n{text}"),
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,12 @@
 //! Placements that were decided and that the node has not told yet: taken from its state, and given back.
 
-use crate::{CpuMilli, DeviceState, Grant, GrantSize, MemoryBytes, NodeState, Plan, Room, Shape};
+use crate::{CpuMilli, DeviceState, Grant, MemoryBytes, NodeState, Plan, Shape};
 
 /// Changes nothing and answers `false` where it is not all free.
 pub(crate) fn take(node: &mut NodeState, shape: &Shape, plan: &Plan) -> bool {
     let cpu = node.cpu_free.map(|free| free.0.checked_sub(shape.cpu.0));
     let memory = node.memory_free.map(|free| free.checked_sub(shape.memory));
-    if cpu == Some(None) || memory == Some(None) || !all(node, plan, DeviceState::take, give_back_grant) {
+    if cpu == Some(None) || memory == Some(None) || !all(node, plan, DeviceState::take, DeviceState::give_back) {
         return false;
     }
     node.cpu_free = cpu.flatten().map(CpuMilli);
@@ -18,7 +18,7 @@ pub(crate) fn take(node: &mut NodeState, shape: &Shape, plan: &Plan) -> bool {
 pub(crate) fn give_back(node: &mut NodeState, shape: &Shape, plan: &Plan) -> bool {
     let cpu = node.cpu_free.map(|free| free.0.saturating_add(shape.cpu.0));
     let too_much = matches!((cpu, node.cpu_total), (Some(cpu), Some(total)) if cpu > total.0);
-    if too_much || !all(node, plan, give_back_grant, DeviceState::take) {
+    if too_much || !all(node, plan, DeviceState::give_back, DeviceState::take) {
         return false;
     }
     node.cpu_free = cpu.map(CpuMilli);
@@ -47,28 +47,6 @@ fn all(node: &mut NodeState, plan: &Plan, step: Step, undo: Step) -> bool {
 impl NodeState {
     fn device_mut(&mut self, grant: &Grant) -> Option<&mut DeviceState> {
         self.devices.iter_mut().find(|device| device.uuid == grant.device)
-    }
-}
-
-fn give_back_grant(device: &mut DeviceState, grant: &Grant) -> bool {
-    match (&grant.size, &mut device.mig) {
-        (GrantSize::Mig { instance, .. }, Some(slots)) => slots
-            .iter_mut()
-            .find(|slot| slot.uuid == *instance && !slot.free)
-            .map(|slot| slot.free = true)
-            .is_some(),
-        (GrantSize::Mig { .. }, None) | (_, Some(_)) => false,
-        (GrantSize::Whole | GrantSize::Share(_), None) => {
-            let whole = Room::whole(device.memory);
-            let free = device.free.checked_add(grant.room(device.memory));
-            match free.filter(|free| whole.checked_sub(*free).is_some()) {
-                Some(free) => {
-                    device.free = free;
-                    true
-                }
-                None => false,
-            }
-        }
     }
 }
 

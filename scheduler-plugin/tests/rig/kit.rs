@@ -1,0 +1,309 @@
+//! A cluster with a daemon on every node and berth-scheduler beside kube-scheduler; pods, and what became of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::OpenOptions,
+    io::Write as _,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use berth_kube_api::{GpuNode, gpu_node::GpuNodeStatus, placement::Placement};
+use berth_testkit::{
+    Process, Program, eventually, http,
+    rig::{Rig, RigConfig, inside},
+};
+use futures_util::{StreamExt as _, stream};
+use k8s_openapi::{
+    api::{
+        core::v1::{Event, Pod},
+        scheduling::v1::PriorityClass,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, CustomResourceExt as _, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use super::{SOON, by_id};
+
+/// Where the shipped configuration of kube-scheduler finds the extender.
+const EXTENDER: &str = "127.0.0.1:9450";
+const SHIPPED: &str = include_str!("../../../deploy/scheduler/kube-scheduler-config.yaml");
+
+pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
+    inside(test, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(body());
+    });
+}
+
+/// A function pod that asks for so many GPUs.
+pub(crate) fn pod(name: &str, gpus: u32) -> Value {
+    let mut resources = json!({"requests": {"cpu": "4", "memory": "16Gi"}});
+    if gpus > 0 {
+        resources["limits"] = json!({"nvidia.com/gpu": gpus.to_string()});
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"function-version-id": "v1"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "none", "resources": resources}],
+        },
+    })
+}
+
+pub(crate) struct Cluster {
+    rig: Rig,
+    daemons: BTreeMap<String, Process>,
+    scheduler: Process,
+}
+
+/// A pod as it is.
+pub(crate) struct Seen(Pod);
+
+impl Seen {
+    /// Empty: nowhere.
+    pub(crate) fn node(&self) -> &str {
+        let spec = self.0.spec.as_ref();
+        spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+    }
+
+    pub(crate) fn placement(&self) -> anyhow::Result<Placement> {
+        let annotation = self.0.annotations().get("gpu.berth.dev/placement");
+        let annotation = annotation.with_context(|| format!("{} has no annotation", self.0.name_any()))?;
+        Placement::from_annotation(annotation).context("not an annotation of ours")
+    }
+
+    pub(crate) fn devices(&self) -> BTreeSet<String> {
+        let placement = self.placement().unwrap();
+        placement.devices.into_iter().map(|device| device.uuid).collect()
+    }
+}
+
+fn node_name(at: usize) -> String {
+    format!("gpu-{at:04}")
+}
+
+fn daemon(rig: &Rig, node: &str) -> Program {
+    Program::berthd()
+        .arg("--node-name", node)
+        .arg("--simulate", "dgx-h100")
+        .arg("--simulate-control", "{dir}/orders")
+        .arg("--kubelet-socket", "none")
+        .arg("--allow", "loopback")
+        .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap())
+        .arg("--advertise-host", "127.0.0.1")
+}
+
+async fn start_scheduler(rig: &Rig) -> Process {
+    let program = Program::scheduler()
+        .arg("--listen", EXTENDER)
+        .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap());
+    program.start().await.unwrap()
+}
+
+impl Cluster {
+    /// So many nodes, each with a daemon that has told of itself.
+    pub(crate) async fn up(nodes: usize) -> Self {
+        let config = RigConfig {
+            nodes,
+            scheduler: Some(serde_saphyr::from_str(SHIPPED).unwrap()),
+            ..RigConfig::default()
+        };
+        let rig = Rig::up(config).await.unwrap();
+        let definitions: Api<CustomResourceDefinition> = Api::all(rig.client());
+        definitions
+            .create(&PostParams::default(), &GpuNode::crd())
+            .await
+            .unwrap();
+        let mut daemons = BTreeMap::new();
+        for node in (0..nodes).map(node_name) {
+            let process = daemon(&rig, &node).start().await.unwrap();
+            daemons.insert(node, process);
+        }
+        let scheduler = start_scheduler(&rig).await;
+        let cluster = Self {
+            rig,
+            daemons,
+            scheduler,
+        };
+        for node in (0..nodes).map(node_name) {
+            cluster.health(&node, "Healthy").await;
+        }
+        cluster.until_known(nodes).await;
+        cluster
+    }
+
+    /// Until the scheduler knows the nodes by their daemons' word.
+    async fn until_known(&self, nodes: usize) {
+        let page = format!("{}/debug/cluster", self.scheduler.admin());
+        let known = eventually(SOON, async || {
+            let view: Value = serde_json::from_str(&http::get(&page).await?.body)?;
+            let nodes_known = view["nodes"].as_array().context("no nodes")?;
+            let verified = nodes_known.iter().filter(|node| node["verified"] == true).count();
+            ensure!(verified == nodes, "{verified} of {nodes}");
+            Ok(())
+        });
+        known.await.unwrap();
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::default_namespaced(self.rig.client())
+    }
+
+    pub(crate) async fn create_all(&self, pods: impl IntoIterator<Item = Value>) {
+        let api = self.pods();
+        let create = async |pod: Value| {
+            let pod = serde_json::from_value(pod).unwrap();
+            api.create(&PostParams::default(), &pod).await.unwrap();
+        };
+        stream::iter(pods).for_each_concurrent(8, create).await;
+    }
+
+    pub(crate) async fn pod(&self, name: &str) -> anyhow::Result<Seen> {
+        Ok(Seen(self.pods().get(name).await?))
+    }
+
+    pub(crate) async fn names(&self) -> Vec<String> {
+        let list = self.pods().list(&ListParams::default()).await.unwrap();
+        list.iter().map(ResourceExt::name_any).collect()
+    }
+
+    pub(crate) async fn delete_all(&self) {
+        let all = (DeleteParams::default(), ListParams::default());
+        self.pods().delete_collection(&all.0, &all.1).await.unwrap();
+    }
+
+    #[expect(clippy::print_stderr, reason = "a failing test tells what was logged")]
+    pub(crate) async fn bound(&self, name: &str) -> anyhow::Result<()> {
+        let found = eventually(SOON, async || {
+            let pod = self.pod(name).await?;
+            ensure!(
+                !pod.node().is_empty(),
+                "{:?}",
+                pod.0.status.and_then(|status| status.conditions)
+            );
+            Ok(())
+        });
+        match found.await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let log = std::fs::read_to_string(self.rig.dir().join("logs/kube-scheduler.log")).unwrap_or_default();
+                let lines: Vec<_> = log.lines().collect();
+                eprintln!("{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+                let log = self.scheduler.stderr();
+                let lines: Vec<_> = log.lines().collect();
+                eprintln!("{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+                Err(error.context(format!("{name} is not bound")))
+            }
+        }
+    }
+
+    /// The message of the pod's event of this reason.
+    pub(crate) async fn event(&self, pod: &str, reason: &str) -> anyhow::Result<String> {
+        let events: Api<Event> = Api::default_namespaced(self.rig.client());
+        eventually(SOON, async || {
+            let all = events.list(&ListParams::default()).await?;
+            let found = all.into_iter().find(|event| {
+                event.involved_object.name.as_deref() == Some(pod) && event.reason.as_deref() == Some(reason)
+            });
+            found.and_then(|event| event.message).context("no such event")
+        })
+        .await
+    }
+
+    pub(crate) async fn decisions(&self) -> BTreeMap<String, Value> {
+        let page = http::get(&format!("{}/debug/decisions", self.scheduler.admin())).await;
+        by_id(&serde_json::from_str(&page.unwrap().body).unwrap())
+    }
+
+    async fn statuses(&self) -> Vec<(String, GpuNodeStatus)> {
+        let nodes: Api<GpuNode> = Api::all(self.rig.client());
+        let list = nodes.list(&ListParams::default()).await.unwrap();
+        list.into_iter()
+            .map(|node| (node.name_any(), node.status.unwrap_or_default()))
+            .collect()
+    }
+
+    /// Device to whoever holds a part of it, as the daemons tell the API server.
+    /// Who holds what by the daemons' own word, once `count` GPUs are held: their mirror follows within a second.
+    pub(crate) async fn holders(&self, count: usize) -> BTreeMap<String, BTreeSet<String>> {
+        let held = eventually(SOON, async || {
+            let devices = self.statuses().await.into_iter().flat_map(|(_, status)| status.devices);
+            let held: BTreeMap<String, BTreeSet<String>> = devices
+                .filter(|device| !device.holders.is_empty())
+                .map(|device| (device.uuid, device.holders.into_iter().collect()))
+                .collect();
+            ensure!(held.len() == count, "{} GPUs are held instead of {count}", held.len());
+            Ok(held)
+        });
+        held.await.unwrap()
+    }
+
+    pub(crate) async fn health(&self, node: &str, health: &str) {
+        let told = eventually(SOON, async || {
+            let statuses = self.statuses().await;
+            let status = statuses.iter().find(|(name, _)| name == node).context("no GpuNode")?;
+            ensure!(status.1.summary.health == health, "{:?}", status.1.summary);
+            Ok(())
+        });
+        told.await.with_context(|| format!("{node} is not {health}")).unwrap();
+    }
+
+    /// An order to the node's simulated machine.
+    pub(crate) fn order(&self, node: &str, json: &str) {
+        let path = self.daemons[node].dir().join("orders");
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        writeln!(file.unwrap(), "{json}").unwrap();
+    }
+
+    /// A broken GPU is reset, and an operator says so.
+    pub(crate) async fn mend(&self, node: &str, gpu: u32) {
+        self.order(node, &format!(r#"{{"restore":{{"gpu":{gpu}}}}}"#));
+        let address = format!("unix:{}", self.daemons[node].socket().display());
+        let told = eventually(SOON, async || {
+            let berthctl = Program::berthctl().raw_args(&["--address", &address, "ack", &gpu.to_string()]);
+            let ended = berthctl.run(SOON).await?;
+            ensure!(ended.status.success(), "{ended:?}");
+            Ok(())
+        });
+        told.await.unwrap();
+    }
+
+    pub(crate) async fn priority(&self, name: &str, value: i32) {
+        let classes: Api<PriorityClass> = Api::all(self.rig.client());
+        let class = serde_json::from_value(json!({"metadata": {"name": name}, "value": value})).unwrap();
+        classes.create(&PostParams::default(), &class).await.unwrap();
+    }
+
+    pub(crate) fn kill_daemon(&mut self, node: &str) {
+        self.daemons.get_mut(node).unwrap().kill();
+    }
+
+    /// With the state that it left.
+    pub(crate) async fn start_daemon(&mut self, node: &str) {
+        let program = daemon(&self.rig, node).in_dir_of(&self.daemons[node]);
+        let process = program.start().await.unwrap();
+        self.daemons.insert(node.to_owned(), process);
+    }
+
+    /// By SIGKILL.
+    pub(crate) async fn restart_scheduler(&mut self) {
+        self.scheduler.kill();
+        self.scheduler = start_scheduler(&self.rig).await;
+    }
+
+    /// A part stands still for a while, and everybody has to live with it.
+    pub(crate) async fn pause(&mut self, part: &str, time: Duration) {
+        self.rig.part(part).unwrap().pause();
+        tokio::time::sleep(time).await;
+        self.rig.part(part).unwrap().resume();
+    }
+}

@@ -1,0 +1,168 @@
+//! berth-scheduler on real parts: etcd, kube-apiserver, kube-scheduler with the configuration as it ships, kwok nodes, and a
+//! real berthd with simulated devices for each of them.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
+
+mod kit;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use kit::{Cluster, in_rig, pod};
+
+const SOON: Duration = Duration::from_mins(1);
+
+#[test]
+fn rig_function_pods_land_packed_where_the_engine_says_and_a_broken_gpu_takes_none() {
+    in_rig(
+        "rig_function_pods_land_packed_where_the_engine_says_and_a_broken_gpu_takes_none",
+        async || {
+            let cluster = Cluster::up(20).await;
+            // 200 pods, 80 GPUs of 160.
+            let sizes = [(0, 132), (1, 60), (2, 6), (4, 2)];
+            let all = sizes
+                .iter()
+                .flat_map(|(gpus, count)| std::iter::repeat_n(*gpus, *count));
+            let pods: Vec<(String, u32)> = all.enumerate().map(|(at, gpus)| (format!("p{at}"), gpus)).collect();
+            cluster
+                .create_all(pods.iter().map(|(name, gpus)| pod(name, *gpus)))
+                .await;
+            for (name, _) in &pods {
+                cluster.bound(name).await.unwrap();
+            }
+            // Each device once, on the node that the decision named best, and the pod's annotation says so.
+            let decisions = cluster.decisions().await;
+            let mut taken: BTreeSet<String> = BTreeSet::new();
+            let mut nodes: BTreeMap<String, u32> = BTreeMap::new();
+            for (name, gpus) in pods.iter().filter(|(_, gpus)| *gpus > 0) {
+                let pod = cluster.pod(name).await.unwrap();
+                let placement = pod.placement().unwrap();
+                assert_eq!(
+                    (placement.node.as_str(), placement.verified),
+                    (pod.node(), true),
+                    "{name}"
+                );
+                assert_eq!(placement.devices.len(), *gpus as usize, "{name}");
+                for device in &placement.devices {
+                    assert!(
+                        taken.insert(device.uuid.clone()),
+                        "{name}: {} is held twice",
+                        device.uuid
+                    );
+                }
+                *nodes.entry(pod.node().to_owned()).or_default() += gpus;
+                let decision = &decisions[placement.decision.as_str()];
+                assert_eq!(
+                    decision["ranked"][0],
+                    pod.node(),
+                    "{name}: not where the engine wanted it"
+                );
+            }
+            assert_eq!(taken.len(), 80);
+            assert!(
+                nodes.len() <= 12,
+                "80 GPUs are spread over {} nodes: {nodes:?}",
+                nodes.len()
+            );
+            let event = cluster.event("p132", "BerthPlaced").await.unwrap();
+            assert!(event.contains("GPU-") && event.contains("by fragmentation"), "{event}");
+            // The daemons' books say the same.
+            let held = cluster.holders(80).await;
+            assert_eq!(held.values().map(BTreeSet::len).sum::<usize>(), 80);
+            assert!(held.values().flatten().all(|holder| holder.starts_with("default/p")));
+
+            // A GPU of a free node breaks: no pod for the whole node, until it is well again.
+            let free = (0..20)
+                .map(|at| format!("gpu-{at:04}"))
+                .find(|node| !nodes.contains_key(node))
+                .unwrap();
+            cluster.order(&free, r#"{"xid":{"gpu":3,"code":79}}"#);
+            cluster.health(&free, "Unhealthy").await;
+            let mut whole = pod("whole", 8);
+            whole["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": free});
+            cluster.create_all([whole]).await;
+            let event = cluster.event("whole", "BerthNoPlace").await.unwrap();
+            assert!(event.contains("InsufficientDevices"), "{event}");
+            assert!(cluster.pod("whole").await.unwrap().node().is_empty());
+            cluster.mend(&free, 3).await;
+            cluster.health(&free, "Healthy").await;
+            cluster.bound("whole").await.unwrap();
+        },
+    );
+}
+
+#[test]
+fn rig_a_pod_that_is_more_important_evicts_just_whom_it_must_and_gets_their_gpus() {
+    in_rig(
+        "rig_a_pod_that_is_more_important_evicts_just_whom_it_must_and_gets_their_gpus",
+        async || {
+            let cluster = Cluster::up(1).await;
+            cluster.priority("high", 1000).await;
+            for name in ["a", "b", "c", "d"] {
+                cluster.create_all([pod(name, 2)]).await;
+                cluster.bound(name).await.unwrap();
+            }
+            let mut devices = BTreeMap::new();
+            for name in ["a", "b", "c", "d"] {
+                devices.insert(name, cluster.pod(name).await.unwrap().devices());
+            }
+            let mut important = pod("important", 2);
+            important["spec"]["priorityClassName"] = json!("high");
+            cluster.create_all([important]).await;
+            cluster.bound("important").await.unwrap();
+            let left: Vec<_> = cluster.names().await;
+            assert_eq!(left.len(), 4, "exactly one was evicted: {left:?}");
+            let victim = ["a", "b", "c", "d"]
+                .into_iter()
+                .find(|name| !left.contains(&(*name).to_owned()))
+                .unwrap();
+            assert_eq!(cluster.pod("important").await.unwrap().devices(), devices[victim]);
+        },
+    );
+}
+
+#[test]
+fn rig_daemons_and_schedulers_that_die_and_an_api_server_that_stops_book_nothing_twice() {
+    in_rig(
+        "rig_daemons_and_schedulers_that_die_and_an_api_server_that_stops_book_nothing_twice",
+        async || {
+            let mut cluster = Cluster::up(4).await;
+            let first: Vec<String> = (0..10).map(|at| format!("a{at}")).collect();
+            cluster.create_all(first.iter().map(|name| pod(name, 1))).await;
+            // In the middle of it.
+            cluster.restart_scheduler().await;
+            cluster.kill_daemon("gpu-0001");
+            let second: Vec<String> = (0..6).map(|at| format!("b{at}")).collect();
+            cluster.create_all(second.iter().map(|name| pod(name, 2))).await;
+            cluster.pause("kube-apiserver", Duration::from_secs(5)).await;
+            cluster.start_daemon("gpu-0001").await;
+            for name in first.iter().chain(&second) {
+                cluster.bound(name).await.unwrap();
+            }
+            // Of 32 GPUs 22 are held, each by one pod, in the pods' words and in the daemons'.
+            let mut taken = BTreeSet::new();
+            for name in first.iter().chain(&second) {
+                for device in cluster.pod(name).await.unwrap().devices() {
+                    assert!(taken.insert(device.clone()), "{name}: {device} is held twice");
+                }
+            }
+            assert_eq!(taken.len(), 22);
+            let held: BTreeSet<String> = cluster.holders(22).await.into_keys().collect();
+            assert_eq!(held, taken);
+            // What is gone is free again, also without a kubelet that says so.
+            cluster.delete_all().await;
+            cluster.holders(0).await;
+        },
+    );
+}
+
+/// Of a page of decisions, by id.
+fn by_id(page: &Value) -> BTreeMap<String, Value> {
+    let decisions = page.as_array().into_iter().flatten();
+    decisions
+        .filter_map(|decision| Some((decision["id"].as_str()?.to_owned(), decision.clone())))
+        .collect()
+}
