@@ -1,5 +1,6 @@
 //! The command line: what is asked for, parsed into types that cannot be wrong.
 
+mod cluster;
 mod quantity;
 mod shape;
 #[cfg(test)]
@@ -13,12 +14,16 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::selector::DeviceSelector;
 
+pub(crate) use cluster::{ExplainWhat, SimulateArgs, Simulated};
 pub(crate) use shape::ShapeArgs;
 
 /// Where berthd listens unless it is told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/berth/berthd.sock";
 
-/// Looks into the book of a GPU node's daemon (berthd), changes it, and runs commands on leased GPUs.
+/// Where berth-scheduler serves gRPC unless it is told otherwise.
+const DEFAULT_SCHEDULER: &str = "http://127.0.0.1:9451";
+
+/// Looks into the book of a GPU node's daemon (berthd), changes it, and runs commands on leased GPUs; asks the scheduler why.
 #[derive(Debug, Parser)]
 #[command(
     name = "berthctl",
@@ -32,6 +37,9 @@ Examples:
   berthctl run --gpus 1 -- python train.py          run a command on a GPU of its own
   berthctl explain --gpus 2 --model H100            why that fits, or does not
   berthctl --address https://gpu-7:9440 --tls-ca ca.pem node
+  berthctl cluster                                  what the scheduler sees
+  berthctl explain pod nvcf-backend/fn-7f3c         what it decided for a pod, and why
+  berthctl simulate 20x1 4x8@H100                   whether those pods would fit
 
 Every option of every command is also a variable: --address is BERTHCTL_ADDRESS.
 NO_COLOR turns colours off.
@@ -58,6 +66,10 @@ pub(crate) struct GlobalArgs {
     /// Where berthd listens: unix:PATH, http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "ADDRESS", default_value_t = Target::Unix(DEFAULT_SOCKET.into()))]
     pub(crate) address: Target,
+
+    /// Where berth-scheduler serves gRPC (cluster, simulate, explain pod, explain shape)
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_SCHEDULER)]
+    pub(crate) scheduler: Target,
 
     /// Give up when the daemon has not answered by then
     #[arg(long, value_name = "TIME", value_parser = quantity::duration, default_value = "10s")]
@@ -128,13 +140,32 @@ Examples:
 
     /// Tells for each GPU why a request fits or not, and what it would get; changes nothing
     ///
-    /// Ends with exit code 1 where it does not fit.
+    /// Without `pod` or `shape` the node's daemon is asked, with them the scheduler. Ends with exit code 1 where it does not
+    /// fit.
     #[command(after_help = "\
 Examples:
   berthctl explain --gpus 2 --model H100
   berthctl explain --share 0.25
-  berthctl explain --mig 1g.10gb -o json | jq -r .reason")]
+  berthctl explain --mig 1g.10gb -o json | jq -r .reason
+  berthctl explain pod nvcf-backend/fn-7f3c
+  berthctl explain shape --gpus 8")]
     Explain(ExplainArgs),
+
+    /// Shows the nodes as the scheduler sees them
+    #[command(after_help = "\
+Examples:
+  berthctl cluster
+  berthctl cluster -o json | jq -r '.nodes[] | select(.usable | not).name'")]
+    Cluster,
+
+    /// Asks the scheduler whether pods would fit, and where; changes nothing
+    ///
+    /// Ends with exit code 1 where not all of them fit.
+    #[command(after_help = "\
+Examples:
+  berthctl simulate 20x1
+  berthctl simulate 4x8@H100 10x0.25 -o json | jq .placed")]
+    Simulate(SimulateArgs),
 
     /// Takes a GPU out of scheduling; what runs on it stays
     #[command(after_help = "\
@@ -205,7 +236,11 @@ pub(crate) struct ReleaseArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct ExplainArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<ExplainWhat>,
+
     #[command(flatten)]
     pub(crate) shape: ShapeArgs,
 }
@@ -269,8 +304,8 @@ pub(crate) enum OnLoss {
 /// Namespace and name, without the UID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PodName {
-    namespace: String,
-    name: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 // === impl ReserveArgs ===

@@ -5,6 +5,7 @@ use std::{future::Future, time::Duration};
 use berth_placement::{LeaseId, PodRef, PodUid, Shape};
 use berth_proto::node::v1::{self as pb, node_service_client::NodeServiceClient};
 use berth_runtime::{
+    args::ClientTlsArgs,
     dial::{self, Target},
     tls::ClientTls,
 };
@@ -55,18 +56,9 @@ impl Client {
     /// # Errors
     /// There is no way to that address with these files.
     pub(crate) fn new(args: &GlobalArgs) -> Result<Self, CliError> {
-        let tls = args.tls.files().map(ClientTls::new);
-        let target = args.address.clone();
-        match (&target, &tls) {
-            // Bad files now, and not as a server that cannot be reached later.
-            (Target::Https(_), Some(tls)) => drop(tls.load()?),
-            (Target::Http(_), Some(_)) => return Err(CliError::NotEncrypted(Box::new(target))),
-            _ => {}
-        }
-        let channel = dial::channel(&target, tls.as_ref()).map_err(|error| CliError::Dial(Box::new(error)))?;
         Ok(Self {
-            inner: NodeServiceClient::new(channel),
-            target,
+            inner: NodeServiceClient::new(channel(&args.address, &args.tls)?),
+            target: args.address.clone(),
             timeout: args.timeout,
         })
     }
@@ -237,6 +229,21 @@ impl Client {
             after: self.timeout,
         }
     }
+}
+
+/// The way to a server, not used yet.
+///
+/// # Errors
+/// There is none to that address with these files.
+pub(crate) fn channel(target: &Target, files: &ClientTlsArgs) -> Result<Channel, CliError> {
+    let tls = files.files().map(ClientTls::new);
+    match (target, &tls) {
+        // Bad files now, and not as a server that cannot be reached later.
+        (Target::Https(_), Some(tls)) => drop(tls.load()?),
+        (Target::Http(_), Some(_)) => return Err(CliError::NotEncrypted(Box::new(target.clone()))),
+        _ => {}
+    }
+    dial::channel(target, tls.as_ref()).map_err(|error| CliError::Dial(Box::new(error)))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

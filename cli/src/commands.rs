@@ -5,11 +5,15 @@ mod watch;
 use std::process::ExitCode;
 
 use crate::{
-    args::{AckArgs, Action, Cli, CordonArgs, ExplainArgs, ReleaseArgs, ReserveArgs, UncordonArgs},
+    args::{
+        AckArgs, Action, Cli, CordonArgs, ExplainArgs, ExplainWhat, ReleaseArgs, ReserveArgs, SimulateArgs,
+        UncordonArgs,
+    },
     client::Client,
     error::{CliError, exit},
-    output::{Allocations, DeviceChanged, DeviceList, Explanation, Output, ReleaseAnswer, ReserveAnswer},
+    output::{Allocations, DeviceChanged, DeviceList, Explanation, Output, ReleaseAnswer, ReserveAnswer, Simulated},
     run,
+    scheduler::{Scheduler, Subject},
     selector::DeviceSelector,
     signals::Signals,
     view::Device,
@@ -30,7 +34,9 @@ pub(crate) async fn run(cli: &Cli, output: &Output) -> Result<ExitCode, CliError
         }
         Action::Reserve(args) => reserve(args, &client, output).await?,
         Action::Release(args) => release(args, &client, output).await?,
-        Action::Explain(args) => return explain(args, &client, output).await,
+        Action::Explain(args) => return explain(args, cli, output).await,
+        Action::Cluster => output.show(&Scheduler::new(&cli.global)?.cluster().await?)?,
+        Action::Simulate(args) => return simulate(args, cli, output).await,
         Action::Cordon(args) => cordon(args, &client, output).await?,
         Action::Uncordon(args) => uncordon(args, &client, output).await?,
         Action::Ack(args) => acknowledge(args, &client, output).await?,
@@ -64,20 +70,48 @@ async fn release(args: &ReleaseArgs, client: &Client, output: &Output) -> Result
     })
 }
 
-async fn explain(args: &ExplainArgs, client: &Client, output: &Output) -> Result<ExitCode, CliError> {
+async fn explain(args: &ExplainArgs, cli: &Cli, output: &Output) -> Result<ExitCode, CliError> {
+    if let Some(what) = &args.what {
+        return explain_on_cluster(what, cli, output).await;
+    }
+    let client = Client::new(&cli.global)?;
     let shape = args.shape.shape()?;
     let (node, verdict) = tokio::try_join!(client.node(), client.explain(&shape))?;
-    let code = if verdict.fits {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(exit::REFUSED)
-    };
+    let code = fits(verdict.fits);
     output.show(&Explanation {
         asked: shape.to_string(),
         verdict,
         node,
     })?;
     Ok(code)
+}
+
+async fn explain_on_cluster(what: &ExplainWhat, cli: &Cli, output: &Output) -> Result<ExitCode, CliError> {
+    let scheduler = Scheduler::new(&cli.global)?;
+    let explained = match what {
+        ExplainWhat::Pod { pod, limit } => scheduler.explain(Subject::Pod(pod), limit.limit).await?,
+        ExplainWhat::Shape { shape, limit } => scheduler.explain(Subject::Shape(&shape.shape()?), limit.limit).await?,
+    };
+    output.show(&explained)?;
+    Ok(fits(explained.fitting > 0))
+}
+
+async fn simulate(args: &SimulateArgs, cli: &Cli, output: &Output) -> Result<ExitCode, CliError> {
+    let result = Scheduler::new(&cli.global)?.simulate(&args.pods).await?;
+    let all = result.placed as usize == result.pods.len();
+    output.show(&Simulated {
+        asked: args.pods.iter().map(|it| it.shape.to_string()).collect(),
+        result,
+    })?;
+    Ok(fits(all))
+}
+
+fn fits(fits: bool) -> ExitCode {
+    if fits {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(exit::REFUSED)
+    }
 }
 
 async fn cordon(args: &CordonArgs, client: &Client, output: &Output) -> Result<(), CliError> {

@@ -3,8 +3,12 @@
 //!
 //! Total: an enumeration value that only a newer daemon knows becomes `Unknown`, a missing part its empty form.
 
+mod cluster;
+
 use berth_placement::{GpuModel, GpuShape, MemoryBytes, MilliGpu, Shape, ShareSize};
 use berth_proto::node::v1 as pb;
+
+pub(crate) use cluster::pod_shape;
 
 use crate::view;
 

@@ -37,6 +37,8 @@ pub(crate) enum CliError {
     TimedOut { target: Box<Target>, after: Duration },
     #[error("no berthd answers at {target}: {cause}")]
     Unreachable { target: Box<Target>, cause: Unreachable },
+    #[error("no berth-scheduler answers at {target}: {cause}")]
+    NoScheduler { target: Box<Target>, cause: Unreachable },
     #[error("the command cannot be started: {program}")]
     Start {
         program: String,
@@ -129,6 +131,14 @@ impl CliError {
         }
     }
 
+    /// As it reads where a scheduler was asked.
+    pub(crate) fn of_scheduler(self) -> Self {
+        match self {
+            Self::Unreachable { target, cause } => Self::NoScheduler { target, cause },
+            other => other,
+        }
+    }
+
     /// Stable CamelCase name: the daemon's own where it gave one.
     pub(crate) fn reason(&self) -> &str {
         match self {
@@ -139,7 +149,7 @@ impl CliError {
             Self::NotEncrypted(_) => "NotEncrypted",
             Self::Refused { reason, .. } | Self::NotReady { reason, .. } => reason,
             Self::TimedOut { .. } => "TimedOut",
-            Self::Unreachable { .. } => "Unreachable",
+            Self::Unreachable { .. } | Self::NoScheduler { .. } => "Unreachable",
             Self::Start { .. } => "CannotStart",
             Self::Stopped(_) => "Stopped",
             Self::System { .. } => "SystemError",
@@ -153,7 +163,7 @@ impl CliError {
             Self::Shape(_) | Self::Dial(_) | Self::Tls(_) | Self::NotEncrypted(_) => exit::USAGE,
             Self::Device(_) | Self::Refused { .. } | Self::System { .. } | Self::Output(_) => exit::REFUSED,
             Self::NotReady { .. } | Self::TimedOut { .. } => exit::NOT_READY,
-            Self::Unreachable { .. } => exit::UNREACHABLE,
+            Self::Unreachable { .. } | Self::NoScheduler { .. } => exit::UNREACHABLE,
             Self::Start { source, .. } => start_code(source),
             Self::Stopped(signal) => signal_code(*signal as i32),
         }
@@ -176,6 +186,11 @@ impl CliError {
                     "Is berthd running there, and is this its gRPC port? Say where it listens: --address.".to_owned()
                 }
             }),
+            Self::NoScheduler { .. } => Some(
+                "Is berth-scheduler running there, and is this its gRPC port? Say where it listens: --scheduler, or \
+                 BERTHCTL_SCHEDULER. In a cluster: kubectl port-forward."
+                    .to_owned(),
+            ),
             Self::TimedOut { .. } => Some("Give it more time with --timeout.".to_owned()),
             Self::Dial(_) => Some("Name the authority that signed the daemon's certificate: --tls-ca.".to_owned()),
             _ => None,

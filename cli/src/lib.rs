@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! args ──► commands ──► client ──► berthd             (convert: wire <-> view, the only place that knows both)
+//!             │      └► scheduler ──► berth-scheduler
 //!             │            │
 //!             └─► run      └─► view ──► output         (one page or one JSON document; nothing else prints)
 //! ```
@@ -16,6 +17,7 @@ mod diff;
 mod error;
 mod output;
 mod run;
+mod scheduler;
 mod selector;
 mod signals;
 #[cfg(test)]
@@ -63,7 +65,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut args = args.into_iter().peekable();
     let mut command = command();
+    // As kubectl's plugin it is called by that name, and says so.
+    if args
+        .peek()
+        .is_some_and(|name| name.to_string_lossy().ends_with("kubectl-berth"))
+    {
+        command = command.bin_name("kubectl berth");
+    }
     let matches = command.try_get_matches_from_mut(args)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }

@@ -4,6 +4,7 @@
 
 mod allocations;
 mod changes;
+mod cluster;
 mod devices;
 mod explain;
 mod grants;
@@ -23,6 +24,7 @@ use crate::{args::Format, error::CliError};
 
 pub(crate) use allocations::Allocations;
 pub(crate) use changes::ChangeLine;
+pub(crate) use cluster::Simulated;
 pub(crate) use devices::{DeviceChanged, DeviceList};
 pub(crate) use explain::Explanation;
 pub(crate) use grants::{ReleaseAnswer, ReserveAnswer};

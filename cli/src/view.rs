@@ -5,11 +5,13 @@
 //! [`crate::convert`] alone.
 
 mod book;
+mod cluster;
 mod node;
 
 pub(crate) use book::{
     Allocation, AllocationState, AskedGpu, Book, DeviceVerdict, Grant, Holder, OutOfBandUse, Shape, Verdict,
 };
+pub(crate) use cluster::{ClusterNode, ClusterNodes, Decided, Explained, Opinion, SimulatedPod, SimulationResult};
 pub(crate) use node::{
     ComputeMode, Condition, Device, DeviceStatus, Drift, Driver, Health, HealthReason, HealthState, Mig, MigInstance,
     Node, NvlinkPeer, Process, RemappedRows, Room,

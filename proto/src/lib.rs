@@ -24,6 +24,26 @@ pub mod node {
     }
 }
 
+/// `berth.scheduler.v1`: the scheduler.
+pub mod scheduler {
+    #[allow(
+        clippy::all,
+        clippy::pedantic,
+        clippy::allow_attributes_without_reason,
+        rustdoc::all,
+        reason = "generated code"
+    )]
+    #[allow(
+        missing_debug_implementations,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated code"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("berth.scheduler.v1");
+    }
+}
+
 /// The kubelet's PodResources endpoint, version 1.
 pub mod podresources {
     #[allow(

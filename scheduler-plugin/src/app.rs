@@ -9,6 +9,7 @@ use berth_runtime::{
     admin::{Admin, AdminState, config_page},
     announce::Addresses,
     dial::DialError,
+    grpc::DescriptorError,
     listen::{Listen, ListenError, serve_http},
     metrics,
     telemetry::LogLevel,
@@ -25,8 +26,10 @@ use crate::{
     config::Config,
     daemons::Daemons,
     debug,
+    decide::Decider,
     decisions::Decisions,
     extender::{self, Extender},
+    grpc,
     metrics::Metrics,
     pods::{self, Pods},
     random::Ids,
@@ -58,6 +61,8 @@ pub enum BuildError {
     Listen(#[from] ListenError),
     #[error("there is no way to a node")]
     Dial(#[from] DialError),
+    #[error("the gRPC descriptors cannot be read")]
+    Descriptors(#[from] DescriptorError),
 }
 
 /// Everything is bound, nothing is served yet.
@@ -67,6 +72,7 @@ pub struct Bound {
     config: serde_json::Value,
     listen: Listen,
     extender_addr: SocketAddr,
+    grpc: grpc::Server,
     admin: Admin,
     tls: Option<ServerTls>,
     extender: Arc<Extender>,
@@ -155,8 +161,26 @@ fn assemble(
         }
         (Source::Kubernetes(_), None) => Feed::Still,
     };
+    let decider = Arc::new(Decider {
+        cluster: Arc::clone(&cluster),
+        decisions: Arc::clone(&decisions),
+        metrics: metrics.clone(),
+        ids: Ids::new(clock.clone(), context.seed),
+        clock: clock.clone(),
+    });
+    let grpc = grpc::Parts {
+        decider: Arc::clone(&decider),
+        pods: Arc::clone(&pods),
+        reserver: reserver.clone(),
+        metrics: metrics.clone(),
+        may_reserve: config.may_reserve,
+        readiness: readiness.clone(),
+        tasks: context.tasks.clone(),
+        end_streams: CancellationToken::new(),
+    };
     Ok(Bound {
         config: shown,
+        grpc: grpc::Server::bind(config.grpc, tls.clone(), grpc)?,
         listen,
         extender_addr,
         admin,
@@ -168,7 +192,7 @@ fn assemble(
             pods,
             decisions,
             reserver,
-            ids: Ids::new(clock.clone(), context.seed),
+            decider,
             metrics,
             clock,
             limits: config.limits,
@@ -183,6 +207,7 @@ impl Bound {
     pub fn addresses(&self) -> Addresses {
         Addresses {
             extender: Some(self.extender_addr.to_string()),
+            grpc: Some(self.grpc.addr.to_string()),
             admin: Some(self.admin.bound_addr().to_string()),
             ..Addresses::default()
         }
@@ -218,6 +243,10 @@ impl Bound {
         let incoming = self.listen.start(&tasks, &close);
         let served = tasks.spawn("extender", serve_http(incoming, router, close));
         drain.phase("answer what was asked", async move { drop(served.await) });
+        let end_streams = self.grpc.end_streams.clone();
+        drain.phase("end streams", async move { end_streams.cancel() });
+        let calls = self.grpc.start(&tasks, drain.token("close gRPC"));
+        drain.phase("answer calls", async move { drop(calls.await) });
         let stop = drain.token("stop following");
         self.feed.start(&tasks, &stop);
         if let Some(poster) = self.poster {

@@ -7,6 +7,7 @@ use berth_placement::PolicyName;
 use berth_runtime::{
     args::{AdminArgs, HumanDuration, TelemetryArgs, TlsArgs},
     dial::Target,
+    identity::IdentityRule,
     kubernetes::KubernetesArgs,
 };
 use clap::Parser;
@@ -36,6 +37,14 @@ pub struct Args {
     /// Serve kube-scheduler here; anything but loopback needs --tls-cert, --tls-key and --tls-client-ca
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9450")]
     pub listen: SocketAddr,
+
+    /// Serve berth.scheduler.v1 here, with reflection; anything but loopback needs --tls-cert, --tls-key and --tls-client-ca
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9451")]
+    pub grpc: SocketAddr,
+
+    /// Let this client reserve over gRPC: cn:NAME, san:NAME or loopback. Repeatable. Everybody who gets in may read
+    #[arg(long = "allow", value_name = "WHO", value_delimiter = ',')]
+    pub allow: Vec<IdentityRule>,
 
     #[command(flatten)]
     pub admin: AdminArgs,
@@ -111,6 +120,7 @@ mod tests {
     fn defaults_are_the_fixed_names_of_the_design() {
         let args = parse(&["--nodes", "http://a:9440,unix:///run/berth/berthd.sock"]).unwrap();
         assert_eq!(args.listen.to_string(), "127.0.0.1:9450");
+        assert_eq!(args.grpc.to_string(), "127.0.0.1:9451");
         assert_eq!(args.admin.admin.to_string(), "127.0.0.1:9452");
         assert_eq!(args.policy, PolicyName::Fragmentation);
         assert_eq!(args.nodes.len(), 2);

@@ -14,8 +14,8 @@ use std::{
 };
 
 use berth_placement::{
-    Candidates, CpuMilli, Engine, EngineConfig, Health, MemoryBytes, NodeName, NodeState, Plan, PodUid, PolicyName,
-    Reason, RebuildJob, Refusal, Shape, Tables,
+    Candidates, CpuMilli, Decision, Engine, EngineConfig, Health, MemoryBytes, NodeName, NodeState, Plan, PodUid,
+    PolicyName, Ranked, Reason, RebuildJob, Refusal, Shape, Tables,
 };
 use berth_runtime::{SharedClock, dial::Target};
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ mod tests;
 mod view;
 
 pub(crate) use rank::Ranking;
+pub(crate) use view::Summary;
 
 use crate::{
     convert::{Granted, NodeReport},
@@ -291,6 +292,41 @@ impl Cluster {
         let mut inner = self.inner.lock();
         let held = held.filter(|held| held.shape == *shape && inner.still_good(held));
         inner.rank(shape, names, held)
+    }
+
+    /// The best `top` nodes for the shape with devices, and why not the others: of all nodes, or of the named ones. As
+    /// [`Self::rank`], for those who ask once and want to know everything.
+    pub(crate) fn decide(
+        &self,
+        shape: &Shape,
+        names: Option<&[NodeName]>,
+        held: Option<&Held>,
+        top: usize,
+    ) -> (usize, Decision) {
+        let mut inner = self.inner.lock();
+        let candidates = names.map_or(Candidates::All, Candidates::Names);
+        let count = names.map_or_else(|| inner.engine.nodes().count(), <[_]>::len);
+        let mut decision = inner.engine.decide(shape, candidates, top);
+        if names.is_none() {
+            decision.refused = inner.engine.refusals(shape, candidates);
+        }
+        let held = held.filter(|held| held.shape == *shape && inner.still_good(held));
+        if let Some(held) = held.filter(|held| names.is_none_or(|names| names.contains(&held.node))) {
+            let listed = decision.refused.len();
+            decision.refused.retain(|(name, _)| *name != held.node);
+            decision.fitting += listed - decision.refused.len();
+            decision.ranked.retain(|ranked| ranked.node != held.node);
+            let score = decision.ranked.first().map_or(0.0, |ranked| ranked.score);
+            let (node, plan) = (held.node.clone(), held.plan.clone());
+            decision.ranked.insert(0, Ranked { node, score, plan });
+            decision.ranked.truncate(top);
+        }
+        (count, decision)
+    }
+
+    /// The engine as it is now, to work on without holding anybody up.
+    pub(crate) fn snapshot(&self) -> Engine {
+        self.inner.lock().engine.clone()
     }
 
     /// A pod asks for a place for the first time: policies learn from it what is asked for.

@@ -6,6 +6,7 @@ use berth_placement::PolicyName;
 use berth_runtime::{
     args::HumanDuration,
     dial::Target,
+    identity::IdentityRules,
     tls::{ClientTlsFiles, ServerTlsFiles},
 };
 use serde::Serialize;
@@ -19,6 +20,9 @@ use crate::{args::Args, source::Source};
 pub struct Config {
     pub source: Source,
     pub listen: SocketAddr,
+    pub grpc: SocketAddr,
+    /// Who may reserve over gRPC.
+    pub may_reserve: IdentityRules,
     pub admin: SocketAddr,
     pub policy: PolicyName,
     pub unreachable_after: HumanDuration,
@@ -80,6 +84,8 @@ impl Config {
         Ok(Self {
             source,
             listen: args.listen,
+            grpc: args.grpc,
+            may_reserve: IdentityRules::nobody().with(args.allow),
             admin: args.admin.admin,
             policy: args.policy,
             unreachable_after: args.unreachable_after,

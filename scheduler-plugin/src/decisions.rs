@@ -1,10 +1,14 @@
 //! The trail: what was decided, why, and what became of it. Kept in memory, bounded, for people and for `berthctl`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use berth_placement::{NodeName, Plan, PodRef, PolicyName, Shape};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
 /// Each takes about a KiB.
@@ -12,10 +16,23 @@ pub(crate) const CAPACITY: usize = 1000;
 /// Nodes and refusals that a decision names; the rest is counted.
 pub(crate) const NAMED: usize = 5;
 
+/// How far a reader may fall behind before it misses some.
+const BEHIND: usize = 256;
+
 /// The last decisions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Decisions {
     ring: Mutex<VecDeque<Decision>>,
+    news: broadcast::Sender<Arc<Decision>>,
+}
+
+impl Default for Decisions {
+    fn default() -> Self {
+        Self {
+            ring: Mutex::default(),
+            news: broadcast::Sender::new(BEHIND),
+        }
+    }
 }
 
 /// One answer to filter, and what followed from it.
@@ -91,7 +108,16 @@ impl Decisions {
         if ring.len() >= CAPACITY {
             ring.pop_front();
         }
+        self.tell(&decision);
         ring.push_back(decision);
+    }
+
+    /// Under the lock, so that nobody hears of a change before the decision.
+    fn tell(&self, decision: &Decision) {
+        if self.news.receiver_count() > 0 {
+            // Nobody listens any more: nothing is lost.
+            self.news.send(Arc::new(decision.clone())).ok();
+        }
     }
 
     /// Changes a decision that is still kept.
@@ -99,7 +125,21 @@ impl Decisions {
         let mut ring = self.ring.lock();
         if let Some(decision) = ring.iter_mut().rev().find(|decision| decision.id == id) {
             change(decision);
+            self.tell(decision);
         }
+    }
+
+    /// Those that are kept, oldest first, and what comes from now on: none is in both, none in neither.
+    pub(crate) fn watch(&self) -> (Vec<Decision>, broadcast::Receiver<Arc<Decision>>) {
+        let ring = self.ring.lock();
+        (ring.iter().cloned().collect(), self.news.subscribe())
+    }
+
+    /// The last one for a pod of that name.
+    pub(crate) fn of_pod(&self, namespace: &str, name: &str) -> Option<Decision> {
+        let ring = self.ring.lock();
+        let is_its = |decision: &&Decision| decision.pod.namespace == namespace && decision.pod.name == name;
+        ring.iter().rev().find(is_its).cloned()
     }
 
     /// Why, of a decision that is still kept.

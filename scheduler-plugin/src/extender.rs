@@ -30,7 +30,7 @@ mod tests;
 
 use error::ExtenderError;
 
-use crate::{cluster::Cluster, decisions::Decisions, metrics::Metrics, pods::Pods, random::Ids, reserve::Reserver};
+use crate::{cluster::Cluster, decide::Decider, decisions::Decisions, metrics::Metrics, pods::Pods, reserve::Reserver};
 
 const HELP: &str = "berth-scheduler, extender for kube-scheduler\n\n\
     POST /filter      ExtenderArgs         -> ExtenderFilterResult\n\
@@ -58,7 +58,7 @@ pub(crate) struct Extender {
     pub(crate) pods: Arc<Pods>,
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) reserver: Reserver,
-    pub(crate) ids: Ids,
+    pub(crate) decider: Arc<Decider>,
     pub(crate) metrics: Metrics,
     pub(crate) clock: SharedClock,
     pub(crate) limits: Limits,

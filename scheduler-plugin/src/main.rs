@@ -50,7 +50,12 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let bound = app::build(config, context)?;
     let addresses = bound.addresses();
-    info!(extender = addresses.extender, admin = addresses.admin, "serving");
+    info!(
+        extender = addresses.extender,
+        grpc = addresses.grpc,
+        admin = addresses.admin,
+        "serving"
+    );
     announce::write_addresses(&addresses).context("cannot tell the addresses")?;
     let outcome = bound.run().await;
     telemetry.flush(Duration::from_secs(2)).await;

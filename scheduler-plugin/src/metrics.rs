@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     node_refusals: Family<Reason, Counter>,
     bind_refusals: Family<Reason, Counter>,
     decisions: Family<Outcome, Counter>,
+    calls: Family<Call, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,6 +30,12 @@ struct Request {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    method: &'static str,
     reason: String,
 }
 
@@ -54,6 +61,7 @@ impl Metrics {
             node_refusals: Family::default(),
             bind_refusals: Family::default(),
             decisions: Family::default(),
+            calls: Family::default(),
         };
         let extender = registry.sub_registry_with_prefix("extender");
         let help = "Requests of kube-scheduler, from the first byte of the body to the answer";
@@ -64,6 +72,8 @@ impl Metrics {
         extender.register("bind_refusals", help, metrics.bind_refusals.clone());
         let help = "Decisions: proposed (a node fits), nofit, reserved, refused (by the chosen node)";
         registry.register("decisions", help, metrics.decisions.clone());
+        let help = "Calls over gRPC, by method and the reason why they were refused (empty: they were not)";
+        registry.register("grpc_calls", help, metrics.calls.clone());
         registry.register_collector(Box::new(Nodes(cluster)));
         metrics
     }
@@ -85,6 +95,11 @@ impl Metrics {
             reason: reason.to_owned(),
         };
         self.bind_refusals.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn called(&self, method: &'static str, reason: &str) {
+        let reason = reason.to_owned();
+        self.calls.get_or_create(&Call { method, reason }).inc();
     }
 
     pub(crate) fn decided(&self, policy: &'static str, outcome: &'static str) {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use berth_kube_api::placement::{PlacedDevice, Placement};
-use berth_placement::{NodeName, ParseIdError, Plan, PodRef, PodUid, Refusal};
+use berth_placement::{GpuShape, NodeName, ParseIdError, Plan, PodRef, PodUid, Reason, Refusal};
 use berth_runtime::{SharedClock, Tasks};
 use thiserror::Error;
 use tokio::{
@@ -19,7 +19,7 @@ use tracing::{Instrument as _, Span, info, warn};
 use crate::{
     binder::{BindFailed, Binder, Binding},
     cluster::{Arbiter, Assumed, Cluster, MemberId},
-    convert::{CallError, Granted},
+    convert::CallError,
     daemons::Daemons,
     decisions::{Decisions, Outcome, device_names},
     metrics::Metrics,
@@ -55,6 +55,25 @@ pub(crate) struct BindRequest {
     pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) node: String,
+}
+
+/// What a pod holds from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reserved {
+    pub(crate) node: NodeName,
+    pub(crate) plan: Plan,
+    /// It held it already.
+    pub(crate) existing: bool,
+    /// 0: it does not lapse by itself.
+    pub(crate) deadline_unix_ms: u64,
+    pub(crate) arbiter: Arbiter,
+}
+
+/// It holds nothing, or, on the daemon of `fear`, nobody knows.
+#[derive(Debug)]
+struct Failed {
+    error: BindError,
+    fear: Option<MemberId>,
 }
 
 /// The pod was not bound.
@@ -106,6 +125,12 @@ impl BindError {
     }
 }
 
+impl From<BindError> for Failed {
+    fn from(error: BindError) -> Self {
+        Self { error, fear: None }
+    }
+}
+
 impl Reserver {
     /// Binds the pod to the node. Goes on where the asker hangs up: half a bind helps nobody.
     pub(crate) async fn bind(&self, request: BindRequest) -> Result<(), BindError> {
@@ -113,14 +138,7 @@ impl Reserver {
         let ask = seen.ask();
         let result = self.bind_seen(seen, node, ask.clone()).await;
         if let Err(error) = &result {
-            self.metrics.bind_refused(error.reason());
-            let outcome = Outcome::Refused {
-                at_unix_ms: self.clock.now_unix_ms(),
-                node: request.node,
-                reason: error.reason().to_owned(),
-                message: error.to_string(),
-            };
-            self.conclude(&ask, outcome);
+            self.refused(&ask, &request.node, error);
         }
         result
     }
@@ -171,115 +189,161 @@ impl Reserver {
         node: &NodeName,
         ask: &Ask,
     ) -> (Result<(), BindError>, Option<MemberId>) {
-        let uid = &seen.pod.uid;
-        if ask.shape.gpu == berth_placement::GpuShape::None {
+        if ask.shape.gpu == GpuShape::None {
             return (self.post(seen, node, None).await, None);
         }
+        let (reserved, member) = match self.reserve_locked(seen, node, ask).await {
+            Ok(reserved) => reserved,
+            Err(Failed { error, fear }) => return (Err(error), fear),
+        };
+        let verified = reserved.arbiter != Arbiter::Nobody;
+        if let Err(error) = self.post(seen, node, Some((ask, &reserved.plan, verified))).await {
+            if reserved.arbiter == Arbiter::Daemon {
+                return (Err(error), Some(member));
+            }
+            seen.set_held(None);
+            self.cluster.forget(&seen.pod.uid);
+            return (Err(error), None);
+        }
+        self.reserved(seen, ask, &reserved);
+        (Ok(()), None)
+    }
+
+    /// Gets the devices on that node. Where no daemon has a say the snapshot decides: of two schedulers that race there the
+    /// API server takes both, and what comes of it shows when both pods are seen.
+    async fn reserve_locked(&self, seen: &SeenPod, node: &NodeName, ask: &Ask) -> Result<(Reserved, MemberId), Failed> {
+        let uid = &seen.pod.uid;
         let held = seen.held();
         let same = held
             .as_ref()
             .filter(|held| held.node == *node && held.shape == ask.shape);
+        let is_known = same.is_some();
         let Assumed { member, plan, arbiter } = if let Some((assumed, held)) = self.cluster.arbiter_of(node).zip(same) {
             let (member, arbiter) = assumed;
             let plan = held.plan.clone();
             Assumed { member, plan, arbiter }
         } else {
             self.leave(seen, held.as_ref()).await;
-            match self.cluster.assume(uid, node, &ask.shape) {
-                Ok(assumed) => assumed,
-                Err(refusal) => return (Err(BindError::NoRoom(refusal)), None),
-            }
+            self.cluster.assume(uid, node, &ask.shape).map_err(BindError::NoRoom)?
         };
-        if arbiter != Arbiter::Daemon {
-            return (self.bind_unasked(seen, node, ask, plan, arbiter).await, None);
-        }
-        let wanted = (&seen.pod, &ask.shape, &plan);
-        match self.daemons.reserve(member, wanted, ask.decision, CALL_DEADLINE).await {
-            Ok(granted) => self.granted(seen, node, ask, member, granted).await,
-            Err(error) => {
-                if error.reason == "DaemonUnavailable" {
-                    self.cluster.lost(member, error.clone().into());
+        let mut reserved = Reserved {
+            node: node.clone(),
+            plan,
+            existing: is_known,
+            deadline_unix_ms: 0,
+            arbiter,
+        };
+        if arbiter == Arbiter::Daemon {
+            let wanted = (&seen.pod, &ask.shape, &reserved.plan);
+            match self.daemons.reserve(member, wanted, ask.decision, CALL_DEADLINE).await {
+                Ok(granted) => {
+                    self.cluster.settle(uid, &granted);
+                    reserved.plan = granted.plan;
+                    reserved.existing = granted.existing;
+                    reserved.deadline_unix_ms = granted.deadline_unix_ms;
                 }
-                seen.set_held(None);
-                let fear = error.outcome_unknown.then_some(member);
-                if fear.is_none() {
-                    self.cluster.forget(uid);
+                Err(error) => {
+                    if error.reason == "DaemonUnavailable" {
+                        self.cluster.lost(member, error.clone().into());
+                    }
+                    seen.set_held(None);
+                    let fear = error.outcome_unknown.then_some(member);
+                    if fear.is_none() {
+                        self.cluster.forget(uid);
+                    }
+                    let error = BindError::Daemon(error);
+                    return Err(Failed { error, fear });
                 }
-                (Err(BindError::Daemon(error)), fear)
             }
         }
-    }
-
-    async fn granted(
-        &self,
-        seen: &SeenPod,
-        node: &NodeName,
-        ask: &Ask,
-        member: MemberId,
-        granted: Granted,
-    ) -> (Result<(), BindError>, Option<MemberId>) {
-        self.cluster.settle(&seen.pod.uid, &granted);
         seen.set_held(Some(Held {
             node: node.clone(),
             shape: ask.shape.clone(),
-            plan: granted.plan.clone(),
+            plan: reserved.plan.clone(),
         }));
-        if let Err(error) = self.post(seen, node, Some((ask, &granted.plan, true))).await {
-            return (Err(error), Some(member));
-        }
-        let devices = device_names(&granted.plan);
-        let (pod, decision) = (&seen.pod, ask.decision);
-        info!(%pod, %node, ?devices, %decision, existing = granted.existing, "reserved");
-        let outcome = Outcome::Reserved {
-            at_unix_ms: self.clock.now_unix_ms(),
-            node: node.clone(),
-            devices,
-            existing: granted.existing,
-            deadline_unix_ms: granted.deadline_unix_ms,
-        };
-        self.conclude(ask, outcome);
-        (Ok(()), None)
+        Ok((reserved, member))
     }
 
-    /// No daemon has a say: the snapshot decides. Of two schedulers that race here the API server takes both; what comes of
-    /// it shows when both pods are seen.
-    async fn bind_unasked(
-        &self,
-        seen: &SeenPod,
-        node: &NodeName,
-        ask: &Ask,
-        plan: Plan,
-        arbiter: Arbiter,
-    ) -> Result<(), BindError> {
-        let uid = &seen.pod.uid;
-        let posted = self
-            .post(seen, node, Some((ask, &plan, arbiter == Arbiter::Here)))
-            .await;
-        if let Err(error) = posted {
-            self.cluster.forget(uid);
-            return Err(error);
+    /// On the trail, and for good.
+    fn reserved(&self, seen: &SeenPod, ask: &Ask, reserved: &Reserved) {
+        if reserved.arbiter == Arbiter::Here {
+            self.cluster.commit(&seen.pod.uid);
         }
-        if arbiter == Arbiter::Here {
-            self.cluster.commit(uid);
-        }
-        let devices = device_names(&plan);
-        let (pod, decision) = (&seen.pod, ask.decision);
-        info!(%pod, %node, ?devices, %decision, ?arbiter, "placed");
-        let held = Held {
-            node: node.clone(),
-            shape: ask.shape.clone(),
-            plan,
-        };
-        seen.set_held(Some(held));
+        let devices = device_names(&reserved.plan);
+        let (pod, node, decision) = (&seen.pod, &reserved.node, ask.decision);
+        let Reserved { existing, arbiter, .. } = reserved;
+        info!(%pod, %node, ?devices, %decision, existing, ?arbiter, "reserved");
         let outcome = Outcome::Reserved {
             at_unix_ms: self.clock.now_unix_ms(),
             node: node.clone(),
             devices,
-            existing: false,
-            deadline_unix_ms: 0,
+            existing: *existing,
+            deadline_unix_ms: reserved.deadline_unix_ms,
         };
         self.conclude(ask, outcome);
-        Ok(())
+    }
+
+    /// Reserves on the first of the nodes that grants it, and binds nothing: that is for who asked. Goes on where the asker
+    /// hangs up.
+    pub(crate) async fn reserve(
+        &self,
+        seen: Arc<SeenPod>,
+        nodes: Vec<NodeName>,
+        ask: Ask,
+    ) -> Result<Reserved, BindError> {
+        if self.refuse.is_cancelled() {
+            return Err(BindError::Draining);
+        }
+        let (answer, answered) = oneshot::channel();
+        let this = self.clone();
+        let work = async move {
+            let lock = timeout(this.deadline, Arc::clone(&seen.binding).lock_owned()).await;
+            let Ok(lock) = lock else {
+                drop(answer.send(Err(BindError::InProgress(this.deadline))));
+                return;
+            };
+            let mut failed = Failed::from(BindError::NoRoom(Refusal::new(
+                Reason::UnknownNode,
+                "no node was named",
+            )));
+            for node in nodes {
+                match this.reserve_locked(&seen, &node, &ask).await {
+                    Ok((reserved, _)) => {
+                        this.reserved(&seen, &ask, &reserved);
+                        drop(answer.send(Ok(reserved)));
+                        return;
+                    }
+                    Err(error) => {
+                        this.refused(&ask, node.as_str(), &error.error);
+                        failed = error;
+                        // What may be held there must be given back before anything else is tried.
+                        if failed.fear.is_some() {
+                            break;
+                        }
+                    }
+                }
+            }
+            drop(answer.send(Err(failed.error)));
+            if let Some(member) = failed.fear {
+                this.undo(&seen, member, lock).await;
+            }
+        };
+        drop(self.tasks.spawn("reserve", work.instrument(Span::current())));
+        match timeout(self.deadline, answered).await {
+            Ok(answer) => answer.unwrap_or(Err(BindError::Lost)),
+            Err(_) => Err(BindError::Late(self.deadline)),
+        }
+    }
+
+    fn refused(&self, ask: &Ask, node: &str, error: &BindError) {
+        self.metrics.bind_refused(error.reason());
+        let outcome = Outcome::Refused {
+            at_unix_ms: self.clock.now_unix_ms(),
+            node: node.to_owned(),
+            reason: error.reason().to_owned(),
+            message: error.to_string(),
+        };
+        self.conclude(ask, outcome);
     }
 
     /// `placed`: the decision, its devices, and whether somebody vouches for them.

@@ -14,6 +14,7 @@ use crate::{
     cluster::{Cluster, MemberId, Origin},
     convert::{NodeFacts, NodeReport},
     daemons::Daemons,
+    decide::Decider,
     decisions::Decisions,
     extender::{Extender, Limits},
     metrics::Metrics,
@@ -106,12 +107,19 @@ pub(crate) fn extender(cluster: Cluster, clock: &ManualClock, limits: Limits) ->
         refuse: CancellationToken::new(),
         deadline: Duration::from_secs(5),
     };
+    let decider = Arc::new(Decider {
+        cluster: Arc::clone(&cluster),
+        decisions: Arc::clone(&decisions),
+        metrics: metrics.clone(),
+        ids: Ids::new(clock.shared(), 1),
+        clock: clock.shared(),
+    });
     Arc::new(Extender {
         cluster,
         pods,
         decisions,
         reserver,
-        ids: Ids::new(clock.shared(), 1),
+        decider,
         metrics,
         clock: clock.shared(),
         limits,

@@ -100,6 +100,35 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for word in ["ResourceExhausted", "InsufficientDevices", "google.rpc.ErrorInfo"] {
         ensure!(message.contains(word), "the refusal does not say {word}: {message}");
     }
-    println!("grpcurl: list, describe, health, Reserve, GetNode and a refusal, all by reflection");
+    scheduler(&ask)?;
+    println!("grpcurl: list, describe, health, Reserve, GetNode, Simulate and a refusal, all by reflection");
+    Ok(())
+}
+
+/// The scheduler answers the same way.
+fn scheduler(ask: &dyn Fn(&[&str]) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut command = Command::new(workspace::target_debug().join("berth-scheduler"));
+    command.args(["--cluster", "simulated:2xdgx-h100"]);
+    command.args([
+        "--listen",
+        "127.0.0.1:0",
+        "--grpc",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ]);
+    let scheduler = Program::start("berth-scheduler", dir.path(), &mut command)?;
+    let address = scheduler.address("grpc")?;
+    let service = "berth.scheduler.v1.PlacementService";
+    let services = ask(&["-plaintext", address, "list"])?;
+    ensure!(
+        services.contains(service),
+        "`grpcurl list` does not name {service}:\n{services}"
+    );
+    let seventeen = json!({"shapes": [{"shape": {"gpu": {"whole": {"count": 1}}}, "count": 17}]}).to_string();
+    let method = format!("{service}/Simulate");
+    let answer: Value = serde_json::from_str(&ask(&["-plaintext", "-d", &seventeen, address, &method])?)?;
+    ensure!(answer["placed"] == 16, "16 GPUs, 17 pods: {answer}");
     Ok(())
 }

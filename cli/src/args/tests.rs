@@ -125,8 +125,16 @@ fn every_option_of_every_command_is_a_variable_and_nothing_else_is() {
         .get_arguments()
         .filter_map(|arg| arg.get_env()?.to_str())
         .collect();
-    let expected =
-        ["ADDRESS", "TIMEOUT", "OUTPUT", "TLS_CA", "TLS_CERT", "TLS_KEY"].map(|name| format!("BERTHCTL_{name}"));
+    let expected = [
+        "ADDRESS",
+        "SCHEDULER",
+        "TIMEOUT",
+        "OUTPUT",
+        "TLS_CA",
+        "TLS_CERT",
+        "TLS_KEY",
+    ]
+    .map(|name| format!("BERTHCTL_{name}"));
     assert_eq!(variables, expected);
     assert!(
         command

@@ -7,6 +7,7 @@
     reason = "in a test's helper a panic is how the test fails"
 )]
 
+mod cluster;
 mod commands;
 mod daemon;
 mod fake;

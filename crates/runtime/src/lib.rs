@@ -44,6 +44,8 @@ mod build_info;
 mod clock;
 pub mod dial;
 mod file_watch;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod identity;
 #[cfg(feature = "kube")]
 pub mod kubernetes;

@@ -26,5 +26,5 @@ pub mod vault_agent;
 pub mod wait;
 
 pub use kubelet::FakeKubelet;
-pub use process::{Process, Program};
+pub use process::{Ended, Process, Program};
 pub use wait::{eventually, spawn};

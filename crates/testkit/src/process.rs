@@ -91,6 +91,7 @@ impl Program {
     pub fn scheduler() -> Self {
         Self::new("berth-scheduler", "berth-scheduler")
             .arg("--listen", "127.0.0.1:0")
+            .arg("--grpc", "127.0.0.1:0")
             .arg("--admin", "127.0.0.1:0")
     }
 

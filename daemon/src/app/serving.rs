@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::error;
 
-use crate::{book::Actor, grpc};
+use crate::book::Actor;
 
 /// The thread's runtime with the sockets that are bound in it.
 pub(super) struct Serving {
@@ -74,7 +74,7 @@ impl Serving {
             runtime.block_on(async move {
                 let book = inside.spawn("book", actor.run(stops.book));
                 let incoming = listen.start(&inside, &stops.accepting);
-                if let Err(error) = grpc::serve(routes, traced, incoming, stops.accepting).await {
+                if let Err(error) = berth_runtime::grpc::serve(routes, traced, incoming, stops.accepting).await {
                     error!(
                         error = &error as &dyn std::error::Error,
                         "the gRPC server ended by an error"

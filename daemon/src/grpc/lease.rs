@@ -11,14 +11,10 @@ use berth_gpu::Inventory;
 use berth_ledger::{Claim, Event, Holder};
 use berth_placement::{Grant, Health, LeaseId, Shape};
 use berth_proto::node::v1::{AcquireLeaseResponse, acquire_lease_response::Event as LeaseEvent};
+use berth_runtime::grpc::{Closed, Sink};
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{
-    convert,
-    status::ApiError,
-    stream::{Closed, Sink},
-    watch::PacedViews,
-};
+use super::{convert, status::ApiError, watch::PacedViews};
 use crate::book::{Acquired, Book, Lease, NodeView};
 
 /// What the client asked.
@@ -65,7 +61,7 @@ pub(super) async fn run(sink: Sink<AcquireLeaseResponse>, book: Book, request: R
             match wait(&sink, granted, request.wait).await {
                 Waited::Granted(lease) => lease,
                 Waited::ClientGone => return,
-                Waited::InVain => return sink.fail(refused.into()).await,
+                Waited::InVain => return sink.fail(ApiError::from(refused)).await,
             }
         }
     };

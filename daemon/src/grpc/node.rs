@@ -11,7 +11,7 @@ use berth_proto::node::v1::{
     ReleaseRequest, ReleaseResponse, ReserveRequest, ReserveResponse, SetDeviceSchedulableRequest,
     SetDeviceSchedulableResponse, WatchNodeRequest, WatchNodeResponse, node_service_server::NodeService,
 };
-use berth_runtime::listen::PeerInfo;
+use berth_runtime::{grpc::Streams, listen::PeerInfo};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 use uuid::Uuid;
@@ -21,7 +21,6 @@ use super::{
     convert::{self, device, node, node::Identity},
     lease,
     status::{ApiError, InvalidValue},
-    stream::Streams,
     watch::{self, PacedViews},
 };
 use crate::{
@@ -208,7 +207,7 @@ impl NodeApi {
             identity: Arc::clone(&self.identity),
             after_generation: request.after_generation,
         };
-        self.streams.open("watch-node", |sink| follow.run(sink))
+        Ok(self.streams.open("watch-node", |sink| follow.run(sink))?)
     }
 }
 

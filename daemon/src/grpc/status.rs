@@ -1,4 +1,4 @@
-//! From errors to what goes over the wire: the only place that makes a `tonic::Status`.
+//! From errors to what goes over the wire: which code and reason each has.
 //!
 //! Every status carries `google.rpc.ErrorInfo` with the stable reason, and `google.rpc.BadRequest` where one field is to
 //! blame. A code says what a client may do: `UNAVAILABLE` may be tried again here, `RESOURCE_EXHAUSTED` elsewhere or
@@ -6,15 +6,14 @@
 
 use berth_ledger::RequestRefused;
 use berth_placement::{ParseIdError, ShapeError};
-use berth_runtime::identity::Denied;
+use berth_runtime::{
+    grpc::{TooManyStreams, status},
+    identity::Denied,
+};
 use thiserror::Error;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::book::BookError;
-
-/// The domain of every reason.
-const ERROR_DOMAIN: &str = "gpu.berth.dev";
 
 /// Why a call did not do what it was asked.
 #[derive(Debug, Clone, Error)]
@@ -27,8 +26,8 @@ pub(crate) enum ApiError {
     Book(#[from] BookError),
     #[error("the driver's monitor cannot take this now")]
     MonitorBusy,
-    #[error("this daemon serves {limit} streams at a time, and has them: close one")]
-    TooManyStreams { limit: usize },
+    #[error(transparent)]
+    Streams(#[from] TooManyStreams),
     #[error("the daemon is shutting down")]
     Draining,
 }
@@ -79,7 +78,7 @@ impl ApiError {
             Self::Denied(denied) => denied.reason(),
             Self::Book(error) => error.reason(),
             Self::MonitorBusy => "MonitorBusy",
-            Self::TooManyStreams { .. } => "TooManyStreams",
+            Self::Streams(_) => "TooManyStreams",
             Self::Draining => "Draining",
         }
     }
@@ -98,24 +97,26 @@ impl ApiError {
             Self::Book(BookError::JournalUnavailable { .. } | BookError::Closed)
             | Self::MonitorBusy
             | Self::Draining => Code::Unavailable,
-            Self::TooManyStreams { .. } => Code::ResourceExhausted,
+            Self::Streams(_) => Code::ResourceExhausted,
         }
     }
 }
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        let mut details = ErrorDetails::new();
-        details.set_error_info(error.reason(), ERROR_DOMAIN, std::collections::HashMap::new());
-        if let ApiError::Invalid(InvalidField { field, problem }) = &error {
-            details.add_bad_request_violation(*field, problem.to_string());
+        match &error {
+            ApiError::Invalid(InvalidField { field, problem }) => {
+                status::bad_field(problem.reason(), field, &problem.to_string())
+            }
+            _ => status::refusal(error.code(), error.reason(), error.to_string()),
         }
-        Self::with_error_details(error.code(), error.to_string(), details)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::StatusExt as _;
+
     use super::*;
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
         let info = details.error_info().unwrap();
         assert_eq!(
             (info.reason.as_str(), info.domain.as_str()),
-            ("InvalidGpuCount", ERROR_DOMAIN)
+            ("InvalidGpuCount", "gpu.berth.dev")
         );
         assert_eq!(
             details.bad_request().unwrap().field_violations[0].field,

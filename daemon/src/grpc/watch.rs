@@ -4,15 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use berth_gpu::Inventory;
 use berth_proto::node::v1::WatchNodeResponse;
+use berth_runtime::grpc::Sink;
 use tokio::{
     sync::watch,
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{
-    convert::node::{self, Identity},
-    stream::Sink,
-};
+use super::convert::node::{self, Identity};
 use crate::book::NodeView;
 
 /// The shortest time between two messages of one stream. The first change after a quiet moment is told at once; what

@@ -1,6 +1,6 @@
 //! The cluster for people: `/debug/cluster` and the metrics.
 
-use berth_placement::NodeState;
+use berth_placement::{NodeName, NodeState};
 use serde::Serialize;
 
 use super::{Cluster, Contact, Member, Problem};
@@ -11,6 +11,22 @@ use crate::{convert::NodeFacts, decisions::device_names};
 pub(crate) struct ClusterView {
     policy: &'static str,
     nodes: Vec<MemberView>,
+}
+
+/// One node in a few words.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) target: String,
+    pub(crate) contact: &'static str,
+    pub(crate) problem: Option<Problem>,
+    /// As placement sees it; `None` where nothing was told yet.
+    pub(crate) state: Option<NodeState>,
+}
+
+impl Summary {
+    pub(crate) fn name(&self) -> Option<&NodeName> {
+        self.state.as_ref().map(|state| &state.name)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +115,30 @@ impl Cluster {
             policy: self.policy.as_str(),
             nodes: inner.members.iter().map(member).collect(),
         }
+    }
+
+    /// Every node in a few words, those that have told their name by name.
+    pub(crate) fn summary(&self) -> Vec<Summary> {
+        let inner = self.inner.lock();
+        let summary = |member: &Member| {
+            let name = member.report.as_deref().map(|report| report.state.name.clone());
+            Summary {
+                target: member.origin.to_string(),
+                contact: member.contact.name(),
+                problem: match &member.contact {
+                    Contact::Down { problem, .. } => Some(problem.clone()),
+                    Contact::Starting | Contact::Up => None,
+                },
+                state: name.and_then(|name| inner.engine.node(&name).cloned()),
+            }
+        };
+        let mut all: Vec<Summary> = inner.members.iter().map(summary).collect();
+        all.sort_by(|one, other| {
+            one.name()
+                .cmp(&other.name())
+                .then_with(|| one.target.cmp(&other.target))
+        });
+        all
     }
 
     /// How many daemons are in which contact.

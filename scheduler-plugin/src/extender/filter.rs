@@ -7,16 +7,11 @@ use berth_kube_api::{
     extender::{ExtenderArgs, ExtenderFilterResult, NodeList, RawNode},
     pod_shape,
 };
-use berth_placement::{GpuShape, NodeName, PodRef, Shape};
-use tracing::info;
+use berth_placement::{GpuShape, PodRef, Shape};
 use uuid::Uuid;
 
 use super::{Answer, Extender, answer};
-use crate::{
-    cluster::Ranking,
-    decisions::{Decision, NAMED, Outcome, device_names, why},
-    pods::Ask,
-};
+use crate::{cluster::Ranking, decide::Verdict, decisions::NAMED, pods::Ask};
 
 /// The nodes of a request, in the form in which the answer must be.
 #[derive(Debug)]
@@ -123,7 +118,14 @@ impl Extender {
         let Asked { shape, offer, .. } = asked;
         let names = offer.names();
         let ranking = self.cluster.rank(&shape, &names, self.pods.held(&pod.uid).as_ref());
-        let decision = self.decide(&pod, &shape, &names, &ranking);
+        let verdict = Verdict {
+            candidates: names.len(),
+            fitting: ranking.fits.len(),
+            ranked: named(&names, &ranking),
+            best: ranking.best.as_ref().map(|(node, plan)| (node, plan)),
+            refused: ranking.refused.iter().map(|it| (names[it.at], &it.refusal)).collect(),
+        };
+        let decision = self.decider.decided(&pod, &shape, verdict);
         let ask = Ask {
             shape: shape.clone(),
             decision,
@@ -182,49 +184,6 @@ impl Extender {
             ..ExtenderFilterResult::default()
         };
         answer("no_gpu", result)
-    }
-
-    /// Puts the decision on the trail.
-    fn decide(&self, pod: &PodRef, shape: &Shape, names: &[&str], ranking: &Ranking) -> Uuid {
-        let mut refused: BTreeMap<&'static str, usize> = BTreeMap::new();
-        for it in &ranking.refused {
-            *refused.entry(it.refusal.reason.as_str()).or_default() += 1;
-        }
-        for (reason, nodes) in &refused {
-            self.metrics.node_refused(reason, *nodes);
-        }
-        let (node, devices) = match &ranking.best {
-            Some((node, plan)) => (Some(node), device_names(plan)),
-            None => (None, Vec::new()),
-        };
-        let outcome = if node.is_some() {
-            Outcome::Proposed
-        } else {
-            Outcome::NoFit
-        };
-        let policy = self.cluster.policy();
-        self.metrics.decided(policy.as_str(), outcome.label());
-        let id = self.ids.next();
-        let fitting = ranking.fits.len();
-        info!(%pod, %shape, %policy, decision = %id, candidates = names.len(), fitting, best = node.map(NodeName::as_str), ?refused, "decided");
-        let examples = ranking.refused.iter().take(NAMED);
-        self.decisions.push(Decision {
-            id,
-            at_unix_ms: self.clock.now_unix_ms(),
-            pod: pod.clone(),
-            asks: shape.to_string(),
-            shape: shape.clone(),
-            policy,
-            why: why(policy, names.len(), fitting, &refused),
-            candidates: names.len(),
-            fitting,
-            ranked: named(names, ranking),
-            devices,
-            refused,
-            examples: examples.map(|it| format!("{}: {}", names[it.at], it.refusal)).collect(),
-            outcome,
-        });
-        id
     }
 }
 

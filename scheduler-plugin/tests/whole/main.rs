@@ -5,6 +5,7 @@
 
 mod bind;
 mod fake_node;
+mod grpc;
 mod nodes;
 mod process;
 mod scheduler;

@@ -127,14 +127,14 @@ async fn decisions_nodes_and_metrics_are_served() {
     let last = &decisions[0];
     assert_eq!(
         (&last["pod"]["uid"], &last["policy"]),
-        (&json!("p1"), &json!("binpack"))
+        (&json!("p1"), &json!("fragmentation"))
     );
     assert_eq!(last["outcome"]["state"], "Reserved");
     assert_eq!(last["outcome"]["devices"], json!(["GPU-a-0", "GPU-a-1"]));
     assert_eq!(last["refused"], json!({"UnknownNode": 1}));
     let (_, metrics) = get_admin(&scheduler, "/metrics").await;
     for line in [
-        r#"berth_decisions_total{policy="binpack",outcome="reserved"} 1"#,
+        r#"berth_decisions_total{policy="fragmentation",outcome="reserved"} 1"#,
         r#"berth_nodes{contact="Up"} 1"#,
         r#"berth_extender_node_refusals_total{reason="UnknownNode"}"#,
         r#"berth_extender_request_duration_seconds_count{verb="bind",outcome="ok"} 1"#,

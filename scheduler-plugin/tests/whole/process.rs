@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::scheduler::{Pod, SOON, http};
 
 /// A berthd with simulated GPUs, reached over its unix socket.
-fn berthd(name: &str, profile: &str) -> Program {
+pub(crate) fn berthd(name: &str, profile: &str) -> Program {
     Program::berthd()
         .arg("--node-name", name)
         .arg("--simulate", profile)
@@ -20,7 +20,7 @@ fn berthd(name: &str, profile: &str) -> Program {
         .arg("--allow", "loopback")
 }
 
-fn socket(daemon: &Process) -> String {
+pub(crate) fn socket(daemon: &Process) -> String {
     format!("unix://{}", daemon.dir().join("berthd.sock").display())
 }
 

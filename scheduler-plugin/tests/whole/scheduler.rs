@@ -115,6 +115,8 @@ pub(crate) fn build(targets: &[String], more: &[&str], binder: Arc<dyn Binder>) 
         &nodes,
         "--listen",
         "127.0.0.1:0",
+        "--grpc",
+        "127.0.0.1:0",
         "--admin",
         "127.0.0.1:0",
     ];

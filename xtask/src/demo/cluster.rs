@@ -74,7 +74,14 @@ impl Cluster {
             .collect::<anyhow::Result<_>>()?;
         let mut scheduler = Command::new(programs.join("berth-scheduler"));
         scheduler.args(["--nodes", &urls.join(","), "--policy", "binpack"]);
-        scheduler.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        scheduler.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--grpc",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]);
         let scheduler = Program::start("berth-scheduler", dir, &mut scheduler)?;
         let cluster = Self {
             daemons,

@@ -1,6 +1,6 @@
 //! Server reflection, both versions, so that `grpcurl` needs no .proto file.
 //!
-//! A reflection stream ends when its client ends it, which would hold the shutdown. So at the end of the daemon the
+//! A reflection stream ends when its client ends it, which would hold the shutdown. So at the end of the process the
 //! requests of every open stream are cut off: the service takes that for the client's end, and ends the stream.
 
 use std::{
@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use berth_proto::{FILE_DESCRIPTOR_SET, node::v1::node_service_server::SERVICE_NAME};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{
@@ -20,8 +19,18 @@ use tonic::{
 };
 use tonic_reflection::server::{Builder, Error};
 
-/// Adds both services; their streams end when `end` is cancelled.
-pub(super) fn add(routes: &mut RoutesBuilder, end: &CancellationToken) -> Result<(), Error> {
+/// Adds both versions for the services of these names, which `descriptors` describe; their streams end when `end` is
+/// cancelled.
+///
+/// # Errors
+/// The descriptors cannot be read.
+pub fn add(
+    routes: &mut RoutesBuilder,
+    services: &[&str],
+    descriptors: &'static [u8],
+    end: &CancellationToken,
+) -> Result<(), Error> {
+    let builder = |reflection: &str| builder(reflection, services, descriptors);
     routes.add_service(UntilEnd {
         service: builder("grpc.reflection.v1").build_v1()?,
         end: end.clone(),
@@ -33,14 +42,15 @@ pub(super) fn add(routes: &mut RoutesBuilder, end: &CancellationToken) -> Result
     Ok(())
 }
 
-/// What is served here: by name, since the descriptors hold the kubelet's service too.
-fn builder(reflection: &str) -> Builder<'static> {
-    Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+/// What is served here: by name, since the descriptors may hold other services too.
+fn builder(reflection: &str, services: &[&str], descriptors: &'static [u8]) -> Builder<'static> {
+    let ours = Builder::configure().register_encoded_file_descriptor_set(descriptors);
+    services
+        .iter()
+        .fold(ours, |builder, name| builder.with_service_name(*name))
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // So that a client can show the details of an error.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .with_service_name(SERVICE_NAME)
         .with_service_name("grpc.health.v1.Health")
         .with_service_name(format!("{reflection}.ServerReflection"))
 }

@@ -10,21 +10,34 @@ use std::{
     task::{Context, Poll},
 };
 
-use berth_runtime::Tasks;
+use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Status, codegen::BoxStream};
+use tonic::{Code, Status, codegen::BoxStream};
 
-use super::status::ApiError;
+use super::status::refusal;
+use crate::Tasks;
 
 /// Streams that are open at a time: a watch for each scheduler replica and the operator's curiosity, and a lease for each
 /// job on a box without Kubernetes. Each costs a task and a few KiB.
 const MAX_STREAMS: usize = 1024;
 
+/// There are as many streams as one process serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{limit} streams are served at a time, and they are: close one")]
+pub struct TooManyStreams {
+    pub limit: usize,
+}
+
+/// What a stream tells last when the process ends.
+pub fn draining() -> Status {
+    refusal(Code::Unavailable, "Draining", "the process is shutting down")
+}
+
 /// Makes streams.
 #[derive(Debug, Clone)]
-pub(super) struct Streams {
+pub struct Streams {
     slots: Arc<Semaphore>,
     end: CancellationToken,
     tasks: Tasks,
@@ -32,17 +45,17 @@ pub(super) struct Streams {
 
 /// Where a stream's producer puts its messages.
 #[derive(Debug)]
-pub(super) struct Sink<T> {
+pub struct Sink<T> {
     messages: mpsc::Sender<Result<T, Status>>,
     end: CancellationToken,
 }
 
 /// Why a stream takes no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Closed {
+pub enum Closed {
     /// The client is gone: it cancelled, it died, its connection broke.
     ClientGone,
-    /// The daemon ends.
+    /// The process ends.
     Shutdown,
 }
 
@@ -55,7 +68,7 @@ struct Ending<T> {
 
 impl Streams {
     /// Every stream ends when `end` is cancelled.
-    pub(super) fn new(end: CancellationToken, tasks: Tasks) -> Self {
+    pub fn new(end: CancellationToken, tasks: Tasks) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(MAX_STREAMS)),
             end,
@@ -65,11 +78,11 @@ impl Streams {
 
     /// A stream of what `produce` sends. The producer is a task of its own: it is never dropped half way, and should
     /// return once its sink is [`Sink::closed`].
-    pub(super) fn open<T, F>(
+    pub fn open<T, F>(
         &self,
         name: &'static str,
         produce: impl FnOnce(Sink<T>) -> F,
-    ) -> Result<BoxStream<T>, ApiError>
+    ) -> Result<BoxStream<T>, TooManyStreams>
     where
         T: Send + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -77,7 +90,7 @@ impl Streams {
         let slots = Arc::clone(&self.slots);
         let slot = slots
             .try_acquire_owned()
-            .map_err(|_| ApiError::TooManyStreams { limit: MAX_STREAMS })?;
+            .map_err(|_| TooManyStreams { limit: MAX_STREAMS })?;
         // One message: a slow reader skips states instead of piling them up.
         let (sender, messages) = mpsc::channel(1);
         let sink = Sink {
@@ -97,12 +110,12 @@ impl Streams {
 
 impl<T> Sink<T> {
     /// Waits while the reader is slow.
-    pub(super) async fn send(&self, message: T) -> Result<(), Closed> {
+    pub async fn send(&self, message: T) -> Result<(), Closed> {
         self.put(Ok(message)).await
     }
 
     /// The last thing that a stream tells.
-    pub(super) async fn fail(self, error: ApiError) {
+    pub async fn fail(self, error: impl Into<Status>) {
         // Closed: nobody is left to be told.
         self.put(Err(error.into())).await.ok();
     }
@@ -117,7 +130,7 @@ impl<T> Sink<T> {
     }
 
     /// Waits until nobody reads any more.
-    pub(super) async fn closed(&self) -> Closed {
+    pub async fn closed(&self) -> Closed {
         tokio::select! {
             () = self.end.cancelled() => Closed::Shutdown,
             () = self.messages.closed() => self.why(),
@@ -143,7 +156,7 @@ impl<T> Stream for Ending<T> {
         }
         if self.end.as_mut().poll(cx).is_ready() {
             self.over = true;
-            return Poll::Ready(Some(Err(ApiError::Draining.into())));
+            return Poll::Ready(Some(Err(draining())));
         }
         self.messages.poll_recv(cx)
     }
@@ -151,11 +164,9 @@ impl<T> Stream for Ending<T> {
 
 #[cfg(test)]
 mod tests {
-    use berth_runtime::Shutdown;
-    use tokio_stream::StreamExt as _;
-    use tonic::Code;
-
     use super::*;
+    use crate::Shutdown;
+    use tokio_stream::StreamExt as _;
 
     fn streams() -> (Streams, CancellationToken, Tasks) {
         let end = CancellationToken::new();

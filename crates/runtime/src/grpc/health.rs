@@ -1,8 +1,6 @@
 //! `grpc.health.v1`, fed by the process's readiness. Written here, and not taken from tonic-health, because its streams
 //! must end on shutdown too.
 
-use berth_proto::node::v1::node_service_server::SERVICE_NAME;
-use berth_runtime::Readiness;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse,
@@ -11,20 +9,29 @@ use tonic_health::pb::{
 };
 
 use super::stream::Streams;
+use crate::Readiness;
 
 #[derive(Debug)]
-pub(super) struct Service {
+pub struct Service {
+    name: &'static str,
     readiness: Readiness,
     streams: Streams,
 }
 
-pub(super) fn service(readiness: Readiness, streams: Streams) -> HealthServer<Service> {
-    HealthServer::new(Service { readiness, streams })
+/// Of a server whose one service has this name.
+pub fn service(name: &'static str, readiness: Readiness, streams: Streams) -> HealthServer<Service> {
+    HealthServer::new(Service {
+        name,
+        readiness,
+        streams,
+    })
 }
 
-/// The server as a whole, or its one service.
-fn is_known(service: &str) -> bool {
-    service.is_empty() || service == SERVICE_NAME
+impl Service {
+    /// The server as a whole, or its one service.
+    fn knows(&self, service: &str) -> bool {
+        service.is_empty() || service == self.name
+    }
 }
 
 fn response(ready: bool) -> HealthCheckResponse {
@@ -41,14 +48,14 @@ impl Health for Service {
     type WatchStream = BoxStream<HealthCheckResponse>;
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        if !is_known(&request.get_ref().service) {
+        if !self.knows(&request.get_ref().service) {
             return Err(Status::not_found("no such service here"));
         }
         Ok(Response::new(response(self.readiness.is_ready())))
     }
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let known = is_known(&request.get_ref().service);
+        let known = self.knows(&request.get_ref().service);
         let mut ready = self.readiness.subscribe();
         let stream = self.streams.open("watch-health", |sink| async move {
             if !known {
