@@ -17,24 +17,27 @@ use berth_runtime::{
 };
 use prometheus_client::registry::Registry;
 use thiserror::Error;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
     binder::{Binder, EventPoster, KubernetesBinder, ReserveOnly},
     cluster::Cluster,
-    config::Config,
+    config::{Config, KaiConfig},
     daemons::Daemons,
     debug,
     decide::Decider,
     decisions::Decisions,
     extender::{self, Extender},
     grpc,
+    kai::KaiFeed,
     metrics::Metrics,
     pods::{self, Pods},
     random::Ids,
     reserve::Reserver,
     source::{self, Feed, Kubernetes, Source},
+    webhook::Webhook,
 };
 
 /// All phases of the end together. A bind in flight takes a few seconds at most.
@@ -65,6 +68,13 @@ pub enum BuildError {
     Descriptors(#[from] DescriptorError),
 }
 
+/// What feeds KAI, once there is a way to the API server.
+#[derive(Debug)]
+struct Kai {
+    feed: KaiFeed,
+    webhook: Webhook,
+}
+
 /// Everything is bound, nothing is served yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -73,6 +83,7 @@ pub struct Bound {
     listen: Listen,
     extender_addr: SocketAddr,
     grpc: grpc::Server,
+    kai: Option<Kai>,
     admin: Admin,
     tls: Option<ServerTls>,
     extender: Arc<Extender>,
@@ -141,6 +152,7 @@ fn assemble(
         deadline: config.bind_timeout.0,
     };
     let (connect, poster) = kubernetes.unzip();
+    let kai_binder = connect.clone();
     cluster.set_known(connect.is_none());
     let feed = match (config.source, connect) {
         (Source::Daemons(targets), _) => {
@@ -168,6 +180,8 @@ fn assemble(
         ids: Ids::new(clock.clone(), context.seed),
         clock: clock.clone(),
     });
+    let kai = config.kai.zip(kai_binder);
+    let kai = kai.map(|(config, binder)| Kai::bind(config, binder, &decider, &pods, &reserver));
     let grpc = grpc::Parts {
         decider: Arc::clone(&decider),
         pods: Arc::clone(&pods),
@@ -181,6 +195,7 @@ fn assemble(
     Ok(Bound {
         config: shown,
         grpc: grpc::Server::bind(config.grpc, tls.clone(), grpc)?,
+        kai: kai.transpose()?,
         listen,
         extender_addr,
         admin,
@@ -208,6 +223,7 @@ impl Bound {
         Addresses {
             extender: Some(self.extender_addr.to_string()),
             grpc: Some(self.grpc.addr.to_string()),
+            webhook: self.kai.as_ref().map(|kai| kai.webhook.addr.to_string()),
             admin: Some(self.admin.bound_addr().to_string()),
             ..Addresses::default()
         }
@@ -247,6 +263,14 @@ impl Bound {
         drain.phase("end streams", async move { end_streams.cancel() });
         let calls = self.grpc.start(&tasks, drain.token("close gRPC"));
         drain.phase("answer calls", async move { drop(calls.await) });
+        let reviewed = self
+            .kai
+            .map(|kai| kai.start(&tasks, &drain.token("close webhook"), &drain.token("stop feeding KAI")));
+        drain.phase("answer reviews", async move {
+            if let Some(reviewed) = reviewed {
+                drop(reviewed.await);
+            }
+        });
         let stop = drain.token("stop following");
         self.feed.start(&tasks, &stop);
         if let Some(poster) = self.poster {
@@ -271,6 +295,35 @@ impl Bound {
         self.admin.serve(state, pages, &admin_off);
         drain.phase("tasks", async move { tasks.join().await });
         drain.run().await
+    }
+}
+
+impl Kai {
+    fn bind(
+        config: KaiConfig,
+        binder: KubernetesBinder,
+        decider: &Arc<Decider>,
+        pods: &Arc<Pods>,
+        reserver: &Reserver,
+    ) -> Result<Self, BuildError> {
+        let webhook = Webhook::bind(config.webhook, config.mode, decider.clock.clone())?;
+        let feed = KaiFeed {
+            mode: config.mode,
+            deadline: config.deadline.0,
+            require_top: config.require_top,
+            decider: Arc::clone(decider),
+            pods: Arc::clone(pods),
+            reserver: reserver.clone(),
+            binder,
+        };
+        Ok(Self { feed, webhook })
+    }
+
+    /// The webhook, until it is closed.
+    fn start(self, tasks: &Tasks, close: &CancellationToken, stop: &CancellationToken) -> JoinHandle<()> {
+        let binder = self.feed.binder.clone();
+        drop(tasks.spawn("kai", self.feed.run(stop.clone())));
+        self.webhook.start(binder, tasks, close)
     }
 }
 

@@ -12,7 +12,7 @@ use berth_runtime::{
 };
 use clap::Parser;
 
-use crate::source::Simulated;
+use crate::{kai::Mode, source::Simulated, webhook::Reached};
 
 /// What every flag's variable starts with.
 pub const ENV_PREFIX: &str = "BERTH_SCHEDULER";
@@ -33,6 +33,9 @@ pub struct Args {
 
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
+
+    #[command(flatten)]
+    pub kai: KaiArgs,
 
     /// Serve kube-scheduler here; anything but loopback needs --tls-cert, --tls-key and --tls-client-ca
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9450")]
@@ -78,6 +81,39 @@ pub struct Args {
 
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+}
+
+/// Feeding KAI Scheduler.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "KAI Scheduler")]
+pub struct KaiArgs {
+    /// Feed KAI: `hint` tells it the node that a pod should get, `bind` binds pods in its place and lets it account them
+    #[arg(long, value_name = "hint|bind")]
+    pub kai: Option<Mode>,
+
+    /// A pod for which nothing is decided in this time from its sight is left to KAI
+    #[arg(long, value_name = "TIME", default_value = "200ms")]
+    pub kai_deadline: HumanDuration,
+
+    /// In hint mode: hold pods to that many of the best nodes (0: to none, KAI may take any)
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub kai_require_top: u8,
+
+    /// Serve the admission webhook here, with certificates of its own making
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9453")]
+    pub webhook: SocketAddr,
+
+    /// The Service through which the API server reaches the webhook; without it the API server is told the address itself
+    #[arg(long, value_name = "NAMESPACE/NAME[:PORT]")]
+    pub webhook_service: Option<Reached>,
+
+    /// Keep the webhook's serving certificate here; it may be lost at any time
+    #[arg(long, value_name = "DIR", default_value = "/run/berth/webhook")]
+    pub webhook_certs: PathBuf,
+
+    /// The namespace of the Secret with the webhook's authority [default: that of --webhook-service, else default]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub webhook_namespace: Option<String>,
 }
 
 /// The certificates for talking to daemons. All files are re-read when a connection is made.

@@ -1,6 +1,6 @@
 //! What makes a pod whose devices are reserved run on the node: the seam for posting the binding to an API server.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin};
 
 use berth_kube_api::placement::Placement;
 use berth_placement::{NodeName, PodRef};
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 mod kubernetes;
 
-pub(crate) use kubernetes::{EventPoster, KubernetesBinder};
+pub(crate) use kubernetes::{ClientBox, EventPoster, KubernetesBinder};
 
 /// A pod, the node that has room for it, and what it got there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,15 +19,19 @@ pub struct Binding {
     pub placement: Option<Placement>,
     /// For people: why there.
     pub why: String,
+    /// What else the pod is to carry from the moment that it is bound.
+    pub annotations: BTreeMap<String, String>,
 }
 
-/// The pod could not be bound. Its reservation is released.
+/// The pod could not be bound. Its reservation is released, unless the pod may be bound all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub struct BindFailed {
     /// Stable CamelCase name.
     pub reason: String,
     pub message: String,
+    /// The pod may be bound all the same: nobody answered.
+    pub outcome_unknown: bool,
 }
 
 /// Binds pods. Called once the node's daemon has granted, with a deadline by the caller; the same binding may come again.

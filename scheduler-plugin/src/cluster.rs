@@ -429,6 +429,20 @@ impl Cluster {
         self.inner.lock().by_name.get(node).copied()
     }
 
+    /// How many pods are on the node, or about to be.
+    pub(crate) fn pods_on(&self, node: &NodeName) -> usize {
+        let inner = self.inner.lock();
+        let member = inner.by_name.get(node).and_then(|id| inner.members.get(id.0));
+        let Some(report) = member.and_then(|member| member.report.as_deref()) else {
+            return 0;
+        };
+        let coming = inner
+            .assumed
+            .iter()
+            .filter(|(uid, it)| it.node == *node && !report.bound.contains_key(*uid));
+        report.pods + coming.count()
+    }
+
     /// The node's place, and who has the last word there.
     pub(crate) fn arbiter_of(&self, node: &NodeName) -> Option<(MemberId, Arbiter)> {
         let inner = self.inner.lock();

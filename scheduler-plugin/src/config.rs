@@ -13,7 +13,12 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use crate::extender::Limits;
-use crate::{args::Args, source::Source};
+use crate::{
+    args::{Args, KaiArgs},
+    kai::Mode,
+    source::Source,
+    webhook::{Reached, WebhookConfig},
+};
 
 /// What berth-scheduler does.
 #[derive(Debug, Clone, Serialize)]
@@ -25,6 +30,7 @@ pub struct Config {
     pub may_reserve: IdentityRules,
     pub admin: SocketAddr,
     pub policy: PolicyName,
+    pub kai: Option<KaiConfig>,
     pub unreachable_after: HumanDuration,
     pub bind_timeout: HumanDuration,
     pub limits: Limits,
@@ -33,6 +39,15 @@ pub struct Config {
     pub tls: Option<ServerTlsFiles>,
     #[serde(skip)]
     pub node_tls: Option<ClientTlsFiles>,
+}
+
+/// How KAI Scheduler is fed.
+#[derive(Debug, Clone, Serialize)]
+pub struct KaiConfig {
+    pub mode: Mode,
+    pub deadline: HumanDuration,
+    pub require_top: usize,
+    pub webhook: WebhookConfig,
 }
 
 /// Flags that make no sense.
@@ -44,6 +59,8 @@ pub enum ConfigError {
     Twice(Target),
     #[error("--nodes names {0}: give --node-ca to trust it")]
     NoAuthority(Target),
+    #[error("--kai needs a Kubernetes cluster: give --kubeconfig, or run in a pod")]
+    KaiWithoutCluster,
     #[error("--max-body must be from 1Ki to 1Gi")]
     MaxBody,
     #[error("--max-requests must be above 0")]
@@ -57,6 +74,10 @@ pub enum ConfigError {
 impl Config {
     pub fn from_args(args: Args) -> Result<Self, ConfigError> {
         let source = source(&args)?;
+        let kai = kai(&args.kai);
+        if kai.is_some() && !matches!(source, Source::Kubernetes(_)) {
+            return Err(ConfigError::KaiWithoutCluster);
+        }
         let node_tls = args.node_tls;
         let node_tls = node_tls.node_ca.map(|ca| ClientTlsFiles {
             ca,
@@ -88,6 +109,7 @@ impl Config {
             may_reserve: IdentityRules::nobody().with(args.allow),
             admin: args.admin.admin,
             policy: args.policy,
+            kai,
             unreachable_after: args.unreachable_after,
             bind_timeout: args.bind_timeout,
             limits: Limits {
@@ -99,6 +121,25 @@ impl Config {
             node_tls,
         })
     }
+}
+
+fn kai(args: &KaiArgs) -> Option<KaiConfig> {
+    let reached = args.webhook_service.clone().unwrap_or(Reached::Direct);
+    let namespace = args.webhook_namespace.clone().unwrap_or_else(|| match &reached {
+        Reached::Service { namespace, .. } => namespace.clone(),
+        Reached::Direct => "default".to_owned(),
+    });
+    Some(KaiConfig {
+        mode: args.kai?,
+        deadline: args.kai_deadline,
+        require_top: args.kai_require_top.into(),
+        webhook: WebhookConfig {
+            listen: args.webhook,
+            reached,
+            certificates: args.webhook_certs.clone(),
+            namespace,
+        },
+    })
 }
 
 fn source(args: &Args) -> Result<Source, ConfigError> {
@@ -121,6 +162,7 @@ impl ConfigError {
             Self::NoSource => "NoSource",
             Self::Twice(_) => "NodeNamedTwice",
             Self::NoAuthority(_) => "NoAuthority",
+            Self::KaiWithoutCluster => "KaiWithoutCluster",
             Self::MaxBody => "InvalidMaxBody",
             Self::MaxRequests => "InvalidMaxRequests",
             Self::NoClientCa => "NoClientAuthority",
@@ -147,6 +189,7 @@ mod tests {
         for (args, reason) in [
             (&["--nodes", "http://a:1,http://b:1,http://a:1"][..], "NodeNamedTwice"),
             (&["--nodes", "https://a:1"], "NoAuthority"),
+            (&["--nodes", "http://a:1", "--kai", "hint"], "KaiWithoutCluster"),
             (&["--nodes", "http://a:1", "--max-body", "0"], "InvalidMaxBody"),
             (&["--nodes", "http://a:1", "--max-body", "2Gi"], "InvalidMaxBody"),
             (&["--nodes", "http://a:1", "--max-requests", "0"], "InvalidMaxRequests"),

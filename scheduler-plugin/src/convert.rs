@@ -29,6 +29,8 @@ pub(crate) struct NodeReport {
     pub(crate) reconciled: bool,
     /// Pods with GPUs that the API server has on the node: their CPU and memory are taken out already.
     pub(crate) bound: BTreeMap<PodUid, Bound>,
+    /// All pods that the API server has there, also those without GPUs.
+    pub(crate) pods: usize,
 }
 
 /// A pod with GPUs on the node.
@@ -117,6 +119,7 @@ pub(crate) fn report(node: Option<wire::Node>) -> Result<NodeReport, WireError> 
         facts,
         reconciled,
         bound: BTreeMap::new(),
+        pods: 0,
     })
 }
 

@@ -26,6 +26,7 @@ mod eviction;
 mod extender;
 mod follow;
 mod grpc;
+pub mod kai;
 mod metrics;
 mod pods;
 mod random;
@@ -33,3 +34,4 @@ mod reserve;
 pub mod source;
 #[cfg(test)]
 mod testing;
+pub mod webhook;

@@ -3,7 +3,7 @@
 //! Every step can fail, be late, or be repeated; the pod's lock makes them one after another. What this scheduler knows
 //! that the pod holds is in [`SeenPod`]; what it only fears (an answer that got lost) is released before the next attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_kube_api::placement::{PlacedDevice, Placement};
 use berth_placement::{GpuShape, NodeName, ParseIdError, Plan, PodRef, PodUid, Reason, Refusal};
@@ -107,6 +107,15 @@ pub(crate) enum BindError {
 }
 
 impl BindError {
+    /// Whether the pod may be bound all the same.
+    fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Binder(failed) => failed.outcome_unknown,
+            Self::BinderLate(_) => true,
+            _ => false,
+        }
+    }
+
     /// Stable CamelCase name; the daemon's own where it refused.
     pub(crate) fn reason(&self) -> &str {
         match self {
@@ -198,6 +207,10 @@ impl Reserver {
         };
         let verified = reserved.arbiter != Arbiter::Nobody;
         if let Err(error) = self.post(seen, node, Some((ask, &reserved.plan, verified))).await {
+            // The pod may be bound: what it holds there must stay. The next attempt finds out.
+            if error.outcome_unknown() {
+                return (Err(error), None);
+            }
             if reserved.arbiter == Arbiter::Daemon {
                 return (Err(error), Some(member));
             }
@@ -366,6 +379,7 @@ impl Reserver {
             node: node.clone(),
             placement,
             why: why.unwrap_or_default(),
+            annotations: BTreeMap::new(),
         };
         let bound = timeout(BIND_DEADLINE, self.binder.bind(&binding)).await;
         bound

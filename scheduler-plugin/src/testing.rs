@@ -57,6 +57,7 @@ pub(crate) fn report(name: &str, held: u32) -> NodeReport {
         facts: NodeFacts::default(),
         reconciled: true,
         bound: BTreeMap::new(),
+        pods: 0,
     }
 }
 

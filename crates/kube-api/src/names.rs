@@ -9,6 +9,11 @@ pub mod berth {
     pub const HEALTH: &str = "gpu.berth.dev/health";
     /// Label on a node: the short model name of its GPUs.
     pub const MODEL: &str = "gpu.berth.dev/model";
+    /// Annotation on a pod that KAI's bind mode owns until it is bound or handed over; its value is the `PodGroup` that the
+    /// pod came with, or empty.
+    pub const KAI_BIND: &str = "gpu.berth.dev/kai-bind";
+    /// Label on a pod that is no function pod: "true" puts it in Berth's hands, "false" keeps a function pod out of them.
+    pub const MANAGED: &str = "gpu.berth.dev/managed";
 }
 
 /// NVIDIA's device plugin and GPU feature discovery.
@@ -47,4 +52,30 @@ pub mod kai {
     pub const GPU_MEMORY: &str = "gpu-memory";
     /// Pod annotation: that portion or memory on each of so many GPUs.
     pub const GPU_FRACTION_DEVICES: &str = "gpu-fraction-num-devices";
+    /// `spec.schedulerName` of the pods that it places.
+    pub const SCHEDULER: &str = "kai-scheduler";
+    /// Pod annotation: the name of its `PodGroup`. Without it KAI does not look at the pod.
+    pub const POD_GROUP: &str = "pod-group-name";
+    /// Pod annotation "true": podgrouper leaves the pod alone (KAI 0.15 and later).
+    pub const SKIP_PODGROUPER: &str = "kai.scheduler/skip-podgrouper";
+    /// Label: the queue.
+    pub const QUEUE: &str = "kai.scheduler/queue";
+    /// Where there is no such label.
+    pub const DEFAULT_QUEUE: &str = "default-queue";
+    /// Label: `preemptible` or `non-preemptible`.
+    pub const PREEMPTIBILITY: &str = "kai.scheduler/preemptibility";
+    /// Label: the priority class of the pod's group.
+    pub const PRIORITY_CLASS: &str = "priorityClassName";
+    /// The class of what must not be evicted for others: 125, and 100 is the border.
+    pub const INFERENCE: &str = "inference";
+    /// Label of nodes, and of everything that belongs to such a pool.
+    pub const NODE_POOL: &str = "kai.scheduler/node-pool";
+    /// Label of a `BindRequest`: its node.
+    pub const SELECTED_NODE: &str = "selected-node";
+    /// Where the pods live that hold shared GPUs.
+    pub const RESERVATION_NAMESPACE: &str = "kai-resource-reservation";
+    /// Label of such a pod: the name of the group that shares the GPU.
+    pub const GPU_GROUP: &str = "runai-gpu-group";
+    /// Annotation of such a pod: the UUID of the GPU, in spite of its name.
+    pub const RESERVED_GPU: &str = "run.ai/reserve_for_gpu_index";
 }

@@ -28,6 +28,9 @@ pub struct Addresses {
     /// `IP:PORT` of the scheduler extender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extender: Option<String>,
+    /// `IP:PORT` of the admission webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
 }
 
 /// Writes `addresses` to the file that [`ADDRESS_FILE_VARIABLE`] names, at once and whole; without the variable it does

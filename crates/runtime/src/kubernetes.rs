@@ -142,6 +142,14 @@ impl ApiError {
         matches!(self, Self::Refused(status) if status.is_conflict() || status.is_already_exists())
     }
 
+    /// Whether the API server may have done what it was asked all the same.
+    pub fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Deadline(_) | Self::Unavailable(_) => true,
+            Self::Refused(status) => status.code >= 500,
+        }
+    }
+
     /// The same request may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -18,8 +18,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 use super::{BindFailed, Binder, Binding};
@@ -35,12 +34,13 @@ const LONGEST: usize = 1000;
 #[derive(Debug, Clone)]
 pub(crate) struct KubernetesBinder {
     /// `None` until the way to the API server is known.
-    client: Arc<RwLock<Option<ClientBox>>>,
+    client: Arc<watch::Sender<Option<ClientBox>>>,
     events: mpsc::Sender<Told>,
 }
 
+/// A client that can be shown.
 #[derive(Clone)]
-struct ClientBox(Client);
+pub(crate) struct ClientBox(pub(crate) Client);
 
 impl std::fmt::Debug for ClientBox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -69,7 +69,7 @@ impl KubernetesBinder {
     pub(crate) fn new(clock: SharedClock) -> (Self, EventPoster) {
         let (events, waiting) = mpsc::channel(WAITING);
         let binder = Self {
-            client: Arc::default(),
+            client: Arc::new(watch::Sender::new(None)),
             events,
         };
         let poster = EventPoster {
@@ -82,17 +82,28 @@ impl KubernetesBinder {
 
     /// The way to the API server is known.
     pub(crate) fn connect(&self, client: Client) {
-        *self.client.write() = Some(ClientBox(client));
+        self.client.send_replace(Some(ClientBox(client)));
     }
 
     fn client(&self) -> Option<Client> {
-        self.client.read().as_ref().map(|client| client.0.clone())
+        self.client.borrow().as_ref().map(|client| client.0.clone())
+    }
+
+    /// Waits until there is a way to the API server.
+    pub(crate) async fn connected(&self) -> Client {
+        let mut client = self.client.subscribe();
+        match client.wait_for(Option::is_some).await.map(|client| client.clone()) {
+            Ok(Some(client)) => client.0,
+            // Whoever would tell is gone: the process ends.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     async fn post(&self, binding: &Binding) -> Result<(), BindFailed> {
         let client = self.client().ok_or_else(|| BindFailed {
             reason: "ApiAccess".to_owned(),
             message: "there is no way to the API server yet".to_owned(),
+            outcome_unknown: false,
         })?;
         let pods: Api<Pod> = Api::namespaced(client, &binding.pod.namespace);
         let (name, body) = (&binding.pod.name, body(binding));
@@ -120,13 +131,14 @@ impl KubernetesBinder {
             Some(node) if same => Err(BindFailed {
                 reason: "BoundElsewhere".to_owned(),
                 message: format!("the pod is bound to {node} already"),
+                outcome_unknown: false,
             }),
             _ => Err(failed(&refused)),
         }
     }
 
     /// What does not fit into the queue is dropped.
-    fn tell(&self, pod: &PodRef, is_good: bool, reason: &'static str, message: &str) {
+    pub(crate) fn tell(&self, pod: &PodRef, is_good: bool, reason: &'static str, message: &str) {
         let told = Told {
             pod: pod.clone(),
             is_good,
@@ -169,16 +181,15 @@ fn message(placement: &Placement, why: &str) -> String {
 }
 
 fn body(binding: &Binding) -> core::Binding {
-    let annotations = binding
-        .placement
-        .as_ref()
-        .map(|placement| [(names::PLACEMENT.to_owned(), placement.to_annotation())].into());
+    let mut annotations = binding.annotations.clone();
+    let placement = binding.placement.as_ref();
+    annotations.extend(placement.map(|placement| (names::PLACEMENT.to_owned(), placement.to_annotation())));
     core::Binding {
         metadata: ObjectMeta {
             name: Some(binding.pod.name.clone()),
             // Another pod of the same name is not bound in its place.
             uid: Some(binding.pod.uid.to_string()),
-            annotations,
+            annotations: Some(annotations).filter(|all| !all.is_empty()),
             ..ObjectMeta::default()
         },
         target: ObjectReference {
@@ -195,6 +206,7 @@ fn failed(error: &ApiError) -> BindFailed {
     BindFailed {
         reason: error.reason().to_owned(),
         message: format!("{error}{cause}"),
+        outcome_unknown: error.outcome_unknown(),
     }
 }
 

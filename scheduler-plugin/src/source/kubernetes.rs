@@ -5,27 +5,17 @@
 //! watches ──► State (join by node) ──► Change ──► Cluster, Daemons, releases
 //! ```
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::Hash,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use berth_kube_api::GpuNode;
 use berth_placement::{NodeName, PodUid};
 use berth_proto::node::v1::GetNodeRequest;
 use berth_runtime::{Block, BuildInfo, dial::Target, kubernetes::Access};
 use futures_util::{
-    StreamExt as _, future,
+    StreamExt as _,
     stream::{self, BoxStream},
 };
-use kube::{
-    Api, Client, ResourceExt as _,
-    api::ApiResource,
-    runtime::{WatchStreamExt as _, watcher},
-};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, ResourceExt as _, api::ApiResource, runtime::watcher};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -37,6 +27,7 @@ use self::{
     convert::{WatchedNode, WatchedPod},
     state::{Change, State},
 };
+use super::watch::{Resync, watch};
 use crate::{
     binder::KubernetesBinder,
     cluster::{Cluster, MemberId, Origin},
@@ -67,14 +58,6 @@ enum Seen {
     GpuNode(watcher::Event<GpuNode>),
     Node(watcher::Event<WatchedNode>),
     Pod(watcher::Event<WatchedPod>),
-}
-
-/// One watch: who was told of since it began anew.
-#[derive(Debug)]
-struct Resync<K> {
-    /// `Some` between the beginning and the end of a list.
-    listed: Option<HashSet<K>>,
-    complete: bool,
 }
 
 /// What is followed, and where it is in the cluster.
@@ -199,7 +182,7 @@ impl Session {
     }
 
     fn is_complete(&self) -> bool {
-        self.gpu_nodes.complete && self.nodes.complete && self.pods.complete
+        self.gpu_nodes.is_complete() && self.nodes.is_complete() && self.pods.is_complete()
     }
 
     fn take(&mut self, seen: Seen) -> Vec<Change> {
@@ -245,49 +228,14 @@ impl Session {
     }
 }
 
-impl<K: Eq + Hash + Clone> Resync<K> {
-    const fn new() -> Self {
-        Self {
-            listed: None,
-            complete: false,
-        }
-    }
-
-    /// The object that is there now, and those that are not there any more. `known`: all that were, at the end of a list.
-    fn step<T>(
-        &mut self,
-        event: watcher::Event<T>,
-        key: impl Fn(&T) -> Option<K>,
-        known: impl FnOnce() -> HashSet<K>,
-    ) -> (Option<(K, T)>, Vec<K>) {
-        match event {
-            watcher::Event::Init => self.listed = Some(HashSet::new()),
-            watcher::Event::InitDone => {
-                self.complete = true;
-                let listed = self.listed.take().unwrap_or_default();
-                return (None, known().difference(&listed).cloned().collect());
-            }
-            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
-                let key = key(&object);
-                if let (Some(listed), Some(key)) = (&mut self.listed, &key) {
-                    listed.insert(key.clone());
-                }
-                return (key.map(|key| (key, object)), Vec::new());
-            }
-            watcher::Event::Delete(object) => return (None, key(&object).into_iter().collect()),
-        }
-        (None, Vec::new())
-    }
-}
-
 fn watches(client: &Client) -> BoxStream<'static, Seen> {
     let pods: Api<WatchedPod> = Api::all_with(client.clone(), &core("Pod", "pods"));
     let nodes: Api<WatchedNode> = Api::all_with(client.clone(), &core("Node", "nodes"));
     let gpu_nodes: Api<GpuNode> = Api::all(client.clone());
     stream::select_all([
-        watch(gpu_nodes).map(Seen::GpuNode).boxed(),
-        watch(nodes).map(Seen::Node).boxed(),
-        watch(pods).map(Seen::Pod).boxed(),
+        watch(gpu_nodes, watcher::Config::default()).map(Seen::GpuNode).boxed(),
+        watch(nodes, watcher::Config::default()).map(Seen::Node).boxed(),
+        watch(pods, watcher::Config::default()).map(Seen::Pod).boxed(),
     ])
     .boxed()
 }
@@ -300,36 +248,4 @@ fn core(kind: &str, plural: &str) -> ApiResource {
         kind: kind.to_owned(),
         plural: plural.to_owned(),
     }
-}
-
-/// Errors are waited out; each kind of trouble is told once.
-fn watch<K>(api: Api<K>) -> BoxStream<'static, watcher::Event<K>>
-where
-    K: kube::Resource + Clone + std::fmt::Debug + Send + DeserializeOwned + 'static,
-{
-    let mut told = false;
-    let what = std::any::type_name::<K>();
-    watcher(api, watcher::Config::default())
-        .default_backoff()
-        .filter_map(move |event| {
-            let event = match event {
-                Ok(event) => {
-                    told = false;
-                    Some(event)
-                }
-                Err(error) => {
-                    if !told {
-                        warn!(
-                            what,
-                            error = &error as &dyn std::error::Error,
-                            "a watch broke: trying on"
-                        );
-                    }
-                    told = true;
-                    None
-                }
-            };
-            future::ready(event)
-        })
-        .boxed()
 }

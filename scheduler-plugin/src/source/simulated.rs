@@ -155,6 +155,7 @@ impl Profile {
             },
             reconciled: true,
             bound: BTreeMap::new(),
+            pods: 0,
         })
     }
 }

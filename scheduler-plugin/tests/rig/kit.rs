@@ -24,6 +24,7 @@ use k8s_openapi::{
 use kube::{
     Api, CustomResourceExt as _, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
+    runtime::wait::{await_condition, conditions},
 };
 use serde_json::{Value, json};
 
@@ -59,8 +60,24 @@ pub(crate) fn pod(name: &str, gpus: u32) -> Value {
     })
 }
 
+/// The same of KAI's.
+pub(crate) fn kai_pod(name: &str, gpus: u32) -> Value {
+    let mut pod = pod(name, gpus);
+    pod["spec"]["schedulerName"] = json!("kai-scheduler");
+    pod
+}
+
+/// Through whom pods get their places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    KubeScheduler,
+    /// KAI, fed in this mode.
+    Kai(&'static str),
+}
+
 pub(crate) struct Cluster {
     rig: Rig,
+    way: Way,
     daemons: BTreeMap<String, Process>,
     scheduler: Process,
 }
@@ -73,6 +90,11 @@ impl Seen {
     pub(crate) fn node(&self) -> &str {
         let spec = self.0.spec.as_ref();
         spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+    }
+
+    /// Empty where there is none.
+    pub(crate) fn annotation(&self, name: &str) -> &str {
+        self.0.annotations().get(name).map(String::as_str).unwrap_or_default()
     }
 
     pub(crate) fn placement(&self) -> anyhow::Result<Placement> {
@@ -102,18 +124,32 @@ fn daemon(rig: &Rig, node: &str) -> Program {
         .arg("--advertise-host", "127.0.0.1")
 }
 
-async fn start_scheduler(rig: &Rig) -> Process {
+async fn start_scheduler(rig: &Rig, way: Way) -> Process {
     let program = Program::scheduler()
         .arg("--listen", EXTENDER)
         .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap());
+    let program = match way {
+        Way::KubeScheduler => program,
+        Way::Kai(mode) => program
+            .arg("--kai", mode)
+            // A program with debug assertions on a machine that does other things, too.
+            .arg("--kai-deadline", "10s")
+            .arg("--webhook", "127.0.0.1:0")
+            .arg("--webhook-certs", "{dir}/webhook"),
+    };
     program.start().await.unwrap()
 }
 
 impl Cluster {
     /// So many nodes, each with a daemon that has told of itself.
     pub(crate) async fn up(nodes: usize) -> Self {
+        Self::up_as(nodes, Way::KubeScheduler).await
+    }
+
+    pub(crate) async fn up_as(nodes: usize, way: Way) -> Self {
         let config = RigConfig {
             nodes,
+            kai: way != Way::KubeScheduler,
             scheduler: Some(serde_saphyr::from_str(SHIPPED).unwrap()),
             ..RigConfig::default()
         };
@@ -123,14 +159,17 @@ impl Cluster {
             .create(&PostParams::default(), &GpuNode::crd())
             .await
             .unwrap();
+        let served = await_condition(definitions, GpuNode::crd_name(), conditions::is_crd_established());
+        tokio::time::timeout(SOON, served).await.unwrap().unwrap();
         let mut daemons = BTreeMap::new();
         for node in (0..nodes).map(node_name) {
             let process = daemon(&rig, &node).start().await.unwrap();
             daemons.insert(node, process);
         }
-        let scheduler = start_scheduler(&rig).await;
+        let scheduler = start_scheduler(&rig, way).await;
         let cluster = Self {
             rig,
+            way,
             daemons,
             scheduler,
         };
@@ -138,6 +177,9 @@ impl Cluster {
             cluster.health(&node, "Healthy").await;
         }
         cluster.until_known(nodes).await;
+        if way != Way::KubeScheduler {
+            cluster.until_reviewed().await;
+        }
         cluster
     }
 
@@ -154,7 +196,28 @@ impl Cluster {
         known.await.unwrap();
     }
 
-    fn pods(&self) -> Api<Pod> {
+    /// Until the API server asks the webhook.
+    async fn until_reviewed(&self) {
+        let asked = eventually(SOON, async || {
+            let pod = serde_json::from_value(kai_pod("probe", 1)).unwrap();
+            let dry = PostParams {
+                dry_run: true,
+                ..PostParams::default()
+            };
+            let pod = self.pods().create(&dry, &pod).await?;
+            let is_marked = pod.annotations().contains_key("gpu.berth.dev/kai-bind");
+            let is_gated = pod.spec.is_some_and(|spec| spec.scheduling_gates.is_some());
+            ensure!(is_marked || is_gated, "a pod goes by unseen");
+            Ok(())
+        });
+        asked.await.unwrap();
+    }
+
+    pub(crate) fn client(&self) -> kube::Client {
+        self.rig.client()
+    }
+
+    pub(crate) fn pods(&self) -> Api<Pod> {
         Api::default_namespaced(self.rig.client())
     }
 
@@ -169,6 +232,13 @@ impl Cluster {
 
     pub(crate) async fn pod(&self, name: &str) -> anyhow::Result<Seen> {
         Ok(Seen(self.pods().get(name).await?))
+    }
+
+    /// What the scheduler logged of the pod.
+    pub(crate) fn log_of(&self, name: &str) -> String {
+        let log = self.scheduler.stderr();
+        let lines = log.lines().filter(|line| line.contains(&format!("default/{name}")));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) async fn names(&self) -> Vec<String> {
@@ -247,6 +317,13 @@ impl Cluster {
         held.await.unwrap()
     }
 
+    /// The UUID of a node's GPU.
+    pub(crate) async fn device(&self, node: &str, index: usize) -> String {
+        let statuses = self.statuses().await;
+        let (_, status) = statuses.into_iter().find(|(name, _)| name == node).unwrap();
+        status.devices[index].uuid.clone()
+    }
+
     pub(crate) async fn health(&self, node: &str, health: &str) {
         let told = eventually(SOON, async || {
             let statuses = self.statuses().await;
@@ -294,10 +371,14 @@ impl Cluster {
         self.daemons.insert(node.to_owned(), process);
     }
 
+    pub(crate) fn kill_scheduler(&mut self) {
+        self.scheduler.kill();
+    }
+
     /// By SIGKILL.
     pub(crate) async fn restart_scheduler(&mut self) {
         self.scheduler.kill();
-        self.scheduler = start_scheduler(&self.rig).await;
+        self.scheduler = start_scheduler(&self.rig, self.way).await;
     }
 
     /// A part stands still for a while, and everybody has to live with it.

@@ -2,6 +2,7 @@
 //! real berthd with simulated devices for each of them.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
+mod kai;
 mod kit;
 
 use std::{

@@ -187,13 +187,16 @@ async fn a_pod_that_moves_to_another_node_leaves_the_first() {
     assert_eq!((a.held().len(), b.held().len()), (0, 1));
 }
 
-/// Refuses every binding.
+/// Refuses every binding; perhaps without knowing whether the pod is bound all the same.
 #[derive(Debug)]
-struct Refuses;
+struct Refuses {
+    outcome_unknown: bool,
+}
 
 impl Binder for Refuses {
     fn bind<'a>(&'a self, _: &'a Binding) -> Pin<Box<dyn Future<Output = Result<(), BindFailed>> + Send + 'a>> {
         let failed = BindFailed {
+            outcome_unknown: self.outcome_unknown,
             reason: "Conflict".to_owned(),
             message: "the pod is bound elsewhere".to_owned(),
         };
@@ -204,7 +207,7 @@ impl Binder for Refuses {
 #[tokio::test]
 async fn where_the_binding_fails_the_reservation_is_released() {
     let node = FakeNode::start("a", 2).await;
-    let scheduler = Scheduler::start_with(&[node.target()], &[], Arc::new(Refuses));
+    let scheduler = Scheduler::start_with(&[node.target()], &[], Arc::new(Refuses { outcome_unknown: false }));
     let pod = Pod::new("p1", 2);
     scheduler.until_fits(&pod, &["a"], &["a"]).await;
     assert_eq!(scheduler.bind(&pod, "a").await, "Conflict: the pod is bound elsewhere");
@@ -214,6 +217,23 @@ async fn where_the_binding_fails_the_reservation_is_released() {
     });
     released.await.unwrap();
     scheduler.until_fits(&Pod::new("p2", 2), &["a"], &["a"]).await;
+}
+
+#[tokio::test]
+async fn where_the_pod_may_be_bound_all_the_same_it_keeps_what_it_holds() {
+    let node = FakeNode::start("a", 2).await;
+    let scheduler = Scheduler::start_with(&[node.target()], &[], Arc::new(Refuses { outcome_unknown: true }));
+    let pod = Pod::new("p1", 2);
+    scheduler.until_fits(&pod, &["a"], &["a"]).await;
+    for _ in 0..2 {
+        assert_eq!(scheduler.bind(&pod, "a").await, "Conflict: the pod is bound elsewhere");
+    }
+    assert_eq!(node.held().len(), 1, "another pod would get the same GPUs");
+    assert!(
+        node.calls().iter().all(|call| !format!("{call:?}").contains("Release")),
+        "{:?}",
+        node.calls()
+    );
 }
 
 #[tokio::test]

@@ -167,6 +167,7 @@ impl State {
                     facts: NodeFacts::default(),
                     reconciled: true,
                     bound: BTreeMap::new(),
+                    pods: 0,
                 };
                 join_pods(&mut report, Some(node), &pods);
                 Change::Report(None, Box::new(report))
@@ -206,6 +207,7 @@ fn join_pods(report: &mut NodeReport, node: Option<&KubeNode>, pods: &[&PodOn]) 
         (pod.pod.uid.clone(), bound)
     };
     report.bound = with_gpus.map(bound).collect();
+    report.pods = pods.len();
 }
 
 /// Takes out what the pods hold: what they were bound with, else what the node's rule would give them.

@@ -1,0 +1,505 @@
+//! The steps for one pod, or for one gang: decide, reserve, tell the API server. Each can fail; then the pod is KAI's.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use berth_kube_api::{
+    names::kai,
+    placement::{PlacedDevice, Placement},
+};
+use berth_placement::{GrantSize, NodeName, Refusal};
+use berth_runtime::kubernetes::{ApiError, within};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt as _,
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::{objects, pod::KaiPod, state};
+use crate::{
+    binder::{Binder as _, Binding, ClientBox, KubernetesBinder},
+    cluster::Arbiter,
+    decide::{Decider, Verdict},
+    pods::{Ask, Pods},
+    reserve::{BindError, Reserved, Reserver},
+};
+
+/// For one request to the API server.
+const REQUEST: Duration = Duration::from_secs(2);
+/// Nodes that are asked in turn.
+const ATTEMPTS: usize = 3;
+
+/// What the steps are done with; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Jobs {
+    pub(super) client: ClientBox,
+    pub(super) decider: Arc<Decider>,
+    pub(super) pods: Arc<Pods>,
+    pub(super) reserver: Reserver,
+    pub(super) binder: KubernetesBinder,
+    /// From sight of a pod to the end of its decision, with the reservation.
+    pub(super) deadline: Duration,
+    /// Hold hinted pods to that many of the best nodes; 0: to none.
+    pub(super) require_top: usize,
+}
+
+/// Pods that are placed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gang {
+    /// All or nothing, up to so many.
+    pub(super) min_member: usize,
+    /// Somebody said that KAI may evict it: then it is KAI's.
+    pub(super) is_preemptible: bool,
+}
+
+/// A place that is reserved.
+#[derive(Debug)]
+struct Place {
+    reserved: Reserved,
+    decision: Uuid,
+    /// The best nodes, the reserved one first.
+    top: Vec<NodeName>,
+}
+
+/// Why Berth does not place the pod: KAI may.
+#[derive(Debug)]
+struct NotPlaced {
+    reason: String,
+    message: String,
+    /// The API server did not answer, and may have done what it was asked.
+    outcome_unknown: bool,
+}
+
+/// What became of a pod's turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// KAI was told this node.
+    Hinted(NodeName),
+    /// It is bound, or KAI's binder is at it.
+    Bound,
+    /// It is KAI's.
+    HandedOver,
+    /// Something did not reach the API server: its turn comes again.
+    Again,
+}
+
+impl NotPlaced {
+    fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+            outcome_unknown: false,
+        }
+    }
+}
+
+impl From<BindError> for NotPlaced {
+    fn from(error: BindError) -> Self {
+        Self::new(error.reason(), error.to_string())
+    }
+}
+
+impl From<Refusal> for NotPlaced {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.reason.as_str(), refusal.message)
+    }
+}
+
+impl Jobs {
+    /// Tells KAI the node. Whatever happens, the gate goes.
+    pub(super) async fn hint(&self, pod: KaiPod, candidates: Vec<NodeName>, seen: Instant) -> Ended {
+        let placed = timeout_at(seen + self.deadline, self.place(&pod, &candidates)).await;
+        let placed = placed.unwrap_or_else(|_| Err(NotPlaced::new("DecisionLate", "no decision was made in time")));
+        let place = match placed {
+            Ok(place) => self.nominate(&pod, place).await,
+            Err(not) => {
+                self.tell_not_placed(&pod, &not);
+                None
+            }
+        };
+        let placement = place.as_ref().map(|place| self.placement(place));
+        let top = place
+            .as_ref()
+            .map(|place| &place.top[..self.require_top.min(place.top.len())]);
+        let patch = objects::release(&pod, placement.as_ref(), top.unwrap_or_default());
+        match self.patch(&pod, Patch::Strategic(patch), None).await {
+            Ok(()) => place.map_or(Ended::HandedOver, |place| Ended::Hinted(place.reserved.node)),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ended::HandedOver,
+            Err(error) => {
+                warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "the gate is not gone yet: trying on");
+                Ended::Again
+            }
+        }
+    }
+
+    /// `None` where KAI could not be told.
+    async fn nominate(&self, pod: &KaiPod, place: Place) -> Option<Place> {
+        let patch = objects::nomination(Some(&place.reserved.node));
+        match self.patch(pod, Patch::Merge(patch), Some("status")).await {
+            Ok(()) => Some(place),
+            Err(error) => {
+                warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "KAI is told no node");
+                self.give_up(pod, &place.reserved.node);
+                None
+            }
+        }
+    }
+
+    /// KAI did not place the pod yet: the hint is made anew if it is not good any more, or cleared. The node that is hinted now.
+    pub(super) async fn refresh(&self, pod: KaiPod, hinted: NodeName, candidates: Vec<NodeName>) -> Option<NodeName> {
+        let node = match self.place(&pod, &candidates).await {
+            // The reservation is prolonged by that, too.
+            Ok(place) if place.reserved.node == hinted => return Some(hinted),
+            Ok(place) => Some(place.reserved.node),
+            Err(not) => {
+                self.tell_not_placed(&pod, &not);
+                None
+            }
+        };
+        info!(pod = %pod.pod, was = %hinted, now = node.as_ref().map(NodeName::as_str), "the hint is changed");
+        let patch = objects::nomination(node.as_ref());
+        match self.patch(&pod, Patch::Merge(patch), Some("status")).await {
+            Ok(()) => node,
+            // Tried again at the next turn.
+            Err(_) => Some(hinted),
+        }
+    }
+
+    /// Where KAI put it is where it was told.
+    pub(super) fn hint_taken(&self, pod: &KaiPod) {
+        let Some(held) = self.pods.held(&pod.pod.uid) else {
+            return;
+        };
+        let devices: Vec<_> = held.plan.grants.iter().map(|grant| grant.device.to_string()).collect();
+        let why = self
+            .pods
+            .get(&pod.pod.uid)
+            .and_then(|seen| self.decider.decisions.why(seen.ask().decision));
+        let message = format!(
+            "on {}: {}; {}; through KAI",
+            held.node,
+            devices.join(", "),
+            why.unwrap_or_default()
+        );
+        self.binder.tell(&pod.pod, true, "BerthPlaced", &message);
+    }
+
+    /// KAI knew better: what is held elsewhere is given back, and the annotation goes.
+    pub(super) async fn hint_missed(&self, pod: KaiPod, hinted: NodeName) {
+        self.give_up(&pod, &hinted);
+        let node = pod.node.as_ref().map(NodeName::as_str).unwrap_or_default();
+        self.binder.tell(
+            &pod.pod,
+            true,
+            "BerthHintMissed",
+            &format!("KAI chose {node} instead of {hinted}"),
+        );
+        let cleared = self.patch(&pod, Patch::Merge(objects::displaced(&pod)), None).await;
+        if let Err(error) = cleared.filter_gone() {
+            debug!(pod = %pod.pod, error = &error as &dyn std::error::Error, "its annotation still speaks of another node");
+        }
+    }
+
+    /// Binds the pods, all or none of them.
+    pub(super) async fn bind(&self, pods: Vec<(KaiPod, Vec<NodeName>)>, seen: Instant) -> BTreeMap<String, Ended> {
+        let mut places = Vec::with_capacity(pods.len());
+        for (pod, candidates) in &pods {
+            let placed = timeout_at(
+                seen + self.deadline * u32::try_from(pods.len()).unwrap_or(1),
+                self.place(pod, candidates),
+            );
+            match placed
+                .await
+                .unwrap_or_else(|_| Err(NotPlaced::new("DecisionLate", "no decision was made in time")))
+            {
+                Ok(place) => places.push(place),
+                Err(not) => {
+                    self.tell_not_placed(pod, &not);
+                    break;
+                }
+            }
+        }
+        let is_whole = places.len() == pods.len();
+        let mut ended = BTreeMap::new();
+        let mut places = places.into_iter();
+        for (pod, _) in pods {
+            let outcome = match places.next() {
+                Some(place) if is_whole => self.bind_there(&pod, place).await,
+                place => {
+                    if let Some(place) = place {
+                        self.give_up(&pod, &place.reserved.node);
+                    }
+                    self.hand_over(&pod).await
+                }
+            };
+            ended.insert(pod.pod.uid.to_string(), outcome);
+        }
+        ended
+    }
+
+    async fn bind_there(&self, pod: &KaiPod, place: Place) -> Ended {
+        match self.try_bind(pod, &place).await {
+            Ok(()) => Ended::Bound,
+            // What it holds there must stay: it may be bound.
+            Err(not) if not.outcome_unknown => {
+                let NotPlaced { reason, message, .. } = not;
+                warn!(pod = %pod.pod, reason, message, "not known to be bound: trying on");
+                Ended::Again
+            }
+            Err(not) => {
+                self.tell_not_placed(pod, &not);
+                self.give_up(pod, &place.reserved.node);
+                self.hand_over(pod).await
+            }
+        }
+    }
+
+    async fn try_bind(&self, pod: &KaiPod, place: &Place) -> Result<(), NotPlaced> {
+        let group = match pod.bind.as_deref() {
+            Some(group) if !group.is_empty() => group.to_owned(),
+            _ => {
+                self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
+                    .await?;
+                objects::group_name(pod)
+            }
+        };
+        let placement = self.placement(place);
+        if state::is_plain(pod) {
+            let binding = Binding {
+                pod: pod.pod.clone(),
+                node: place.reserved.node.clone(),
+                why: self.decider.decisions.why(place.decision).unwrap_or_default(),
+                placement: Some(placement),
+                annotations: [(kai::POD_GROUP.to_owned(), group)].into(),
+            };
+            let bound = self.binder.bind(&binding).await;
+            return bound.map_err(|failed| NotPlaced {
+                outcome_unknown: failed.outcome_unknown,
+                ..NotPlaced::new(&failed.reason, failed.message)
+            });
+        }
+        let groups = self.gpu_groups(place).await?;
+        let request = objects::bind_request(pod, &place.reserved.node, &groups);
+        self.create(pod, &objects::bind_requests(), request).await?;
+        // KAI looks at the pod from here on, and finds it being bound.
+        let patch = Patch::Merge(objects::placed(pod, &placement, &group));
+        self.patch(pod, patch, None).await.map_err(|error| api(&error))?;
+        self.binder.tell(
+            &pod.pod,
+            true,
+            "BerthPlaced",
+            &format!("on {}, bound by KAI's binder", place.reserved.node),
+        );
+        Ok(())
+    }
+
+    /// The group of each planned GPU: the one that shares it already, or a new one.
+    async fn gpu_groups(&self, place: &Place) -> Result<Vec<String>, NotPlaced> {
+        let holders: Api<Pod> = Api::namespaced(self.client.0.clone(), kai::RESERVATION_NAMESPACE);
+        let holders = within(REQUEST, holders.list(&ListParams::default().labels(kai::GPU_GROUP)))
+            .await
+            .map_err(|error| api(&error))?;
+        let known: BTreeMap<&str, &str> = holders
+            .iter()
+            .filter_map(|pod| {
+                let uuid = pod.annotations().get(kai::RESERVED_GPU)?;
+                Some((uuid.as_str(), pod.labels().get(kai::GPU_GROUP)?.as_str()))
+            })
+            .collect();
+        let group = |uuid: &str| {
+            known
+                .get(uuid)
+                .map_or_else(|| Uuid::new_v4().to_string(), |group| (*group).to_owned())
+        };
+        let shares = place
+            .reserved
+            .plan
+            .grants
+            .iter()
+            .filter(|grant| matches!(grant.size, GrantSize::Share(_)));
+        Ok(shares.map(|grant| group(grant.device.as_str())).collect())
+    }
+
+    /// As if Berth were not there.
+    pub(super) async fn hand_over(&self, pod: &KaiPod) -> Ended {
+        match self
+            .patch(pod, Patch::Merge(objects::hand_over(pod)), None)
+            .await
+            .filter_gone()
+        {
+            Ok(()) => Ended::HandedOver,
+            Err(error) => {
+                warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "not handed over to KAI yet: trying on");
+                Ended::Again
+            }
+        }
+    }
+
+    pub(super) fn tell_over_queue(&self, pod: &KaiPod, over: &super::queue::OverQueue) {
+        self.tell_not_placed(pod, &NotPlaced::new(over.reason, over.message.clone()));
+    }
+
+    /// What a PodGroup that somebody else made asks for; `None`: there is no such group.
+    pub(super) async fn gang(&self, namespace: &str, group: &str) -> Option<Gang> {
+        let api = self.groups(namespace);
+        let found = within(REQUEST, api.get(group)).await.ok()?;
+        let spec = &found.data["spec"];
+        Some(Gang {
+            min_member: spec["minMember"]
+                .as_u64()
+                .and_then(|count| usize::try_from(count).ok())
+                .unwrap_or(1),
+            is_preemptible: spec["preemptibility"] == "preemptible",
+        })
+    }
+
+    /// KAI judges pods by their group: what Berth binds it must not evict.
+    pub(super) async fn keep(&self, namespace: &str, group: &str) -> Result<(), ApiError> {
+        let patch = Patch::Merge(serde_json::json!({"spec": {"preemptibility": "non-preemptible"}}));
+        within(
+            REQUEST,
+            self.groups(namespace).patch(group, &PatchParams::default(), &patch),
+        )
+        .await
+        .map(drop)
+    }
+
+    fn groups(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.0.clone(), namespace, &objects::pod_groups())
+    }
+
+    /// On the best node. Where somebody was quicker it is decided anew; a node whose daemon refused is not asked again.
+    async fn place(&self, pod: &KaiPod, candidates: &[NodeName]) -> Result<Place, NotPlaced> {
+        let mut candidates = candidates.to_vec();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (decision, top) = self.decide(pod, &candidates)?;
+            let seen = self.pods.get(&pod.pod.uid).ok_or(BindError::UnknownPod)?;
+            let (best, ask) = (top[0].clone(), seen.ask());
+            match self.reserver.reserve(seen, vec![best.clone()], ask).await {
+                Ok(reserved) => {
+                    return Ok(Place {
+                        reserved,
+                        decision,
+                        top,
+                    });
+                }
+                Err(error @ (BindError::NoRoom(_) | BindError::Daemon(_))) if attempts < ATTEMPTS => {
+                    debug!(pod = %pod.pod, node = %best, reason = error.reason(), "refused: deciding anew");
+                    if matches!(error, BindError::Daemon(_)) {
+                        candidates.retain(|node| *node != best);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The decision's number, and the best nodes: at least one.
+    fn decide(&self, pod: &KaiPod, candidates: &[NodeName]) -> Result<(Uuid, Vec<NodeName>), NotPlaced> {
+        let cluster = &self.decider.cluster;
+        let held = self.pods.held(&pod.pod.uid);
+        let (count, decision) = cluster.decide(&pod.shape, Some(candidates), held.as_ref(), self.require_top.max(1));
+        let best = decision.ranked.first().map(|ranked| (&ranked.node, &ranked.plan));
+        let verdict = Verdict {
+            candidates: count,
+            fitting: decision.fitting,
+            ranked: decision.ranked.iter().map(|ranked| ranked.node.to_string()).collect(),
+            best,
+            refused: decision
+                .refused
+                .iter()
+                .map(|(node, why)| (node.as_str(), why))
+                .collect(),
+        };
+        let id = self.decider.decided(&pod.pod, &pod.shape, verdict);
+        let ask = Ask {
+            shape: pod.shape.clone(),
+            decision: id,
+        };
+        if self.pods.remember(pod.pod.clone(), ask) {
+            cluster.observe(&pod.shape);
+        }
+        if decision.ranked.is_empty() {
+            let why = self.decider.decisions.why(id).unwrap_or_default();
+            return Err(NotPlaced::new("NoFit", why));
+        }
+        Ok((id, decision.ranked.into_iter().map(|ranked| ranked.node).collect()))
+    }
+
+    fn placement(&self, place: &Place) -> Placement {
+        let Reserved {
+            node, plan, arbiter, ..
+        } = &place.reserved;
+        Placement {
+            node: node.to_string(),
+            devices: plan.grants.iter().map(PlacedDevice::of).collect(),
+            policy: self.decider.cluster.policy().as_str().to_owned(),
+            decision: place.decision.to_string(),
+            verified: *arbiter != Arbiter::Nobody,
+        }
+    }
+
+    fn give_up(&self, pod: &KaiPod, node: &NodeName) {
+        self.decider.cluster.forget(&pod.pod.uid);
+        self.reserver
+            .release(pod.pod.clone(), node, "Berth does not place the pod there");
+    }
+
+    /// Once per reason, not once per attempt.
+    fn tell_not_placed(&self, pod: &KaiPod, not: &NotPlaced) {
+        let NotPlaced { reason, message, .. } = not;
+        info!(pod = %pod.pod, reason, message, "left to KAI");
+        let text = format!("{reason}: {message}; left to KAI");
+        if self.pods.get(&pod.pod.uid).is_none_or(|seen| seen.is_news(&text)) {
+            self.binder.tell(&pod.pod, false, "BerthNoPlace", &text);
+        }
+    }
+
+    async fn patch(&self, pod: &KaiPod, patch: Patch<Value>, subresource: Option<&str>) -> Result<(), ApiError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.0.clone(), &pod.pod.namespace);
+        let (name, params) = (&pod.pod.name, PatchParams::default());
+        match subresource {
+            Some(_) => within(REQUEST, pods.patch_status(name, &params, &patch)).await,
+            None => within(REQUEST, pods.patch(name, &params, &patch)).await,
+        }
+        .map(drop)
+    }
+
+    /// What is there already stays: an earlier attempt made it.
+    async fn create(&self, pod: &KaiPod, resource: &ApiResource, object: Value) -> Result<(), NotPlaced> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &pod.pod.namespace, resource);
+        let object: DynamicObject =
+            serde_json::from_value(object).map_err(|error| NotPlaced::new("BadObject", error.to_string()))?;
+        match within(REQUEST, api.create(&PostParams::default(), &object)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() => Ok(()),
+            Err(error) => Err(self::api(&error)),
+        }
+    }
+}
+
+fn api(error: &ApiError) -> NotPlaced {
+    NotPlaced {
+        outcome_unknown: error.outcome_unknown(),
+        ..NotPlaced::new(error.reason(), error.to_string())
+    }
+}
+
+/// A pod that is gone, or another one by now, needs nothing any more.
+trait FilterGone {
+    fn filter_gone(self) -> Result<(), ApiError>;
+}
+
+impl FilterGone for Result<(), ApiError> {
+    fn filter_gone(self) -> Result<(), ApiError> {
+        match self {
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            other => other,
+        }
+    }
+}

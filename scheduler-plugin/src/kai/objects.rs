@@ -1,0 +1,276 @@
+//! What is written to the API server for KAI's sake, as JSON. Pure; checked by golden tests.
+
+use berth_kube_api::{
+    names::{berth, kai},
+    placement::Placement,
+};
+use berth_placement::{GpuShape, NodeName, ShareSize};
+use kube::api::ApiResource;
+use serde_json::{Value, json};
+
+use super::pod::KaiPod;
+
+pub(super) fn pod_groups() -> ApiResource {
+    resource("v2alpha2", "PodGroup", "podgroups")
+}
+
+pub(super) fn bind_requests() -> ApiResource {
+    resource("v1alpha2", "BindRequest", "bindrequests")
+}
+
+pub(super) fn queues() -> ApiResource {
+    resource("v2", "Queue", "queues")
+}
+
+fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
+    const GROUP: &str = "scheduling.run.ai";
+    ApiResource {
+        group: GROUP.to_owned(),
+        version: version.to_owned(),
+        api_version: format!("{GROUP}/{version}"),
+        kind: kind.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+/// Unique in the cluster, as KAI wants it.
+pub(super) fn group_name(pod: &KaiPod) -> String {
+    format!("berth-{}", pod.pod.uid)
+}
+
+/// Of one pod that came without a group.
+pub(super) fn pod_group(pod: &KaiPod) -> Value {
+    json!({
+        "apiVersion": "scheduling.run.ai/v2alpha2",
+        "kind": "PodGroup",
+        "metadata": {"name": group_name(pod), "labels": labels(pod), "ownerReferences": [owner(pod)]},
+        "spec": {
+            "minMember": 1,
+            "queue": pod.queue,
+            "priorityClassName": kai::INFERENCE,
+            "preemptibility": "non-preemptible",
+        },
+    })
+}
+
+/// `groups`: one for each GPU that the pod gets a part of.
+pub(super) fn bind_request(pod: &KaiPod, node: &NodeName, groups: &[String]) -> Value {
+    let mut labels = labels(pod);
+    labels[kai::SELECTED_NODE] = json!(node.as_str());
+    let (kind, count, portion) = received(pod);
+    json!({
+        "apiVersion": "scheduling.run.ai/v1alpha2",
+        "kind": "BindRequest",
+        // The name is the contract: KAI looks for the request of a pod by the pod's name.
+        "metadata": {"name": pod.pod.name, "labels": labels, "ownerReferences": [owner(pod)]},
+        "spec": {
+            "podName": pod.pod.name,
+            "selectedNode": node.as_str(),
+            "receivedResourceType": kind,
+            "receivedGPU": {"count": count, "portion": portion},
+            "selectedGPUGroups": groups,
+        },
+    })
+}
+
+fn received(pod: &KaiPod) -> (&'static str, u32, String) {
+    match &pod.shape.gpu {
+        GpuShape::Share { size, count } => {
+            let milli = match size {
+                ShareSize::Milli(milli) | ShareSize::Both(milli, _) => milli.get(),
+                // KAI reads the pod's own annotation for how much memory that is.
+                ShareSize::Memory(_) => 0,
+            };
+            let hundredths = milli.div_ceil(10);
+            (
+                "Fraction",
+                *count,
+                format!("{}.{:02}", hundredths / 100, hundredths % 100),
+            )
+        }
+        GpuShape::Whole { count } | GpuShape::Mig { count, .. } => ("Regular", *count, "1.00".to_owned()),
+        GpuShape::None => ("Regular", 0, "1.00".to_owned()),
+    }
+}
+
+fn labels(pod: &KaiPod) -> Value {
+    match &pod.node_pool {
+        Some(pool) => json!({kai::NODE_POOL: pool}),
+        None => json!({}),
+    }
+}
+
+fn owner(pod: &KaiPod) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "name": pod.pod.name, "uid": pod.pod.uid.as_str()})
+}
+
+/// For `pods/status`, as merge patch; `None` clears it.
+pub(super) fn nomination(node: Option<&NodeName>) -> Value {
+    json!({"status": {"nominatedNodeName": node.map(NodeName::as_str)}})
+}
+
+/// The gate goes, and with `hint` the placement and the nodes that are required come; a strategic merge patch, since it names
+/// one element of a list. `top`: nodes to which the pod is to be held.
+pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, top: &[NodeName]) -> Value {
+    let gate = json!({"$patch": "delete", "name": berth::PLACEMENT});
+    let mut patch = json!({"metadata": {"uid": pod.pod.uid.as_str()}, "spec": {"schedulingGates": [gate]}});
+    if let Some(placement) = hint {
+        patch["metadata"]["annotations"] = json!({berth::PLACEMENT: placement.to_annotation()});
+    }
+    if !top.is_empty() {
+        let names: Vec<&str> = top.iter().map(NodeName::as_str).collect();
+        let required = json!({"key": "metadata.name", "operator": "In", "values": names});
+        let terms = pod.node_affinity.as_ref();
+        let terms = terms.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
+        let terms: Vec<Value> = terms.map_or_else(
+            || vec![json!({"matchFields": [required]})],
+            |selector| {
+                // Terms are alternatives: each of them is held to the nodes.
+                let narrowed = selector.node_selector_terms.iter().map(|term| {
+                    let mut term = json!(term);
+                    let mut fields = term["matchFields"].as_array().cloned().unwrap_or_default();
+                    fields.push(required.clone());
+                    term["matchFields"] = json!(fields);
+                    term
+                });
+                narrowed.collect()
+            },
+        );
+        let selector = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        patch["spec"]["affinity"] = json!({"nodeAffinity": selector});
+    }
+    patch
+}
+
+/// The pod is KAI's from now on, as if Berth were not there; a merge patch.
+pub(super) fn hand_over(pod: &KaiPod) -> Value {
+    let group = pod.bind.as_deref().filter(|group| !group.is_empty());
+    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {
+        berth::KAI_BIND: null,
+        kai::SKIP_PODGROUPER: null,
+        kai::POD_GROUP: group,
+    }}})
+}
+
+/// What a bound pod is to carry; a merge patch.
+pub(super) fn placed(pod: &KaiPod, placement: &Placement, group: &str) -> Value {
+    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {
+        berth::PLACEMENT: placement.to_annotation(),
+        kai::POD_GROUP: group,
+    }}})
+}
+
+/// The annotation speaks of a node on which the pod does not run; a merge patch.
+pub(super) fn displaced(pod: &KaiPod) -> Value {
+    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {berth::PLACEMENT: null}}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kai::pod::tests::pod;
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    fn placement() -> Placement {
+        Placement {
+            node: "n".to_owned(),
+            ..Placement::default()
+        }
+    }
+
+    #[test]
+    fn a_share_is_asked_of_kais_binder_by_a_request_named_as_the_pod() {
+        let shared = pod(|pod| {
+            pod["spec"]["containers"][0]["resources"] = json!({});
+            pod["metadata"]["annotations"]["gpu-fraction"] = json!("0.25");
+            pod["metadata"]["labels"]["kai.scheduler/node-pool"] = json!("blue");
+        });
+        let request = bind_request(&KaiPod::of(&shared).unwrap(), &name("n"), &["g".to_owned()]);
+        assert_eq!(
+            request,
+            json!({
+                "apiVersion": "scheduling.run.ai/v1alpha2", "kind": "BindRequest",
+                "metadata": {
+                    "name": "p",
+                    "labels": {"kai.scheduler/node-pool": "blue", "selected-node": "n"},
+                    "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}],
+                },
+                "spec": {
+                    "podName": "p", "selectedNode": "n", "receivedResourceType": "Fraction",
+                    "receivedGPU": {"count": 1, "portion": "0.25"}, "selectedGPUGroups": ["g"],
+                },
+            }),
+            "and no backoffLimit"
+        );
+    }
+
+    #[test]
+    fn the_gate_goes_together_with_what_was_decided() {
+        let plain = KaiPod::of(&pod(|_| {})).unwrap();
+        let gate = json!([{"$patch": "delete", "name": "gpu.berth.dev/placement"}]);
+        let nothing = release(&plain, None, &[]);
+        assert_eq!(
+            nothing,
+            json!({"metadata": {"uid": "u"}, "spec": {"schedulingGates": gate}})
+        );
+        let hinted = release(&plain, Some(&placement()), &[name("n"), name("m")]);
+        assert!(
+            hinted["metadata"]["annotations"]["gpu.berth.dev/placement"]
+                .as_str()
+                .unwrap()
+                .contains(r#""node":"n""#)
+        );
+        let terms = |patch: &Value| {
+            let affinity = &patch["spec"]["affinity"]["nodeAffinity"];
+            affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
+        };
+        let required = json!({"key": "metadata.name", "operator": "In", "values": ["n", "m"]});
+        assert_eq!(terms(&hinted), json!([{"matchFields": [required]}]));
+        let choosy = pod(|pod| {
+            let zone = |zone: &str| json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
+            let selector = json!({"nodeSelectorTerms": [zone("a"), zone("b")]});
+            pod["spec"]["affinity"]["nodeAffinity"] =
+                json!({"requiredDuringSchedulingIgnoredDuringExecution": selector});
+        });
+        let narrowed = terms(&release(
+            &KaiPod::of(&choosy).unwrap(),
+            Some(&placement()),
+            &[name("n"), name("m")],
+        ));
+        assert_eq!(narrowed.as_array().unwrap().len(), 2);
+        assert_eq!(
+            (
+                &narrowed[1]["matchFields"],
+                &narrowed[1]["matchExpressions"][0]["values"]
+            ),
+            (&json!([required]), &json!(["b"]))
+        );
+    }
+
+    #[test]
+    fn what_is_handed_over_is_as_if_berth_were_not_there() {
+        let of_gang = KaiPod::of(&pod(|pod| {
+            pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("gang");
+        }))
+        .unwrap();
+        let annotations = |pod: &KaiPod| hand_over(pod)["metadata"]["annotations"].clone();
+        assert_eq!(
+            annotations(&of_gang),
+            json!({"gpu.berth.dev/kai-bind": null, "kai.scheduler/skip-podgrouper": null, "pod-group-name": "gang"})
+        );
+        let alone = KaiPod::of(&pod(|pod| {
+            pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("");
+        }))
+        .unwrap();
+        assert_eq!(annotations(&alone)["pod-group-name"], Value::Null);
+        assert_eq!(nomination(None), json!({"status": {"nominatedNodeName": null}}));
+        let group = pod_group(&alone);
+        assert_eq!(
+            (&group["metadata"]["name"], &group["spec"]["queue"]),
+            (&json!("berth-u"), &json!("default-queue"))
+        );
+    }
+}

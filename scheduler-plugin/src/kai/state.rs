@@ -1,0 +1,307 @@
+//! What is known for KAI's sake: its pods, all nodes, its queues. Pure: events in, work out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use berth_placement::{GpuShape, NodeName, PodUid};
+
+use super::{
+    filter::NodeFacts,
+    pod::{Gates, KaiPod},
+    queue::{Demand, OverQueue, QueueSpec, Queues},
+};
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pods: HashMap<PodUid, KaiPod>,
+    nodes: BTreeMap<NodeName, NodeFacts>,
+    queues: Queues,
+    /// What is counted in the queues, and for whom: bound pods, and those that are about to be.
+    charged: HashMap<PodUid, (String, Demand, bool)>,
+    /// Pods for whom a node was named, and which.
+    hinted: HashMap<PodUid, NodeName>,
+    /// Pods of whom somebody takes care now.
+    working: HashSet<PodUid>,
+}
+
+/// What a change asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Work {
+    /// A pod waits for its place.
+    Place(PodUid),
+    /// KAI put the pod where it was told to.
+    HintTaken(KaiPod),
+    /// KAI put it elsewhere.
+    HintMissed(KaiPod, NodeName),
+}
+
+impl State {
+    /// `None`: deleted.
+    pub(super) fn node(&mut self, name: NodeName, facts: Option<NodeFacts>) {
+        match facts {
+            Some(facts) => drop(self.nodes.insert(name, facts)),
+            None => drop(self.nodes.remove(&name)),
+        }
+    }
+
+    /// `None`: deleted.
+    pub(super) fn queue(&mut self, name: &str, spec: Option<QueueSpec>) {
+        // Chains of parents change with it: what is charged is counted anew.
+        let charged: Vec<_> = self.charged.values().cloned().collect();
+        for (queue, demand, preemptible) in &charged {
+            self.queues.count(queue, *demand, *preemptible, -1.0);
+        }
+        self.queues.set(name, spec);
+        for (queue, demand, preemptible) in &charged {
+            self.queues.count(queue, *demand, *preemptible, 1.0);
+        }
+    }
+
+    /// `None`: deleted.
+    pub(super) fn pod(&mut self, uid: &PodUid, pod: Option<KaiPod>) -> Option<Work> {
+        let Some(pod) = pod.filter(|pod| !pod.is_over) else {
+            self.pods.remove(uid);
+            self.hinted.remove(uid);
+            self.discharge(uid);
+            return None;
+        };
+        self.pods.insert(uid.clone(), pod.clone());
+        if let Some(node) = pod.node.clone() {
+            if !self.charged.contains_key(uid) {
+                self.charge(&pod);
+            }
+            return self.hinted.remove(uid).map(|hint| {
+                if hint == node {
+                    Work::HintTaken(pod)
+                } else {
+                    Work::HintMissed(pod, hint)
+                }
+            });
+        }
+        (self.wants_place(&pod)).then(|| Work::Place(uid.clone()))
+    }
+
+    /// Pods that wait and of whom nobody takes care: what failed is tried again.
+    pub(super) fn waiting(&self) -> Vec<PodUid> {
+        let waiting = self.pods.values().filter(|pod| self.wants_place(pod));
+        waiting.map(|pod| pod.pod.uid.clone()).collect()
+    }
+
+    fn wants_place(&self, pod: &KaiPod) -> bool {
+        let is_ours = pod.gates == Gates::Ours || pod.bind.is_some();
+        let may_go = pod.is_pending() && pod.gates != Gates::Others;
+        is_ours && may_go && !self.working.contains(&pod.pod.uid)
+    }
+
+    pub(super) fn get(&self, uid: &PodUid) -> Option<&KaiPod> {
+        self.pods.get(uid)
+    }
+
+    pub(super) fn start(&mut self, uids: &[PodUid]) {
+        self.working.extend(uids.iter().cloned());
+    }
+
+    /// The work is done; `hint`: the node that KAI was told.
+    pub(super) fn end(&mut self, uid: &PodUid, hint: Option<NodeName>) {
+        self.working.remove(uid);
+        if let (Some(hint), true) = (hint, self.pods.contains_key(uid)) {
+            self.hinted.insert(uid.clone(), hint);
+        }
+    }
+
+    /// Pods with a hint that KAI has not placed yet, and where they were told to go.
+    pub(super) fn hinted(&self) -> Vec<(KaiPod, NodeName)> {
+        let pending = self.hinted.iter().filter_map(|(uid, node)| {
+            let pod = self
+                .pods
+                .get(uid)
+                .filter(|pod| pod.is_pending() && !self.working.contains(uid))?;
+            Some((pod.clone(), node.clone()))
+        });
+        pending.collect()
+    }
+
+    /// The pending pods of a group, in the order of their names.
+    pub(super) fn gang(&self, namespace: &str, group: &str) -> Vec<KaiPod> {
+        let members = self.pods.values().filter(|pod| {
+            pod.pod.namespace == namespace && pod.bind.as_deref() == Some(group) && self.wants_place(pod)
+        });
+        let by_name: BTreeMap<&str, &KaiPod> = members.map(|pod| (pod.pod.name.as_str(), pod)).collect();
+        by_name.into_values().cloned().collect()
+    }
+
+    /// Whether any of the group is still pending, also while somebody takes care of it.
+    pub(super) fn has_gang(&self, namespace: &str, group: &str) -> bool {
+        let mut pods = self.pods.values();
+        pods.any(|pod| pod.pod.namespace == namespace && pod.bind.as_deref() == Some(group) && pod.is_pending())
+    }
+
+    /// How many of a group run already.
+    pub(super) fn placed_of(&self, namespace: &str, group: &str) -> usize {
+        let is_its = |pod: &&KaiPod| pod.pod.namespace == namespace && pod.group.as_deref() == Some(group);
+        self.pods
+            .values()
+            .filter(is_its)
+            .filter(|pod| pod.node.is_some())
+            .count()
+    }
+
+    /// The nodes that may have the pod, whatever GPUs they have. `pods_on`: how many pods a node has.
+    pub(super) fn candidates(&self, pod: &KaiPod, pods_on: impl Fn(&NodeName) -> usize) -> Vec<NodeName> {
+        let may = self.nodes.iter().filter(|(name, facts)| {
+            let there = if facts.slots == usize::MAX { 0 } else { pods_on(name) };
+            facts.refuses(pod, there).is_none()
+        });
+        may.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Counts the pod in its queue, if there is room.
+    pub(super) fn admit(&mut self, pod: &KaiPod) -> Result<(), OverQueue> {
+        if self.charged.contains_key(&pod.pod.uid) {
+            return Ok(());
+        }
+        if let Some(over) = self.queues.refuses(&pod.queue, Demand::of(&pod.shape)) {
+            return Err(over);
+        }
+        self.charge(pod);
+        Ok(())
+    }
+
+    pub(super) fn discharge(&mut self, uid: &PodUid) {
+        if let Some((queue, demand, preemptible)) = self.charged.remove(uid) {
+            self.queues.count(&queue, demand, preemptible, -1.0);
+        }
+    }
+
+    fn charge(&mut self, pod: &KaiPod) {
+        let demand = Demand::of(&pod.shape);
+        self.queues.count(&pod.queue, demand, pod.is_preemptible, 1.0);
+        let charge = (pod.queue.clone(), demand, pod.is_preemptible);
+        self.charged.insert(pod.pod.uid.clone(), charge);
+    }
+
+    pub(super) fn pods(&self) -> HashSet<PodUid> {
+        self.pods.keys().cloned().collect()
+    }
+
+    pub(super) fn nodes(&self) -> HashSet<NodeName> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    pub(super) fn queues(&self) -> HashSet<String> {
+        self.queues
+            .names()
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+}
+
+/// Whether the pod asks for whole GPUs, which need no help of KAI's binder.
+pub(super) fn is_plain(pod: &KaiPod) -> bool {
+    !matches!(pod.shape.gpu, GpuShape::Share { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kai::pod::tests::pod;
+
+    fn named(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> KaiPod {
+        let pod = pod(|pod| {
+            pod["metadata"]["name"] = json!(name);
+            pod["metadata"]["uid"] = json!(name);
+            change(pod);
+        });
+        KaiPod::of(&pod).unwrap()
+    }
+
+    fn gated(name: &str) -> KaiPod {
+        named(name, |pod| {
+            pod["spec"]["schedulingGates"] = json!([{"name": "gpu.berth.dev/placement"}]);
+        })
+    }
+
+    fn on(name: &str, node: &str) -> KaiPod {
+        named(name, |pod| {
+            pod["spec"]["nodeName"] = json!(node);
+        })
+    }
+
+    fn limited() -> QueueSpec {
+        let open = json!({"quota": -1, "limit": -1});
+        let spec = json!({"resources": {"gpu": {"quota": 4, "limit": 4}, "cpu": open, "memory": open}});
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn a_gated_pod_is_work_once_and_its_hint_is_followed_to_where_kai_puts_it() {
+        let mut state = State::default();
+        let p: PodUid = "p".parse().unwrap();
+        assert_eq!(state.pod(&p, Some(gated("p"))), Some(Work::Place(p.clone())));
+        state.start(std::slice::from_ref(&p));
+        assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting()), (None, Vec::new()));
+        state.end(&p, Some("a".parse().unwrap()));
+        assert_eq!(state.pod(&p, Some(named("p", |_| {}))), None);
+        assert_eq!(state.hinted().len(), 1);
+        assert!(matches!(state.pod(&p, Some(on("p", "a"))), Some(Work::HintTaken(_))));
+        assert!(state.hinted().is_empty());
+        state.end(&p, Some("a".parse().unwrap()));
+        assert!(matches!(state.pod(&p, Some(on("p", "b"))), Some(Work::HintMissed(_, hint)) if hint.as_str() == "a"));
+        assert!(state.pod(&p, None).is_none() && state.pods().is_empty());
+    }
+
+    #[test]
+    fn queues_count_bound_pods_and_those_on_their_way_each_once() {
+        let mut state = State::default();
+        state.queue("default-queue", Some(limited()));
+        let [p, q] = ["p", "q"].map(|uid| uid.parse::<PodUid>().unwrap());
+        let bind = |name: &str| {
+            named(name, |pod| {
+                pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("");
+            })
+        };
+        state.pod(&p, Some(bind("p")));
+        state.admit(&bind("p")).unwrap();
+        state.admit(&bind("p")).unwrap();
+        state.pod(&p, Some(on("p", "a")));
+        state.admit(&bind("q")).unwrap();
+        assert_eq!(state.admit(&bind("r")).unwrap_err().reason, "QueueOverLimit");
+        state.discharge(&q);
+        state.admit(&bind("r")).unwrap();
+        state.pod(&p, None);
+        state.admit(&bind("q")).unwrap();
+        assert!(state.admit(&bind("s")).is_err());
+    }
+
+    #[test]
+    fn a_gang_is_its_pending_pods() {
+        let mut state = State::default();
+        let member = |name: &str| {
+            named(name, |pod| {
+                pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("g");
+            })
+        };
+        for name in ["b", "a", "c"] {
+            state.pod(&name.parse().unwrap(), Some(member(name)));
+        }
+        let bound = named("c", |pod| {
+            pod["metadata"]["annotations"]["pod-group-name"] = json!("g");
+            pod["spec"]["nodeName"] = json!("n");
+        });
+        state.pod(&"c".parse().unwrap(), Some(bound));
+        let names: Vec<_> = state
+            .gang("nvcf-backend", "g")
+            .into_iter()
+            .map(|pod| pod.pod.name)
+            .collect();
+        assert_eq!(
+            (names, state.placed_of("nvcf-backend", "g")),
+            (vec!["a".to_owned(), "b".to_owned()], 1)
+        );
+        assert!(state.gang("other", "g").is_empty());
+    }
+}

@@ -1,0 +1,91 @@
+//! A watch for ever: errors are waited out, and what is gone after a break is told as gone.
+
+use std::{collections::HashSet, fmt::Debug, hash::Hash};
+
+use futures_util::{StreamExt as _, future, stream::BoxStream};
+use kube::{
+    Api, Resource,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+/// Who was told of since a watch began anew.
+#[derive(Debug)]
+pub(crate) struct Resync<K> {
+    /// `Some` between the beginning and the end of a list.
+    listed: Option<HashSet<K>>,
+    complete: bool,
+}
+
+impl<K: Eq + Hash + Clone> Resync<K> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            listed: None,
+            complete: false,
+        }
+    }
+
+    /// Everything was told at least once.
+    pub(crate) const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// The object that is there now, and those that are not there any more. `known`: all that were, at the end of a list.
+    pub(crate) fn step<T>(
+        &mut self,
+        event: watcher::Event<T>,
+        key: impl Fn(&T) -> Option<K>,
+        known: impl FnOnce() -> HashSet<K>,
+    ) -> (Option<(K, T)>, Vec<K>) {
+        match event {
+            watcher::Event::Init => self.listed = Some(HashSet::new()),
+            watcher::Event::InitDone => {
+                self.complete = true;
+                let listed = self.listed.take().unwrap_or_default();
+                return (None, known().difference(&listed).cloned().collect());
+            }
+            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                let key = key(&object);
+                if let (Some(listed), Some(key)) = (&mut self.listed, &key) {
+                    listed.insert(key.clone());
+                }
+                return (key.map(|key| (key, object)), Vec::new());
+            }
+            watcher::Event::Delete(object) => return (None, key(&object).into_iter().collect()),
+        }
+        (None, Vec::new())
+    }
+}
+
+/// Errors are waited out; each kind of trouble is told once.
+pub(crate) fn watch<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, watcher::Event<K>>
+where
+    K: Resource + Clone + Debug + Send + DeserializeOwned + 'static,
+{
+    let mut told = false;
+    let what = api.resource_url().to_owned();
+    watcher(api, config)
+        .default_backoff()
+        .filter_map(move |event| {
+            let event = match event {
+                Ok(event) => {
+                    told = false;
+                    Some(event)
+                }
+                Err(error) => {
+                    if !told {
+                        warn!(
+                            what,
+                            error = &error as &dyn std::error::Error,
+                            "a watch broke: trying on"
+                        );
+                    }
+                    told = true;
+                    None
+                }
+            };
+            future::ready(event)
+        })
+        .boxed()
+}

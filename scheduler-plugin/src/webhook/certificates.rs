@@ -1,0 +1,362 @@
+//! The webhook's certificates: one authority for all replicas, in a Secret; a serving certificate for each process, renewed
+//! daily; the API server is told the authority in the MutatingWebhookConfiguration. Nobody else is needed for any of it.
+
+use std::{fs, io, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+
+use berth_runtime::{
+    SharedClock,
+    kubernetes::{ApiError, DEADLINE, within},
+};
+use k8s_openapi::{
+    ByteString,
+    api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
+    jiff::{Timestamp, tz::TimeZone},
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
+use serde_json::{Value, json};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::{Reached, WebhookConfig};
+
+/// Also the MutatingWebhookConfiguration's name.
+const NAME: &str = "berth-placement";
+const SECRET: &str = "berth-webhook-authority";
+const MANAGER: &str = "berth-scheduler";
+/// Annotation of the Secret: when the newest authority was made, unix milliseconds.
+const MADE: &str = "gpu.berth.dev/made-unix-ms";
+const SUBJECT: &str = "berth-scheduler webhook authority";
+const DAY: Duration = Duration::from_hours(24);
+/// An authority is valid for two years and replaced after one; the one before stays trusted meanwhile.
+const AUTHORITY_DAYS: u64 = 730;
+const REPLACED_AFTER_DAYS: u64 = 365;
+/// A serving certificate is valid for a week and replaced every day.
+const SERVING_DAYS: u64 = 7;
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Keeps all of them fresh.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) config: WebhookConfig,
+    pub(super) addr: SocketAddr,
+    pub(super) clock: SharedClock,
+}
+
+/// The authority that signs, and all that are trusted (newest first), PEM.
+#[derive(Clone)]
+struct Authority {
+    key: String,
+    trusted: String,
+}
+
+/// Never with a byte of a key.
+#[derive(Debug, Error)]
+enum CertificateError {
+    #[error("the API server did not take or give what the webhook needs")]
+    Api(#[from] ApiError),
+    #[error("a certificate cannot be made")]
+    Make(#[from] rcgen::Error),
+    #[error("the serving certificate cannot be written to {0}: give a directory that can be by --webhook-certs")]
+    Write(String, #[source] io::Error),
+    #[error("the Secret {SECRET} does not hold an authority: delete it, and a new one is made")]
+    Secret,
+}
+
+impl Keeper {
+    /// For ever.
+    pub(super) async fn run(self, client: Client) {
+        loop {
+            let wait = match self.renew(&client).await {
+                Ok(()) => DAY,
+                Err(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the webhook is not ready: trying on"
+                    );
+                    RETRY
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn renew(&self, client: &Client) -> Result<(), CertificateError> {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &self.config.namespace);
+        let authority = self.authority(&secrets).await?;
+        let (cert, key) = self.serving(&authority)?;
+        let dir = &self.config.certificates;
+        write(dir, &cert, &key).map_err(|error| CertificateError::Write(dir.display().to_string(), error))?;
+        let hooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+        let hook = configuration(&self.config.reached, self.addr, &authority.trusted);
+        let params = PatchParams::apply(MANAGER).force();
+        within(DEADLINE, hooks.patch(NAME, &params, &Patch::Apply(&hook))).await?;
+        info!(addr = %self.addr, "the API server knows the webhook");
+        Ok(())
+    }
+
+    /// The one in the Secret, or a new one. Of two replicas that make one at the same time one wins, and both use that.
+    async fn authority(&self, secrets: &Api<Secret>) -> Result<Authority, CertificateError> {
+        loop {
+            let now = self.clock.now_unix_ms();
+            let kept = match within(DEADLINE, secrets.get(SECRET)).await {
+                Ok(secret) => Some(secret),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error.into()),
+            };
+            let Some(kept) = kept else {
+                let secret = secret(&Authority::new(now, None)?, now, None);
+                match within(DEADLINE, secrets.create(&PostParams::default(), &secret)).await {
+                    Ok(_) => info!(secret = SECRET, "an authority for the webhook was made"),
+                    Err(error) if error.is_conflict() => {}
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            };
+            let authority = Authority::of(&kept).ok_or(CertificateError::Secret)?;
+            if !is_old(&kept, now) {
+                return Ok(authority);
+            }
+            let next = secret(&Authority::new(now, Some(&authority))?, now, kept.resource_version());
+            match within(DEADLINE, secrets.replace(SECRET, &PostParams::default(), &next)).await {
+                Ok(_) => info!(
+                    secret = SECRET,
+                    "the authority of the webhook was replaced; the old one stays trusted"
+                ),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn serving(&self, authority: &Authority) -> Result<(String, String), CertificateError> {
+        let now = self.clock.now_unix_ms();
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(names(&self.config.reached, self.addr))?;
+        valid(&mut params, now, SERVING_DAYS);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let issuer = Issuer::new(Authority::params(now), KeyPair::from_pem(&authority.key)?);
+        Ok((params.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))
+    }
+}
+
+impl Authority {
+    /// `before` stays trusted; the one before that does not.
+    fn new(now: u64, before: Option<&Self>) -> Result<Self, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut trusted = Self::params(now).self_signed(&key)?.pem();
+        let newest = before.and_then(|before| before.trusted.split_inclusive("-----END CERTIFICATE-----").next());
+        trusted.extend(newest.map(|pem| format!("{}\n", pem.trim())));
+        Ok(Self {
+            key: key.serialize_pem(),
+            trusted,
+        })
+    }
+
+    fn params(now: u64) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        valid(&mut params, now, AUTHORITY_DAYS);
+        params.distinguished_name.push(DnType::CommonName, SUBJECT);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params
+    }
+
+    fn of(secret: &Secret) -> Option<Self> {
+        let data = secret.data.as_ref()?;
+        let text = |name: &str| String::from_utf8(data.get(name)?.0.clone()).ok();
+        let authority = Self {
+            key: text("ca.key")?,
+            trusted: text("ca.crt")?,
+        };
+        KeyPair::from_pem(&authority.key).is_ok().then_some(authority)
+    }
+}
+
+fn secret(authority: &Authority, now: u64, version: Option<String>) -> Secret {
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    let mut secret = Secret {
+        data: Some(
+            [
+                ("ca.crt".to_owned(), bytes(&authority.trusted)),
+                ("ca.key".to_owned(), bytes(&authority.key)),
+            ]
+            .into(),
+        ),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    };
+    secret.metadata.name = Some(SECRET.to_owned());
+    secret.metadata.annotations = Some([(MADE.to_owned(), now.to_string())].into());
+    secret.metadata.resource_version = version;
+    secret
+}
+
+/// Without a word on its age it is old.
+fn is_old(secret: &Secret, now: u64) -> bool {
+    let made: Option<u64> = secret.annotations().get(MADE).and_then(|text| text.parse().ok());
+    made.is_none_or(|made| now.saturating_sub(made) > REPLACED_AFTER_DAYS * 86_400_000)
+}
+
+/// From yesterday, since clocks differ.
+fn valid(params: &mut CertificateParams, now: u64, days: u64) {
+    let (year, month, day) = date(now.saturating_sub(86_400_000));
+    params.not_before = date_time_ymd(year, month, day);
+    let (year, month, day) = date(now + days * 86_400_000);
+    params.not_after = date_time_ymd(year, month, day);
+}
+
+fn date(unix_ms: u64) -> (i32, u8, u8) {
+    let date = i64::try_from(unix_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let date = date.unwrap_or_default().to_zoned(TimeZone::UTC).date();
+    let positive = |number: i8| u8::try_from(number).unwrap_or(1);
+    (date.year().into(), positive(date.month()), positive(date.day()))
+}
+
+fn names(reached: &Reached, addr: SocketAddr) -> Vec<String> {
+    match reached {
+        Reached::Direct => vec![addr.ip().to_string(), "localhost".to_owned()],
+        Reached::Service { namespace, name, .. } => vec![
+            format!("{name}.{namespace}.svc"),
+            format!("{name}.{namespace}.svc.cluster.local"),
+            format!("{name}.{namespace}"),
+        ],
+    }
+}
+
+/// The key is readable to nobody else, and there is never a certificate without its key.
+fn write(dir: &Path, cert: &str, key: &str) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    for (name, text) in [("tls.key", key), ("tls.crt", cert)] {
+        let unfinished = dir.join(format!(".{name}"));
+        let mut options = fs::OpenOptions::new();
+        options.create(true).write(true).truncate(true).mode(0o600);
+        io::Write::write_all(&mut options.open(&unfinished)?, text.as_bytes())?;
+        fs::rename(unfinished, dir.join(name))?;
+    }
+    Ok(())
+}
+
+fn configuration(reached: &Reached, addr: SocketAddr, trusted: &str) -> Value {
+    let mut client = json!({"caBundle": ByteString(trusted.as_bytes().to_vec())});
+    match reached {
+        Reached::Direct => client["url"] = json!(format!("https://{addr}/mutate")),
+        Reached::Service { namespace, name, port } => {
+            client["service"] = json!({"namespace": namespace, "name": name, "port": port, "path": "/mutate"});
+        }
+    }
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": NAME},
+        "webhooks": [{
+            "name": "placement.gpu.berth.dev",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": client,
+            // Without Berth pods go through plain KAI.
+            "failurePolicy": "Ignore",
+            "timeoutSeconds": 1,
+            "sideEffects": "None",
+            // Another webhook may put the pod on KAI after this one was asked.
+            "reinvocationPolicy": "IfNeeded",
+            "matchConditions": [{"name": "kai", "expression": "object.spec.schedulerName == 'kai-scheduler'"}],
+            "namespaceSelector": {"matchExpressions": [{
+                "key": "kubernetes.io/metadata.name", "operator": "NotIn",
+                "values": ["kube-system", "kai-scheduler", "kai-resource-reservation"],
+            }]},
+            "rules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+                "scope": "Namespaced",
+            }],
+        }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_runtime::ManualClock;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn keeper(dir: &Path) -> Keeper {
+        Keeper {
+            config: WebhookConfig {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                reached: "berth/webhook".parse().unwrap(),
+                certificates: dir.to_owned(),
+                namespace: "berth".to_owned(),
+            },
+            addr: "127.0.0.1:9453".parse().unwrap(),
+            clock: ManualClock::at_unix_ms(NOW).shared(),
+        }
+    }
+
+    #[test]
+    fn the_serving_certificate_is_written_for_this_user_alone_and_taken_by_the_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = keeper(dir.path());
+        let authority = Authority::new(NOW, None).unwrap();
+        let (cert, key) = keeper.serving(&authority).unwrap();
+        write(dir.path(), &cert, &key).unwrap();
+        berth_runtime::tls::install_crypto_provider();
+        let files = berth_runtime::tls::ServerTlsFiles {
+            cert: dir.path().join("tls.crt"),
+            key: dir.path().join("tls.key"),
+            client_ca: None,
+        };
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&files.key).unwrap().permissions());
+        assert_eq!(mode & 0o077, 0);
+        let status = berth_runtime::tls::ServerTls::new(files, keeper.clock.clone())
+            .status()
+            .borrow()
+            .clone();
+        assert_eq!(status.problem, None);
+        let until = status.serving_until_unix_ms.unwrap();
+        assert!(
+            (NOW + 6 * 86_400_000..=NOW + 7 * 86_400_000).contains(&until),
+            "{until}"
+        );
+    }
+
+    #[test]
+    fn a_replaced_authority_stays_trusted_once_and_is_read_back_from_its_secret() {
+        let first = Authority::new(NOW, None).unwrap();
+        let second = Authority::new(NOW, Some(&first)).unwrap();
+        let third = Authority::new(NOW, Some(&second)).unwrap();
+        let count = |authority: &Authority| authority.trusted.matches("BEGIN CERTIFICATE").count();
+        assert_eq!((count(&first), count(&second), count(&third)), (1, 2, 2));
+        assert!(second.trusted.contains(first.trusted.trim()) && !third.trusted.contains(first.trusted.trim()));
+        let kept = secret(&second, NOW, None);
+        assert_eq!(Authority::of(&kept).unwrap().trusted, second.trusted);
+        assert!(!is_old(&kept, NOW) && is_old(&kept, NOW + 366 * 86_400_000) && is_old(&Secret::default(), NOW));
+        assert!(Authority::of(&Secret::default()).is_none());
+    }
+
+    #[test]
+    fn the_configuration_lets_pods_through_where_berth_is_away() {
+        let addr = "127.0.0.1:9453".parse().unwrap();
+        let direct = configuration(&Reached::Direct, addr, "pem");
+        let hook = &direct["webhooks"][0];
+        assert_eq!(
+            (&hook["failurePolicy"], &hook["timeoutSeconds"]),
+            (&json!("Ignore"), &json!(1))
+        );
+        assert_eq!(
+            hook["clientConfig"],
+            json!({"caBundle": "cGVt", "url": "https://127.0.0.1:9453/mutate"})
+        );
+        serde_json::from_value::<MutatingWebhookConfiguration>(direct.clone()).unwrap();
+        let service = configuration(&"a/b:1".parse().unwrap(), addr, "pem");
+        assert_eq!(service["webhooks"][0]["clientConfig"]["service"]["path"], "/mutate");
+    }
+}
