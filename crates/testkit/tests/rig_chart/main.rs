@@ -1,0 +1,9 @@
+//! The chart and what else `deploy/` ships: true to the code, sound, and at work on a real control plane with the real helm.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod access;
+mod install;
+mod kit;
+mod programs;
+mod shipped;
+mod sound;
