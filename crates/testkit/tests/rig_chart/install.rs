@@ -1,116 +1,31 @@
 //! The release on a real control plane: installed, at work, upgraded, gone.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, ensure};
-use berth_testkit::{
-    eventually,
-    rig::{Rig, RigConfig, inside},
-};
-use k8s_openapi::{
-    ByteString,
-    api::{
-        admissionregistration::v1::MutatingWebhookConfiguration,
-        core::v1::{Node, Pod, Secret},
-        node::v1::RuntimeClass,
-    },
+use anyhow::ensure;
+use berth_testkit::eventually;
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
+    core::v1::{Node, Secret},
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::{Value, json};
 
 use crate::{
     access,
-    kit::{NAMESPACE, RELEASE, Tools},
+    cluster::{Cluster, SOON, WAIT, in_rig},
+    kit::{NAMESPACE, RELEASE},
     programs::{Pods, names},
 };
-
-const SOON: Duration = Duration::from_mins(1);
-const WAIT: &[&str] = &["--wait", "--timeout", "2m"];
-
-fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
-
-struct Cluster {
-    rig: Rig,
-    tools: Tools,
-    dir: tempfile::TempDir,
-}
-
-impl Cluster {
-    /// Nodes with addresses, and the NVIDIA runtime's class.
-    async fn up(nodes: usize) -> Self {
-        let config = RigConfig {
-            nodes,
-            ..RigConfig::default()
-        };
-        let rig = Rig::up(config).await.unwrap();
-        let tools = Tools::new(Some(rig.kubeconfig()));
-        let classes: Api<RuntimeClass> = Api::all(rig.client());
-        let class = json!({"metadata": {"name": "nvidia"}, "handler": "nvidia"});
-        let class = serde_json::from_value(class).unwrap();
-        classes.create(&PostParams::default(), &class).await.unwrap();
-        let cluster = Self {
-            rig,
-            tools,
-            dir: tempfile::tempdir().unwrap(),
-        };
-        for node in 0..nodes {
-            cluster
-                .address(&format!("gpu-{node:04}"), &format!("10.7.0.{node}"))
-                .await;
-        }
-        cluster
-    }
-
-    async fn address(&self, node: &str, address: &str) {
-        let nodes: Api<Node> = Api::all(self.rig.client());
-        let patch = json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
-        let patch = Patch::Merge(patch);
-        nodes.patch_status(node, &PatchParams::default(), &patch).await.unwrap();
-    }
-
-    fn helm(&self, verb: &str, set: &[&str], more: &[&str]) -> String {
-        let told = self.tools.helm(verb, set, more);
-        told.unwrap_or_else(|told| panic!("helm {verb} {set:?}: {told}"))
-    }
-
-    async fn secret(&self, name: &str, key: &str) -> Vec<u8> {
-        let secrets: Api<Secret> = Api::namespaced(self.rig.client(), NAMESPACE);
-        let ByteString(bytes) = secrets.get(name).await.unwrap().data.unwrap()[key].clone();
-        bytes
-    }
-
-    /// The name of a pod of that component on that node, or on any.
-    async fn pod(&self, component: &str, node: Option<&str>) -> String {
-        let pods: Api<Pod> = Api::namespaced(self.rig.client(), NAMESPACE);
-        let of = ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));
-        let is_there = |pod: &Pod| {
-            let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            on.is_some() && (node.is_none() || on == node)
-        };
-        let all = pods.list(&of).await.unwrap();
-        let pod = all.iter().find(|pod| is_there(pod));
-        pod.unwrap_or_else(|| panic!("no {component} on {node:?}")).name_any()
-    }
-}
 
 #[test]
 fn rig_chart_runs_our_programs_with_its_certificates_and_no_right_too_few() {
     in_rig(
         "install::rig_chart_runs_our_programs_with_its_certificates_and_no_right_too_few",
         async || {
-            let mut cluster = Cluster::up(2).await;
+            let mut cluster = Cluster::up(2, false).await;
             let set = [
                 "kubeScheduler.enabled=true",
                 "daemon.simulate=dgx-h100",
@@ -123,11 +38,7 @@ fn rig_chart_runs_our_programs_with_its_certificates_and_no_right_too_few() {
                 "{notes}"
             );
 
-            let pods = Pods {
-                rig: &cluster.rig,
-                tools: &cluster.tools,
-                dir: cluster.dir.path(),
-            };
+            let pods = cluster.pods();
             let daemon_pod = cluster.pod("daemon", Some("gpu-0000")).await;
             let as_daemon = pods.kubeconfig("berth-daemon", &daemon_pod);
             let _daemon = pods.daemon("gpu-0000", &as_daemon).await;
@@ -165,24 +76,13 @@ fn rig_chart_runs_our_programs_with_its_certificates_and_no_right_too_few() {
             // kube-scheduler asks the scheduler, which reserves on the daemon and binds.
             let program = cluster.rig.tools().join("kube-scheduler");
             cluster.rig.start("kube-scheduler-of-berth", &program, args).unwrap();
-            let all: Api<Pod> = Api::default_namespaced(cluster.rig.client());
-            let pod = json!({"metadata": {"name": "p"}, "spec": {
+            cluster.until_usable(1).await;
+            let spec = json!({
                 "schedulerName": "berth", "nodeSelector": {"kubernetes.io/hostname": "gpu-0000"},
                 "containers": [{"name": "c", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "2"}}}],
-            }});
-            let pod: Pod = serde_json::from_value(pod).unwrap();
-            all.create(&PostParams::default(), &pod).await.unwrap();
-            let placed = eventually(SOON, async || {
-                let pod = all.get("p").await?;
-                let placement = pod.annotations().get("gpu.berth.dev/placement");
-                placement.cloned().with_context(|| format!("{:?}", pod.status))
             });
-            let placed = placed.await.unwrap();
-            let placed: Value = serde_json::from_str(&placed).unwrap();
-            assert_eq!(
-                (&placed["node"], &placed["verified"]),
-                (&json!("gpu-0000"), &json!(true))
-            );
+            cluster.create(json!({"metadata": {"name": "p"}, "spec": spec})).await;
+            assert_eq!(cluster.placed("p").await["node"], "gpu-0000");
             // And says so.
             eventually(SOON, async || {
                 let events = cluster.tools.kubectl(&["get", "events", "-o", "json"]);
@@ -265,7 +165,7 @@ fn rig_chart_installs_upgrades_and_goes_with_everything_it_brought() {
     in_rig(
         "install::rig_chart_installs_upgrades_and_goes_with_everything_it_brought",
         async || {
-            let cluster = Cluster::up(2).await;
+            let cluster = Cluster::up(2, false).await;
             let client = cluster.rig.client();
             cluster.helm("install", &[], &[&["--create-namespace"], WAIT].concat());
             access::check(
@@ -377,11 +277,7 @@ async fn renewal(cluster: &Cluster) {
 
 /// As berth-scheduler fills it in: with its own rights, by server-side apply, also where somebody deleted it.
 async fn webhook(cluster: &Cluster) {
-    let pods = Pods {
-        rig: &cluster.rig,
-        tools: &cluster.tools,
-        dir: cluster.dir.path(),
-    };
+    let pods = cluster.pods();
     let pod = cluster.pod("scheduler", None).await;
     let client = pods.client(&pods.kubeconfig("berth-scheduler", &pod)).await;
     let hooks: Api<MutatingWebhookConfiguration> = Api::all(client);

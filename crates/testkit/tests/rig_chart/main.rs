@@ -2,7 +2,9 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod access;
+mod cluster;
 mod install;
+mod kai;
 mod kit;
 mod programs;
 mod shipped;

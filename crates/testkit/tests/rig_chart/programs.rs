@@ -87,9 +87,14 @@ impl Pods<'_> {
     pub(crate) async fn scheduler(&self, kubeconfig: &Path) -> Process {
         let tls = self.mount("berth-scheduler-tls").await;
         let args = args(&self.workload("deployment", "berth-scheduler"));
-        let args = args
-            .into_iter()
-            .map(|arg| arg.replace("/etc/berth/tls", tls.to_str().unwrap()));
+        // Nothing leads from the API server to a Service here: it is told the address itself.
+        let webhook = format!("={}/webhook", self.dir.display());
+        let args = args.into_iter().map(|arg| {
+            arg.replace("/etc/berth/tls", tls.to_str().unwrap())
+                .replace("--webhook=0.0.0.0:", "--webhook=127.0.0.1:")
+                .replace("--webhook-service=gpu/berth-webhook", "--webhook-namespace=gpu")
+                .replace("=/run/berth/webhook", &webhook)
+        });
         self.start(Program::new("berth-scheduler", "berth-scheduler"), args, kubeconfig)
             .await
     }
