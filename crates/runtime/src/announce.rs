@@ -25,6 +25,9 @@ pub struct Addresses {
     /// Path of the unix socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<String>,
+    /// `IP:PORT` of another HTTP service: the one that the program is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
     /// `IP:PORT` of the scheduler extender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extender: Option<String>,

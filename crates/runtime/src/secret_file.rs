@@ -88,6 +88,25 @@ impl SecretFile {
         self.current.borrow().clone()
     }
 
+    /// Re-reads the file now: for whoever asks once per request. A file that gives no secret leaves the last good one.
+    ///
+    /// # Errors
+    /// The file gives no secret, and never gave one.
+    pub fn read(&self) -> Result<Arc<Secret>, SecretFileError> {
+        let read = self.reload();
+        match (self.current(), read) {
+            (Some(secret), _) => Ok(secret),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Err(SecretFileError::Empty {
+                path: self.path.to_path_buf(),
+            }),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Follows the secret. Changes only when its content does.
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Secret>>> {
         self.current.subscribe()
