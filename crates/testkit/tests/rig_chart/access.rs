@@ -44,6 +44,7 @@ pub(crate) const HINT: &[&str] = &["patch pods/status"];
 pub(crate) const BIND: &[&str] = &[
     "get podgroups.scheduling.run.ai",
     "create podgroups.scheduling.run.ai",
+    "patch podgroups.scheduling.run.ai",
     "create bindrequests.scheduling.run.ai",
 ];
 /// Only with KAI.

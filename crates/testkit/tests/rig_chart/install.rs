@@ -1,9 +1,9 @@
 //! The release on a real control plane: installed, at work, upgraded, gone.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use berth_testkit::eventually;
 use k8s_openapi::api::{
-    admissionregistration::v1::MutatingWebhookConfiguration,
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingAdmissionPolicy},
     core::v1::{Node, Secret},
 };
 use kube::{
@@ -70,6 +70,7 @@ fn rig_chart_runs_our_programs_with_its_certificates_and_no_right_too_few() {
             .await
             .unwrap();
             only_its_own_node(&pods.client(&as_daemon).await).await;
+            policy_is_well_typed(&cluster).await;
 
             who_gets_in(&cluster, &pods).await;
 
@@ -158,6 +159,18 @@ async fn only_its_own_node(daemon: &kube::Client) {
     let refused = gpu_nodes.patch("gpu-0001", &params, &Patch::Apply(lie)).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("its own node only"), "{refused}");
+}
+
+/// The API server looks at the expressions with the types of what they are for.
+async fn policy_is_well_typed(cluster: &Cluster) {
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(cluster.rig.client());
+    let checked = eventually(SOON, async || {
+        let policy = policies.get("berth-daemon-own-node").await?;
+        let status = policy.status.context("nobody looked at it yet")?;
+        status.type_checking.context("its types are not checked yet")
+    });
+    let warnings = checked.await.unwrap().expression_warnings.unwrap_or_default();
+    assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]

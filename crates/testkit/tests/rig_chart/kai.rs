@@ -1,7 +1,10 @@
 //! KAI fed by a scheduler with the chart's arguments and rights, in both modes.
 
 use anyhow::ensure;
-use berth_testkit::eventually;
+use berth_testkit::{
+    eventually,
+    kai::{PodGroup, PodGroupSpec},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, api::PostParams};
 use serde_json::{Value, json};
@@ -36,6 +39,25 @@ async fn until_reviewed(cluster: &Cluster) {
         Ok(())
     });
     asked.await.unwrap();
+}
+
+/// Two pods of a group that somebody else made, which Berth has to read and to keep from being evicted.
+async fn gang(cluster: &Cluster) {
+    let groups: Api<PodGroup> = Api::default_namespaced(cluster.rig.client());
+    let spec = PodGroupSpec {
+        min_member: 2,
+        queue: "default-queue".to_owned(),
+        ..PodGroupSpec::default()
+    };
+    let group = PodGroup::new("gang", spec);
+    groups.create(&PostParams::default(), &group).await.unwrap();
+    for name in ["m1", "m2"] {
+        let of = json!({"pod-group-name": "gang"});
+        cluster.create(pod(name, &of, &json!({"nvidia.com/gpu": "1"}))).await;
+    }
+    for name in ["m1", "m2"] {
+        cluster.placed(name).await;
+    }
 }
 
 #[test]
@@ -75,6 +97,7 @@ fn rig_chart_feeds_kai_with_no_right_too_few() {
                 let part = json!({"gpu-fraction": "0.25", "runai/shared-gpu-configmap": "part-gpu"});
                 cluster.create(pod("part", &part, &json!({}))).await;
                 cluster.placed("part").await;
+                gang(&cluster).await;
             }
         }
     });
