@@ -306,9 +306,11 @@ impl Kai {
         pods: &Arc<Pods>,
         reserver: &Reserver,
     ) -> Result<Self, BuildError> {
+        let namespace = config.webhook.namespace.clone();
         let webhook = Webhook::bind(config.webhook, config.mode, decider.clock.clone())?;
         let feed = KaiFeed {
             mode: config.mode,
+            namespace,
             deadline: config.deadline.0,
             require_top: config.require_top,
             decider: Arc::clone(decider),

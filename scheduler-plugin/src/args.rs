@@ -111,7 +111,7 @@ pub struct KaiArgs {
     #[arg(long, value_name = "DIR", default_value = "/run/berth/webhook")]
     pub webhook_certs: PathBuf,
 
-    /// The namespace of the Secret with the webhook's authority [default: that of --webhook-service, else default]
+    /// The namespace of the Secret with the webhook's authority, and of the Lease that says which scheduler feeds KAI [default: that of --webhook-service, else default]
     #[arg(long, value_name = "NAMESPACE")]
     pub webhook_namespace: Option<String>,
 }

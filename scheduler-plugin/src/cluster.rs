@@ -289,9 +289,14 @@ impl Cluster {
     /// Which of the named nodes take the shape, best first, and why not the others. A node on which the pod `held`s a grant
     /// that is still good comes first, whatever is free there.
     pub(crate) fn rank(&self, shape: &Shape, names: &[&str], held: Option<&Held>) -> Ranking {
+        self.rank_top(shape, names, held, usize::MAX)
+    }
+
+    /// As [`Self::rank`], but only the first `top` are in order.
+    pub(crate) fn rank_top(&self, shape: &Shape, names: &[&str], held: Option<&Held>, top: usize) -> Ranking {
         let mut inner = self.inner.lock();
         let held = held.filter(|held| held.shape == *shape && inner.still_good(held));
-        inner.rank(shape, names, held)
+        inner.rank(shape, names, held, top)
     }
 
     /// The best `top` nodes for the shape with devices, and why not the others: of all nodes, or of the named ones. As

@@ -130,6 +130,7 @@ impl Webhook {
             config: self.config,
             addr: self.addr,
             clock: self.clock,
+            tls: self.tls,
         };
         let keep = async move { keeper.run(binder.connected().await).await };
         drop(tasks.spawn("webhook-certificates", stop.clone().run_until_cancelled_owned(keep)));

@@ -46,7 +46,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Packages that must know no I/O, no clock, no async.
 const PURE: &[&str] = &["berth-placement", "berth-ledger"];
-const PURE_MAY_USE: &[&str] = &["serde", "thiserror", "smallvec", "berth-placement"];
+const PURE_MAY_USE: &[&str] = &["serde", "thiserror", "smallvec", "foldhash", "berth-placement"];
 
 /// Where `unsafe` may be allowed.
 const UNSAFE_IN: &[&str] = &["crates/gpu/src/nvml/raw.rs", "crates/fake-nvml/"];

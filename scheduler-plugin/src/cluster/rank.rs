@@ -1,6 +1,6 @@
 //! The answer of filter and prioritize, from the engine's.
 
-use berth_placement::{Candidates, NodeName, Plan, Reason, Refusal, Shape};
+use berth_placement::{Candidates, NodeName, Plan, Refusal, Shape};
 
 use super::Inner;
 use crate::{eviction, pods::Held};
@@ -27,46 +27,40 @@ pub(crate) struct Refused {
 }
 
 impl Inner {
-    pub(super) fn rank(&mut self, shape: &Shape, names: &[&str], held: Option<&Held>) -> Ranking {
-        let mut known: Vec<NodeName> = Vec::with_capacity(names.len());
-        let mut positions = Vec::with_capacity(names.len());
-        let mut refused = Vec::new();
-        for (at, name) in names.iter().enumerate() {
-            if let Some((name, _)) = self.by_name.get_key_value(*name) {
-                known.push(name.clone());
-                positions.push(at);
-            } else {
-                let refusal = Refusal::new(Reason::UnknownNode, "no daemon reports a node of that name");
-                refused.push(Refused {
-                    at,
-                    refusal,
-                    eviction_helps: false,
-                });
-            }
-        }
-        let mut ranking = self.engine.rank(shape, &known);
-        let best_held = held.filter(|held| known.contains(&held.node));
-        if let Some(held) = best_held {
-            let is_other = |at: usize| known.get(at) != Some(&held.node);
+    pub(super) fn rank(&mut self, shape: &Shape, names: &[&str], held: Option<&Held>, top: usize) -> Ranking {
+        let mut ranking = self.engine.rank_top(shape, names, top);
+        let position = |held: &Held| names.iter().position(|name| *name == held.node.as_str());
+        let best_held = held.and_then(|held| Some((held, position(held)?)));
+        if let Some((_, held_at)) = best_held {
+            let is_other = |at: usize| at != held_at;
             let score = ranking.fits.first().map_or(0.0, |(_, score)| *score);
             ranking.fits.retain(|(at, _)| is_other(*at));
             ranking.refused.retain(|(at, _)| is_other(*at));
-            let at = known.iter().position(|name| *name == held.node);
-            ranking.fits.splice(0..0, at.map(|at| (at, score)));
+            ranking.fits.insert(0, (held_at, score));
         }
-        for (at, refusal) in ranking.refused {
-            let node = known.get(at).and_then(|name| self.engine.node(name));
-            refused.push(Refused {
-                at: positions[at],
+        let refused = ranking.refused.into_iter().map(|(at, refusal)| {
+            let node = self
+                .by_name
+                .get_key_value(names[at])
+                .and_then(|(name, _)| self.engine.node(name));
+            let eviction_helps = node.is_some_and(|node| eviction::could_help(node, shape));
+            Refused {
+                at,
                 refusal,
-                eviction_helps: node.is_some_and(|node| eviction::could_help(node, shape)),
-            });
-        }
-        refused.sort_by_key(|it| it.at);
-        let best = match (best_held, ranking.fits.first()) {
-            (Some(held), _) => Some((held.node.clone(), held.plan.clone())),
-            (None, Some((at, _))) => {
-                let decision = self.engine.decide(shape, Candidates::Names(&known[*at..=*at]), 1);
+                eviction_helps,
+            }
+        });
+        let refused = refused.collect();
+        let first = ranking
+            .fits
+            .first()
+            .and_then(|(at, _)| self.by_name.get_key_value(names[*at]));
+        let best = match (best_held, first.map(|(name, _)| name.clone())) {
+            (Some((held, _)), _) => Some((held.node.clone(), held.plan.clone())),
+            (None, Some(name)) => {
+                let decision = self
+                    .engine
+                    .decide(shape, Candidates::Names(std::slice::from_ref(&name)), 1);
                 decision
                     .ranked
                     .into_iter()
@@ -76,7 +70,7 @@ impl Inner {
             (None, None) => None,
         };
         Ranking {
-            fits: ranking.fits.into_iter().map(|(at, _)| positions[at]).collect(),
+            fits: ranking.fits.into_iter().map(|(at, _)| at).collect(),
             refused,
             best,
         }

@@ -117,7 +117,8 @@ impl Extender {
         let pod = asked.pod_ref()?;
         let Asked { shape, offer, .. } = asked;
         let names = offer.names();
-        let ranking = self.cluster.rank(&shape, &names, self.pods.held(&pod.uid).as_ref());
+        let held = self.pods.held(&pod.uid);
+        let ranking = self.cluster.rank_top(&shape, &names, held.as_ref(), NAMED);
         let verdict = Verdict {
             candidates: names.len(),
             fitting: ranking.fits.len(),

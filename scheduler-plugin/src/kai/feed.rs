@@ -15,11 +15,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+use uuid::Uuid;
 
 use super::{
     Mode,
     filter::NodeFacts,
     jobs::{Ended, Jobs},
+    lease::Turn,
     objects,
     pod::{Gates, KaiPod},
     queue::QueueSpec,
@@ -46,6 +48,8 @@ const ENDS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct KaiFeed {
     pub(crate) mode: Mode,
+    /// Of the Lease that says whose turn it is.
+    pub(crate) namespace: String,
     pub(crate) deadline: Duration,
     pub(crate) require_top: usize,
     pub(crate) decider: Arc<Decider>,
@@ -84,21 +88,35 @@ struct Actor {
 impl KaiFeed {
     /// Until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let _ended = stop.run_until_cancelled(self.follow()).await;
+        let Some(client) = stop.run_until_cancelled(self.binder.connected()).await else {
+            return;
+        };
+        let clock = self.decider.clock.clone();
+        let turn = Turn::new(client.clone(), &self.namespace, Uuid::new_v4().to_string(), clock);
+        let turns = async {
+            loop {
+                turn.come().await;
+                tokio::select! {
+                    () = self.follow(client.clone()) => {}
+                    () = turn.pass() => {}
+                }
+            }
+        };
+        let _never: Option<()> = stop.run_until_cancelled(turns).await;
+        turn.leave().await;
     }
 
-    async fn follow(self) {
-        let client = self.binder.connected().await;
+    async fn follow(&self, client: Client) {
         let (ends, mut heard) = mpsc::channel(ENDS);
         let mut seen = watches(&client);
         let mut actor = Actor {
             mode: self.mode,
             jobs: Jobs {
                 client: ClientBox(client),
-                decider: self.decider,
-                pods: self.pods,
-                reserver: self.reserver,
-                binder: self.binder,
+                decider: Arc::clone(&self.decider),
+                pods: Arc::clone(&self.pods),
+                reserver: self.reserver.clone(),
+                binder: self.binder.clone(),
                 deadline: self.deadline,
                 require_top: self.require_top,
             },

@@ -6,6 +6,7 @@ use std::{fs, io, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path
 use berth_runtime::{
     SharedClock,
     kubernetes::{ApiError, DEADLINE, within},
+    tls::ServerTls,
 };
 use k8s_openapi::{
     ByteString,
@@ -47,6 +48,7 @@ pub(super) struct Keeper {
     pub(super) config: WebhookConfig,
     pub(super) addr: SocketAddr,
     pub(super) clock: SharedClock,
+    pub(super) tls: ServerTls,
 }
 
 /// The authority that signs, and all that are trusted (newest first), PEM.
@@ -93,6 +95,10 @@ impl Keeper {
         let (cert, key) = self.serving(&authority)?;
         let dir = &self.config.certificates;
         write(dir, &cert, &key).map_err(|error| CertificateError::Write(dir.display().to_string(), error))?;
+        // Whoever is told of the webhook before it can answer lets pods go by.
+        let mut serving = self.tls.status();
+        let ready = serving.wait_for(|status| status.serving_until_unix_ms.is_some());
+        drop(tokio::time::timeout(DEADLINE, ready).await);
         let hooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
         let hook = configuration(&self.config.reached, self.addr, &authority.trusted);
         let params = PatchParams::apply(MANAGER).force();
@@ -282,7 +288,7 @@ fn configuration(reached: &Reached, addr: SocketAddr, trusted: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use berth_runtime::ManualClock;
+    use berth_runtime::{ManualClock, tls::ServerTlsFiles};
 
     use super::*;
 
@@ -298,28 +304,33 @@ mod tests {
             },
             addr: "127.0.0.1:9453".parse().unwrap(),
             clock: ManualClock::at_unix_ms(NOW).shared(),
+            tls: ServerTls::new(
+                ServerTlsFiles {
+                    cert: dir.join("tls.crt"),
+                    key: dir.join("tls.key"),
+                    client_ca: None,
+                },
+                ManualClock::at_unix_ms(NOW).shared(),
+            ),
         }
     }
 
     #[test]
     fn the_serving_certificate_is_written_for_this_user_alone_and_taken_by_the_server() {
         let dir = tempfile::tempdir().unwrap();
+        berth_runtime::tls::install_crypto_provider();
         let keeper = keeper(dir.path());
         let authority = Authority::new(NOW, None).unwrap();
         let (cert, key) = keeper.serving(&authority).unwrap();
         write(dir.path(), &cert, &key).unwrap();
-        berth_runtime::tls::install_crypto_provider();
-        let files = berth_runtime::tls::ServerTlsFiles {
+        let files = ServerTlsFiles {
             cert: dir.path().join("tls.crt"),
             key: dir.path().join("tls.key"),
             client_ca: None,
         };
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&files.key).unwrap().permissions());
         assert_eq!(mode & 0o077, 0);
-        let status = berth_runtime::tls::ServerTls::new(files, keeper.clock.clone())
-            .status()
-            .borrow()
-            .clone();
+        let status = ServerTls::new(files, keeper.clock.clone()).status().borrow().clone();
         assert_eq!(status.problem, None);
         let until = status.serving_until_unix_ms.unwrap();
         assert!(

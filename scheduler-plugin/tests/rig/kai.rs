@@ -120,6 +120,46 @@ fn rig_kai_accounts_two_hundred_function_pods_that_berth_binds() {
 }
 
 #[test]
+fn rig_kai_gets_nothing_twice_from_three_schedulers_that_race_for_the_same_pods() {
+    in_rig(
+        "kai::rig_kai_gets_nothing_twice_from_three_schedulers_that_race_for_the_same_pods",
+        async || {
+            let mut cluster = Cluster::up_as(4, Way::Kai("bind")).await;
+            cluster.more_schedulers(2).await;
+            let pods: Vec<String> = (0..28).map(|at| format!("p{at}")).collect();
+            cluster.create_all(pods.iter().map(|name| kai_pod(name, 1))).await;
+            // Each of the three reserves for each pod, and one binds it; meanwhile it can look full, and a pod is left to KAI.
+            let mut taken = BTreeSet::new();
+            for name in &pods {
+                cluster.bound(name).await.unwrap();
+                let pod = cluster.pod(name).await.unwrap();
+                if let Ok(placement) = pod.placement() {
+                    assert_eq!(placement.node, pod.node(), "{name}");
+                    assert!(
+                        taken.insert(placement.devices[0].uuid.clone()),
+                        "{name}: a GPU is held twice"
+                    );
+                } else {
+                    cluster
+                        .event(name, "BerthNoPlace")
+                        .await
+                        .with_context(|| cluster.log_of(name))
+                        .unwrap();
+                }
+            }
+            assert!(
+                taken.len() > pods.len() / 2,
+                "{} pods were placed by Berth",
+                taken.len()
+            );
+            // What the losers had reserved is given back.
+            let held: BTreeSet<String> = cluster.holders(taken.len()).await.into_keys().collect();
+            assert_eq!(held, taken);
+        },
+    );
+}
+
+#[test]
 fn rig_kai_goes_on_alone_where_berth_is_away() {
     in_rig("kai::rig_kai_goes_on_alone_where_berth_is_away", async || {
         let mut cluster = Cluster::up_as(2, Way::Kai("hint")).await;

@@ -73,6 +73,10 @@ pub(crate) enum Way {
     KubeScheduler,
     /// KAI, fed in this mode.
     Kai(&'static str),
+    /// kube-scheduler as it is, without Berth.
+    Alone,
+    /// KAI as it is, without Berth.
+    KaiAlone,
 }
 
 pub(crate) struct Cluster {
@@ -80,6 +84,8 @@ pub(crate) struct Cluster {
     way: Way,
     daemons: BTreeMap<String, Process>,
     scheduler: Process,
+    /// More of it, which know nothing of each other.
+    others: Vec<Process>,
 }
 
 /// A pod as it is.
@@ -124,12 +130,12 @@ fn daemon(rig: &Rig, node: &str) -> Program {
         .arg("--advertise-host", "127.0.0.1")
 }
 
-async fn start_scheduler(rig: &Rig, way: Way) -> Process {
+async fn start_scheduler(rig: &Rig, way: Way, listen: &str) -> Process {
     let program = Program::scheduler()
-        .arg("--listen", EXTENDER)
+        .arg("--listen", listen)
         .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap());
     let program = match way {
-        Way::KubeScheduler => program,
+        Way::Alone | Way::KaiAlone | Way::KubeScheduler => program,
         Way::Kai(mode) => program
             .arg("--kai", mode)
             // A program with debug assertions on a machine that does other things, too.
@@ -147,10 +153,21 @@ impl Cluster {
     }
 
     pub(crate) async fn up_as(nodes: usize, way: Way) -> Self {
+        Self::start(nodes, nodes, way).await
+    }
+
+    /// Nodes that are known by their labels.
+    pub(crate) async fn without_daemons(nodes: usize, way: Way) -> Self {
+        Self::start(nodes, 0, way).await
+    }
+
+    async fn start(nodes: usize, daemons: usize, way: Way) -> Self {
+        let is_kai = matches!(way, Way::Kai(_) | Way::KaiAlone);
+        let shipped = (way != Way::Alone).then(|| serde_saphyr::from_str(SHIPPED).unwrap());
         let config = RigConfig {
             nodes,
-            kai: way != Way::KubeScheduler,
-            scheduler: Some(serde_saphyr::from_str(SHIPPED).unwrap()),
+            kai: is_kai,
+            scheduler: shipped,
             ..RigConfig::default()
         };
         let rig = Rig::up(config).await.unwrap();
@@ -161,36 +178,42 @@ impl Cluster {
             .unwrap();
         let served = await_condition(definitions, GpuNode::crd_name(), conditions::is_crd_established());
         tokio::time::timeout(SOON, served).await.unwrap().unwrap();
+        let with_daemons = || (0..daemons).map(node_name);
         let mut daemons = BTreeMap::new();
-        for node in (0..nodes).map(node_name) {
+        for node in with_daemons() {
             let process = daemon(&rig, &node).start().await.unwrap();
             daemons.insert(node, process);
         }
-        let scheduler = start_scheduler(&rig, way).await;
+        let scheduler = start_scheduler(&rig, way, EXTENDER).await;
         let cluster = Self {
             rig,
             way,
             daemons,
             scheduler,
+            others: Vec::new(),
         };
-        for node in (0..nodes).map(node_name) {
+        for node in with_daemons() {
             cluster.health(&node, "Healthy").await;
         }
         cluster.until_known(nodes).await;
-        if way != Way::KubeScheduler {
+        if matches!(way, Way::Kai(_)) {
             cluster.until_reviewed().await;
         }
         cluster
     }
 
-    /// Until the scheduler knows the nodes by their daemons' word.
+    /// Until the scheduler knows the nodes, by their daemons' word where they have one.
     async fn until_known(&self, nodes: usize) {
+        let daemons = self.daemons.len();
         let page = format!("{}/debug/cluster", self.scheduler.admin());
         let known = eventually(SOON, async || {
             let view: Value = serde_json::from_str(&http::get(&page).await?.body)?;
             let nodes_known = view["nodes"].as_array().context("no nodes")?;
             let verified = nodes_known.iter().filter(|node| node["verified"] == true).count();
-            ensure!(verified == nodes, "{verified} of {nodes}");
+            ensure!(
+                nodes_known.len() == nodes && verified == daemons,
+                "{verified} of {nodes}"
+            );
             Ok(())
         });
         known.await.unwrap();
@@ -234,11 +257,14 @@ impl Cluster {
         Ok(Seen(self.pods().get(name).await?))
     }
 
-    /// What the scheduler logged of the pod.
+    /// What the schedulers logged of the pod.
     pub(crate) fn log_of(&self, name: &str) -> String {
-        let log = self.scheduler.stderr();
-        let lines = log.lines().filter(|line| line.contains(&format!("default/{name}")));
-        lines.collect::<Vec<_>>().join("\n")
+        let logs = std::iter::once(&self.scheduler)
+            .chain(&self.others)
+            .map(Process::stderr);
+        let is_its = |line: &&str| line.contains(&format!("default/{name}\""));
+        let lines = |log: String| log.lines().filter(is_its).collect::<Vec<_>>().join("\n");
+        logs.map(lines).collect::<Vec<_>>().join("\n--\n")
     }
 
     pub(crate) async fn names(&self) -> Vec<String> {
@@ -371,6 +397,22 @@ impl Cluster {
         self.daemons.insert(node.to_owned(), process);
     }
 
+    /// So many more schedulers, which see the same pods.
+    pub(crate) async fn more_schedulers(&mut self, count: usize) {
+        for _ in 0..count {
+            let other = start_scheduler(&self.rig, self.way, "127.0.0.1:0").await;
+            let ready = format!("{}/readyz", other.admin());
+            let is_ready = eventually(SOON, async || {
+                let answer = http::get(&ready).await?;
+                ensure!(answer.status == 200, "{}", answer.body);
+                Ok(())
+            });
+            is_ready.await.unwrap();
+            self.others.push(other);
+        }
+        self.until_reviewed().await;
+    }
+
     pub(crate) fn kill_scheduler(&mut self) {
         self.scheduler.kill();
     }
@@ -378,7 +420,7 @@ impl Cluster {
     /// By SIGKILL.
     pub(crate) async fn restart_scheduler(&mut self) {
         self.scheduler.kill();
-        self.scheduler = start_scheduler(&self.rig, self.way).await;
+        self.scheduler = start_scheduler(&self.rig, self.way, EXTENDER).await;
     }
 
     /// A part stands still for a while, and everybody has to live with it.

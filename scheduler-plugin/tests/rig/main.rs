@@ -4,6 +4,7 @@
 
 mod kai;
 mod kit;
+mod throughput;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

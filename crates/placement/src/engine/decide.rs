@@ -99,11 +99,26 @@ impl Engine {
     }
 
     /// Which of the named nodes it fits on, how good each one is, and why not the others: cheap, for thousands of names.
-    pub fn rank(&mut self, shape: &Shape, names: &[NodeName]) -> Ranking {
+    pub fn rank<N: AsRef<str>>(&mut self, shape: &Shape, names: &[N]) -> Ranking {
+        self.rank_top(shape, names, usize::MAX)
+    }
+
+    /// As [`Engine::rank`], but only the first `top` are in order; whoever asks just which nodes fit saves the sorting.
+    pub fn rank_top<N: AsRef<str>>(&mut self, shape: &Shape, names: &[N], top: usize) -> Ranking {
         let draw = self.draw();
         let id = self.synced(shape);
         let (mut fits, refused) = self.split(id, shape, names);
-        self.order(&mut fits, draw);
+        let ordered = if top < fits.len() {
+            let (.., last, _) = fits.select_nth_unstable_by(top, |one, other| other.score.total_cmp(&one.score));
+            let least = last.score;
+            // Equals belong together: which of them is first is drawn.
+            let is_above = |fit: &Fit| fit.score > least || same(fit.score, least);
+            fits.sort_by_key(|fit| !is_above(fit));
+            fits.iter().take_while(|fit| is_above(fit)).count()
+        } else {
+            fits.len()
+        };
+        self.order(&mut fits[..ordered], draw);
         Ranking {
             fits: fits.into_iter().map(|fit| (fit.at, fit.score)).collect(),
             refused,
@@ -177,14 +192,14 @@ impl Engine {
     }
 
     /// The named nodes: those that fit, and the others with the reason. By position in `names`.
-    fn split(&self, id: ShapeId, shape: &Shape, names: &[NodeName]) -> (Vec<Fit>, Vec<(usize, Refusal)>) {
+    fn split<N: AsRef<str>>(&self, id: ShapeId, shape: &Shape, names: &[N]) -> (Vec<Fit>, Vec<(usize, Refusal)>) {
         let entry = &self.shapes.entries()[id as usize];
         let mut memo = fit::Refusals::new(shape);
         let enough = self.enough(shape);
         let fees = self.fees(id);
         let (mut fits, mut refused) = (Vec::new(), Vec::new());
         for (at, name) in names.iter().enumerate() {
-            let slot = self.nodes.slot(name.as_str());
+            let slot = self.nodes.slot(name.as_ref());
             let Some((slot, state)) = slot.and_then(|slot| Some((slot, self.nodes.state(slot)?))) else {
                 refused.push((at, unknown()));
                 continue;

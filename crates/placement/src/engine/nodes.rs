@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use super::{
     catalog::{Catalog, KindId, small},
     cell::Cell,
@@ -23,7 +25,8 @@ pub(crate) struct Nodes {
     /// [`Scorer::worth`] of each cell.
     worth: Vec<f64>,
     memory: Memory,
-    by_name: HashMap<NodeName, u32>,
+    /// Hashed quickly: thousands of names are looked up for each pod. They come from the API server, not from whoever wants a slow map.
+    by_name: HashMap<NodeName, u32, FixedState>,
     /// By class: slots of its blocks that no node has.
     vacant: Vec<Vec<u32>>,
     /// By block of slots: the class that all its nodes are of.

@@ -62,6 +62,38 @@ fn named_candidates_are_answered_each() {
 }
 
 #[test]
+fn the_head_of_a_ranking_is_that_of_the_whole_one() {
+    for policy in [PolicyName::Fragmentation, PolicyName::Binpack, PolicyName::Spread] {
+        let mut engine = Engine::new(EngineConfig {
+            policy,
+            ties: Ties::Name,
+            ..EngineConfig::default()
+        });
+        let all: Vec<NodeName> = (0..40).map(|at| format!("n{at}").parse().unwrap()).collect();
+        for (at, name) in all.iter().enumerate() {
+            let mut node = testing::node(name.as_str(), 8);
+            // Several of each kind, so that equals are at the border.
+            for _ in 0..at % 5 {
+                assert!(node.take(&fit::plan(&node, &whole(1)).unwrap()));
+            }
+            engine.upsert_node(node);
+        }
+        let whole_one = engine.rank(&whole(2), &all);
+        for top in [0, 1, 5, 8, 39, 40, 100] {
+            let head = engine.rank_top(&whole(2), &all, top);
+            let ordered = top.min(whole_one.fits.len());
+            assert_eq!(head.fits[..ordered], whole_one.fits[..ordered], "{policy}, {top}");
+            let sorted = |ranking: &Ranking| {
+                let mut at: Vec<usize> = ranking.fits.iter().map(|(at, _)| *at).collect();
+                at.sort_unstable();
+                at
+            };
+            assert_eq!((sorted(&head), &head.refused), (sorted(&whole_one), &whole_one.refused));
+        }
+    }
+}
+
+#[test]
 fn a_refusal_has_the_words_of_the_node_itself() {
     let mut engine = engine(PolicyName::Binpack);
     let mut held = testing::node("a", 4);

@@ -37,6 +37,9 @@ pub(crate) const KAI: &[&str] = &[
     "get secrets gpu berth-webhook-authority",
     "update secrets gpu berth-webhook-authority",
     "create secrets gpu",
+    "get leases.coordination.k8s.io gpu berth-scheduler-kai",
+    "update leases.coordination.k8s.io gpu berth-scheduler-kai",
+    "create leases.coordination.k8s.io gpu",
     "create mutatingwebhookconfigurations.admissionregistration.k8s.io - berth-placement",
     "patch mutatingwebhookconfigurations.admissionregistration.k8s.io - berth-placement",
 ];
@@ -83,6 +86,8 @@ pub(crate) const DANGEROUS: &[&str] = &[
     "create pods/ephemeralcontainers",
     "create pods/eviction",
     "list secrets gpu",
+    "update leases.coordination.k8s.io gpu another",
+    "delete leases.coordination.k8s.io gpu berth-scheduler-kai",
     "watch secrets gpu",
     "delete secrets gpu berth-webhook-authority",
     "get secrets gpu berth-node-authority",
