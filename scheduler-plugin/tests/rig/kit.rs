@@ -74,9 +74,29 @@ pub(crate) enum Way {
     /// KAI, fed in this mode.
     Kai(&'static str),
     /// kube-scheduler as it is, without Berth.
+    #[cfg(feature = "measure")]
     Alone,
     /// KAI as it is, without Berth.
+    #[cfg(feature = "measure")]
     KaiAlone,
+}
+
+impl Way {
+    fn is_kai(self) -> bool {
+        match self {
+            Self::KubeScheduler => false,
+            Self::Kai(_) => true,
+            #[cfg(feature = "measure")]
+            Self::Alone => false,
+            #[cfg(feature = "measure")]
+            Self::KaiAlone => true,
+        }
+    }
+
+    /// kube-scheduler is configured as it ships.
+    fn is_extended(self) -> bool {
+        self == Self::KubeScheduler
+    }
 }
 
 pub(crate) struct Cluster {
@@ -135,7 +155,9 @@ async fn start_scheduler(rig: &Rig, way: Way, listen: &str) -> Process {
         .arg("--listen", listen)
         .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap());
     let program = match way {
-        Way::Alone | Way::KaiAlone | Way::KubeScheduler => program,
+        Way::KubeScheduler => program,
+        #[cfg(feature = "measure")]
+        Way::Alone | Way::KaiAlone => program,
         Way::Kai(mode) => program
             .arg("--kai", mode)
             // A program with debug assertions on a machine that does other things, too.
@@ -157,13 +179,14 @@ impl Cluster {
     }
 
     /// Nodes that are known by their labels.
+    #[cfg(feature = "measure")]
     pub(crate) async fn without_daemons(nodes: usize, way: Way) -> Self {
         Self::start(nodes, 0, way).await
     }
 
     async fn start(nodes: usize, daemons: usize, way: Way) -> Self {
-        let is_kai = matches!(way, Way::Kai(_) | Way::KaiAlone);
-        let shipped = (way != Way::Alone).then(|| serde_saphyr::from_str(SHIPPED).unwrap());
+        let is_kai = way.is_kai();
+        let shipped = way.is_extended().then(|| serde_saphyr::from_str(SHIPPED).unwrap());
         let config = RigConfig {
             nodes,
             kai: is_kai,

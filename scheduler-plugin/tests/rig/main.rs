@@ -4,6 +4,7 @@
 
 mod kai;
 mod kit;
+#[cfg(feature = "measure")]
 mod throughput;
 
 use std::{

@@ -21,7 +21,6 @@ const ALONE: usize = 30;
 const CROWD: u32 = 500;
 
 #[test]
-#[ignore = "a measurement: minutes, and only worth something on a quiet machine"]
 fn throughput() {
     for (name, way) in [
         ("kube-scheduler alone", Way::Alone),
@@ -47,7 +46,7 @@ fn temp_env(name: &str, body: impl FnOnce()) {
     }
     let this = std::env::current_exe().unwrap();
     let status = std::process::Command::new(this)
-        .args(["--ignored", "--exact", "throughput::throughput", "--nocapture"])
+        .args(["--exact", "throughput::throughput", "--nocapture"])
         .env("BERTH_THROUGHPUT", name)
         .status();
     assert!(status.unwrap().success(), "{name}");

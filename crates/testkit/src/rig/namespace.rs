@@ -29,7 +29,7 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     }
     let program = env::current_exe().unwrap_or_else(|error| panic!("no path of the test program: {error}"));
     let mut command = enter(&program.display().to_string());
-    command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]);
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
     // The pipe stays open for as long as we live: see `settle`.
     command.env(INSIDE, "1").stdin(Stdio::piped());
     let status = command.spawn().and_then(|mut child| {
