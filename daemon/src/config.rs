@@ -4,9 +4,11 @@ use std::{
     fs,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use berth_gpu::{Profile, sim::ParseProfileError};
+use berth_ledger::LedgerConfig;
 use berth_placement::{NodeName, ParseIdError};
 use berth_runtime::{identity::IdentityRules, tls::ServerTlsFiles};
 use serde::{Serialize, Serializer};
@@ -71,10 +73,17 @@ pub enum ConfigError {
     Simulate(#[source] ParseProfileError),
     #[error("--advertise-host must be a host name or an address, without scheme and port")]
     AdvertiseHost,
+    #[error("--default-ttl must be at most {} minutes: no reservation lives longer unconfirmed", longest_ttl().as_secs() / 60)]
+    DefaultTtl,
     #[error("the host's name cannot be used as node name: give --node-name")]
     HostName(#[source] ParseIdError),
     #[error("the host's name cannot be read: give --node-name")]
     NoHostName(#[source] std::io::Error),
+}
+
+/// What the ledger would cut it to.
+fn longest_ttl() -> Duration {
+    Duration::from_millis(LedgerConfig::default().max_ttl_ms)
 }
 
 impl Config {
@@ -83,6 +92,9 @@ impl Config {
             Some(name) => name.parse().map_err(ConfigError::NodeName)?,
             None => host_name(Path::new("/proc/sys/kernel/hostname"))?,
         };
+        if args.default_ttl.0 > longest_ttl() {
+            return Err(ConfigError::DefaultTtl);
+        }
         let kubelet = match args.kubelet_socket {
             None => KubeletChoice::IfPresent(DEFAULT_KUBELET_SOCKET.into()),
             Some(path) if path.as_os_str() == "none" => KubeletChoice::None,
@@ -232,6 +244,14 @@ mod tests {
             Config::from_args(args(&["--node-name", "UPPER"])),
             Err(ConfigError::NodeName(_))
         ));
+    }
+
+    #[test]
+    fn a_time_to_live_that_would_be_cut_is_refused() {
+        let with = |ttl| Config::from_args(args(&["--node-name", "a", "--default-ttl", ttl]));
+        assert_eq!(with("1h").unwrap().default_ttl_ms, 3_600_000);
+        let refused = with("61m").unwrap_err();
+        assert!(refused.to_string().contains("at most 60 minutes"), "{refused}");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use berth_runtime::{
-    BuildInfo, Shutdown, SystemClock, Tasks, announce, args::parse_args, telemetry::Telemetry,
+    BuildInfo, Shutdown, SystemClock, Tasks, announce,
+    args::{TelemetryArgs, parse_args},
+    telemetry::Telemetry,
     tls::install_crypto_provider,
 };
 use berth_scheduler::{
@@ -13,6 +15,7 @@ use berth_scheduler::{
     args::{Args, ENV_PREFIX},
     config::Config,
 };
+use clap::{CommandFactory as _, error::ErrorKind};
 use tracing::info;
 use uuid::Uuid;
 
@@ -23,18 +26,22 @@ const WORKERS: usize = 2;
 fn main() -> anyhow::Result<ExitCode> {
     install_crypto_provider();
     let args: Args = parse_args(ENV_PREFIX);
+    let telemetry = args.telemetry.clone();
+    let config = Config::from_args(args).unwrap_or_else(|error| {
+        let message = format!("{:#}\n", anyhow::Error::from(error));
+        Args::command().error(ErrorKind::ValueValidation, message).exit()
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("berth-scheduler")
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(run(args))
+    runtime.block_on(run(&telemetry, config))
 }
 
-async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let telemetry = Telemetry::start(&args.telemetry, BUILD)?;
-    let config = Config::from_args(args)?;
+async fn run(telemetry: &TelemetryArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let telemetry = Telemetry::start(telemetry, BUILD)?;
     let shutdown = Shutdown::new();
     let tasks = Tasks::new(shutdown.clone());
     shutdown

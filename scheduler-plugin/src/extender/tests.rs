@@ -388,25 +388,29 @@ async fn other_paths_and_methods_are_told_so() {
     assert_eq!(send(&extender, get("/elsewhere")).await.0, StatusCode::NOT_FOUND);
 }
 
+const VERBS: [&str; 4] = ["/filter", "/prioritize", "/preempt", "/bind"];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn no_bytes_and_no_damage_panic(
-        at in 0_usize..8000, length in 0_usize..60, put in prop::collection::vec(any::<u8>(), 0..12), verb in 0_usize..3,
+        at in 0_usize..8000, length in 0_usize..60, put in prop::collection::vec(any::<u8>(), 0..12), verb in 0_usize..4,
     ) {
         let mut body = captured!("nocache/filter-1.json").as_bytes().to_vec();
         let start = at.min(body.len());
         let end = (start + length).min(body.len());
         body.splice(start..end, put);
-        check(["/filter", "/prioritize", "/bind"][verb], body);
+        check(VERBS[verb], body);
     }
 
     #[test]
-    fn no_json_panics(value in json_value(), verb in 0_usize..3) {
-        let keys = ["Pod", "Nodes", "NodeNames", "PodUID", "PodName", "Node"];
+    fn no_json_panics(value in json_value(), verb in 0_usize..4) {
+        let keys = [
+            "Pod", "Nodes", "NodeNames", "PodUID", "PodName", "Node", "NodeNameToVictims", "NodeNameToMetaVictims",
+        ];
         let body: serde_json::Map<_, _> = keys.iter().map(|key| ((*key).to_owned(), value.clone())).collect();
-        check(["/filter", "/prioritize", "/bind"][verb], Value::from(body).to_string().into());
+        check(VERBS[verb], Value::from(body).to_string().into());
     }
 }
 

@@ -181,7 +181,7 @@ async fn the_process_ends_cleanly_when_asked_and_clearly_when_it_cannot_start() 
 
     for (args, code, tells) in [
         (&["--nodes", "nonsense"][..], 2, "http://HOST:PORT"),
-        (&["--nodes", "https://a:1"], 1, "--node-ca"),
+        (&["--nodes", "https://a:1"], 2, "--node-ca"),
         (
             &[
                 "--nodes",
