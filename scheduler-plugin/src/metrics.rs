@@ -75,6 +75,13 @@ impl Metrics {
         let help = "Calls over gRPC, by method and the reason why they were refused (empty: they were not)";
         registry.register("grpc_calls", help, metrics.calls.clone());
         registry.register_collector(Box::new(Nodes(cluster)));
+        // At zero from the start, so that a rate over them is known from the first one on.
+        for method in ["Place", "Explain", "Simulate", "GetCluster", "WatchDecisions"] {
+            let reason = String::new();
+            metrics.calls.get_or_create(&Call { method, reason }).inc_by(0);
+        }
+        let reason = "BindTimeout".to_owned();
+        metrics.bind_refusals.get_or_create(&Reason { reason }).inc_by(0);
         metrics
     }
 
