@@ -1,0 +1,129 @@
+//! `agent-config/config.yaml`: what the operator tells the agent. The form that both sides share.
+//!
+//! Keys as the real operator writes them (`icmsurl`, `ncaid`, `NATSURL`); unknown keys are left alone, missing ones have the
+//! real agent's defaults. Holds no secret.
+
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AgentConfig {
+    pub agent: Agent,
+    pub authz: Authz,
+    pub cluster: Cluster,
+    /// `prod` or `stg`.
+    pub environment: String,
+    pub webhook: Webhook,
+    pub workload: Workload,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Agent {
+    /// Only for people on the node.
+    pub admin_addr: String,
+    pub feature_flags: Vec<String>,
+    #[serde(rename = "helmReValServiceURL")]
+    pub reval_url: String,
+    #[serde(rename = "icmsurl")]
+    pub sis_url: String,
+    #[serde(rename = "icmsHostHeaderOverride", skip_serializing_if = "Option::is_none")]
+    pub sis_host: Option<String>,
+    pub log_level: String,
+    #[serde(rename = "NATSURL")]
+    pub nats_url: String,
+    pub operator_version: String,
+    /// Where functions run.
+    pub requests_namespace: String,
+    /// Of `/healthz` and `/metrics`.
+    pub svc_addr: String,
+    pub system_namespace: String,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            admin_addr: "127.0.0.1:8001".to_owned(),
+            feature_flags: Vec::new(),
+            reval_url: names::DEFAULT_REVAL_URL.to_owned(),
+            sis_url: names::DEFAULT_SIS_URL.to_owned(),
+            sis_host: None,
+            log_level: "info".to_owned(),
+            nats_url: names::DEFAULT_NATS_URL.to_owned(),
+            operator_version: String::new(),
+            requests_namespace: names::BACKEND_NAMESPACE.to_owned(),
+            svc_addr: ":8000".to_owned(),
+            system_namespace: names::SYSTEM_NAMESPACE.to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Authz {
+    /// Where OpenBao's agent renders the tokens and the NATS key.
+    #[serde(rename = "selfManagedVaultSecretsJSONPath")]
+    pub secrets_file: String,
+}
+
+impl Default for Authz {
+    fn default() -> Self {
+        Self {
+            secrets_file: names::SECRETS_FILE.to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Cluster {
+    pub attributes: Vec<String>,
+    pub cloud_provider: String,
+    #[serde(rename = "groupID")]
+    pub group_id: String,
+    pub group_name: String,
+    pub id: String,
+    pub name: String,
+    #[serde(rename = "ncaid")]
+    pub nca_id: String,
+    pub nvca_version: String,
+    pub region: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Webhook {
+    pub svc_addr: String,
+    /// In the agent's namespace; read through the API, as the real webhook server does.
+    pub tls_secret_name: String,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            svc_addr: ":8443".to_owned(),
+            tls_secret_name: names::WEBHOOK_CERTIFICATE.to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Workload {
+    /// Pull secrets of every function pod: copies of `nvca-mirror` in the pod's namespace.
+    pub image_pull_secrets: Vec<String>,
+    /// As in a pod's spec.
+    pub tolerations: Vec<serde_json::Value>,
+}
+
+impl AgentConfig {
+    /// Whether a feature flag is on: `KAIScheduler` or `+KAIScheduler`.
+    pub fn has(&self, flag: &str) -> bool {
+        self.agent
+            .feature_flags
+            .iter()
+            .any(|it| it.strip_prefix('+').unwrap_or(it) == flag)
+    }
+}

@@ -1,0 +1,1 @@
+//! `nvca-self-managed`: registers the cluster, once (`bootstrap`) or for good (`watch`).

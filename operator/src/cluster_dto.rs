@@ -1,0 +1,1 @@
+//! The ConfigMap `nvcfbackend-self-managed`: parsed to what SIS is asked for.

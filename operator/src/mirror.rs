@@ -1,0 +1,1 @@
+//! `nvca-mirror`: pull secrets in every namespace that needs them.

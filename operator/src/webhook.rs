@@ -1,0 +1,1 @@
+//! `webhook-server`: function pods as KAI and their instance type want them.
