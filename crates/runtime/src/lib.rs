@@ -40,6 +40,8 @@
 pub mod admin;
 pub mod announce;
 pub mod args;
+#[cfg(feature = "authority")]
+pub mod authority;
 mod build_info;
 mod clock;
 pub mod dial;

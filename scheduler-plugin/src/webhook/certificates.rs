@@ -5,21 +5,17 @@ use std::{fs, io, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path
 
 use berth_runtime::{
     SharedClock,
+    authority::{self, Authority, AuthorityError, Serving},
     kubernetes::{ApiError, DEADLINE, within},
     tls::ServerTls,
 };
 use k8s_openapi::{
     ByteString,
     api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret},
-    jiff::{Timestamp, tz::TimeZone},
 };
 use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
-};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
 };
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -35,9 +31,6 @@ const MANAGER: &str = "berth-scheduler";
 const MADE: &str = "gpu.berth.dev/made-unix-ms";
 const SUBJECT: &str = "berth-scheduler webhook authority";
 const DAY: Duration = Duration::from_hours(24);
-/// An authority is valid for two years and replaced after one; the one before stays trusted meanwhile.
-const AUTHORITY_DAYS: u64 = 730;
-const REPLACED_AFTER_DAYS: u64 = 365;
 /// A serving certificate is valid for a week and replaced every day.
 const SERVING_DAYS: u64 = 7;
 const RETRY: Duration = Duration::from_secs(2);
@@ -51,20 +44,13 @@ pub(super) struct Keeper {
     pub(super) tls: ServerTls,
 }
 
-/// The authority that signs, and all that are trusted (newest first), PEM.
-#[derive(Clone)]
-struct Authority {
-    key: String,
-    trusted: String,
-}
-
 /// Never with a byte of a key.
 #[derive(Debug, Error)]
 enum CertificateError {
     #[error("the API server did not take or give what the webhook needs")]
     Api(#[from] ApiError),
     #[error("a certificate cannot be made")]
-    Make(#[from] rcgen::Error),
+    Make(#[from] AuthorityError),
     #[error("the serving certificate cannot be written to {0}: give a directory that can be by --webhook-certs")]
     Write(String, #[source] io::Error),
     #[error("the Secret {SECRET} does not hold an authority: delete it, and a new one is made")]
@@ -92,15 +78,15 @@ impl Keeper {
     async fn renew(&self, client: &Client) -> Result<(), CertificateError> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &self.config.namespace);
         let authority = self.authority(&secrets).await?;
-        let (cert, key) = self.serving(&authority)?;
+        let Serving { certificate, key } = self.serving(&authority)?;
         let dir = &self.config.certificates;
-        write(dir, &cert, &key).map_err(|error| CertificateError::Write(dir.display().to_string(), error))?;
+        write(dir, &certificate, &key).map_err(|error| CertificateError::Write(dir.display().to_string(), error))?;
         // Whoever is told of the webhook before it can answer lets pods go by.
         let mut serving = self.tls.status();
         let ready = serving.wait_for(|status| status.serving_until_unix_ms.is_some());
         drop(tokio::time::timeout(DEADLINE, ready).await);
         let hooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-        let hook = configuration(&self.config.reached, self.addr, &authority.trusted);
+        let hook = configuration(&self.config.reached, self.addr, authority.trusted());
         let params = PatchParams::apply(MANAGER).force();
         within(DEADLINE, hooks.patch(NAME, &params, &Patch::Apply(&hook))).await?;
         info!(addr = %self.addr, "the API server knows the webhook");
@@ -117,7 +103,7 @@ impl Keeper {
                 Err(error) => return Err(error.into()),
             };
             let Some(kept) = kept else {
-                let secret = secret(&Authority::new(now, None)?, now, None);
+                let secret = secret(&Authority::new(SUBJECT, now, None)?, now, None);
                 match within(DEADLINE, secrets.create(&PostParams::default(), &secret)).await {
                     Ok(_) => info!(secret = SECRET, "an authority for the webhook was made"),
                     Err(error) if error.is_conflict() => {}
@@ -125,11 +111,15 @@ impl Keeper {
                 }
                 continue;
             };
-            let authority = Authority::of(&kept).ok_or(CertificateError::Secret)?;
+            let authority = authority_of(&kept).ok_or(CertificateError::Secret)?;
             if !is_old(&kept, now) {
                 return Ok(authority);
             }
-            let next = secret(&Authority::new(now, Some(&authority))?, now, kept.resource_version());
+            let next = secret(
+                &Authority::new(SUBJECT, now, Some(&authority))?,
+                now,
+                kept.resource_version(),
+            );
             match within(DEADLINE, secrets.replace(SECRET, &PostParams::default(), &next)).await {
                 Ok(_) => info!(
                     secret = SECRET,
@@ -141,48 +131,16 @@ impl Keeper {
         }
     }
 
-    fn serving(&self, authority: &Authority) -> Result<(String, String), CertificateError> {
-        let now = self.clock.now_unix_ms();
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(names(&self.config.reached, self.addr))?;
-        valid(&mut params, now, SERVING_DAYS);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let issuer = Issuer::new(Authority::params(now), KeyPair::from_pem(&authority.key)?);
-        Ok((params.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))
+    fn serving(&self, authority: &Authority) -> Result<Serving, CertificateError> {
+        let names = names(&self.config.reached, self.addr);
+        Ok(authority.serving(SUBJECT, names, self.clock.now_unix_ms(), SERVING_DAYS)?)
     }
 }
 
-impl Authority {
-    /// `before` stays trusted; the one before that does not.
-    fn new(now: u64, before: Option<&Self>) -> Result<Self, rcgen::Error> {
-        let key = KeyPair::generate()?;
-        let mut trusted = Self::params(now).self_signed(&key)?.pem();
-        let newest = before.and_then(|before| before.trusted.split_inclusive("-----END CERTIFICATE-----").next());
-        trusted.extend(newest.map(|pem| format!("{}\n", pem.trim())));
-        Ok(Self {
-            key: key.serialize_pem(),
-            trusted,
-        })
-    }
-
-    fn params(now: u64) -> CertificateParams {
-        let mut params = CertificateParams::default();
-        valid(&mut params, now, AUTHORITY_DAYS);
-        params.distinguished_name.push(DnType::CommonName, SUBJECT);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params
-    }
-
-    fn of(secret: &Secret) -> Option<Self> {
-        let data = secret.data.as_ref()?;
-        let text = |name: &str| String::from_utf8(data.get(name)?.0.clone()).ok();
-        let authority = Self {
-            key: text("ca.key")?,
-            trusted: text("ca.crt")?,
-        };
-        KeyPair::from_pem(&authority.key).is_ok().then_some(authority)
-    }
+fn authority_of(secret: &Secret) -> Option<Authority> {
+    let data = secret.data.as_ref()?;
+    let text = |name: &str| String::from_utf8(data.get(name)?.0.clone()).ok();
+    Authority::of_parts(text("ca.key")?, text("ca.crt")?)
 }
 
 fn secret(authority: &Authority, now: u64, version: Option<String>) -> Secret {
@@ -190,8 +148,8 @@ fn secret(authority: &Authority, now: u64, version: Option<String>) -> Secret {
     let mut secret = Secret {
         data: Some(
             [
-                ("ca.crt".to_owned(), bytes(&authority.trusted)),
-                ("ca.key".to_owned(), bytes(&authority.key)),
+                ("ca.crt".to_owned(), bytes(authority.trusted())),
+                ("ca.key".to_owned(), bytes(authority.key())),
             ]
             .into(),
         ),
@@ -204,27 +162,8 @@ fn secret(authority: &Authority, now: u64, version: Option<String>) -> Secret {
     secret
 }
 
-/// Without a word on its age it is old.
 fn is_old(secret: &Secret, now: u64) -> bool {
-    let made: Option<u64> = secret.annotations().get(MADE).and_then(|text| text.parse().ok());
-    made.is_none_or(|made| now.saturating_sub(made) > REPLACED_AFTER_DAYS * 86_400_000)
-}
-
-/// From yesterday, since clocks differ.
-fn valid(params: &mut CertificateParams, now: u64, days: u64) {
-    let (year, month, day) = date(now.saturating_sub(86_400_000));
-    params.not_before = date_time_ymd(year, month, day);
-    let (year, month, day) = date(now + days * 86_400_000);
-    params.not_after = date_time_ymd(year, month, day);
-}
-
-fn date(unix_ms: u64) -> (i32, u8, u8) {
-    let date = i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let date = date.unwrap_or_default().to_zoned(TimeZone::UTC).date();
-    let positive = |number: i8| u8::try_from(number).unwrap_or(1);
-    (date.year().into(), positive(date.month()), positive(date.day()))
+    authority::is_old(secret.annotations().get(MADE).and_then(|text| text.parse().ok()), now)
 }
 
 fn names(reached: &Reached, addr: SocketAddr) -> Vec<String> {
@@ -320,9 +259,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         berth_runtime::tls::install_crypto_provider();
         let keeper = keeper(dir.path());
-        let authority = Authority::new(NOW, None).unwrap();
-        let (cert, key) = keeper.serving(&authority).unwrap();
-        write(dir.path(), &cert, &key).unwrap();
+        let authority = Authority::new(SUBJECT, NOW, None).unwrap();
+        let Serving { certificate, key } = keeper.serving(&authority).unwrap();
+        write(dir.path(), &certificate, &key).unwrap();
         let files = ServerTlsFiles {
             cert: dir.path().join("tls.crt"),
             key: dir.path().join("tls.key"),
@@ -340,17 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_authority_stays_trusted_once_and_is_read_back_from_its_secret() {
-        let first = Authority::new(NOW, None).unwrap();
-        let second = Authority::new(NOW, Some(&first)).unwrap();
-        let third = Authority::new(NOW, Some(&second)).unwrap();
-        let count = |authority: &Authority| authority.trusted.matches("BEGIN CERTIFICATE").count();
-        assert_eq!((count(&first), count(&second), count(&third)), (1, 2, 2));
-        assert!(second.trusted.contains(first.trusted.trim()) && !third.trusted.contains(first.trusted.trim()));
-        let kept = secret(&second, NOW, None);
-        assert_eq!(Authority::of(&kept).unwrap().trusted, second.trusted);
+    fn an_authority_is_read_back_from_its_secret() {
+        let authority = Authority::new(SUBJECT, NOW, None).unwrap();
+        let kept = secret(&authority, NOW, None);
+        assert_eq!(authority_of(&kept).as_ref(), Some(&authority));
         assert!(!is_old(&kept, NOW) && is_old(&kept, NOW + 366 * 86_400_000) && is_old(&Secret::default(), NOW));
-        assert!(Authority::of(&Secret::default()).is_none());
+        assert!(authority_of(&Secret::default()).is_none());
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! The `NVCFBackend` of this cluster: from the chart's words and the registration, and what overrides make of it. Pure.
+
+use berth_kube_api::nvcf::backend::{
+    AccountConfig, AgentConfig, ClusterConfig, FeatureGate, GpuDiscovery, IcmsConfig, ImageConfig, MiniServiceConfig,
+    NvcfBackendSpec,
+};
+use berth_sis::check::DYNAMIC_DISCOVERY;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::settings::Settings;
+use crate::{cluster_dto::ClusterDto, registration::Registration};
+
+/// The gate that says that this is no cluster of the public cloud. The operator knows it by itself.
+const SELF_HOSTED: &str = "SelfHosted";
+
+/// `spec.overrides` cannot be used.
+#[derive(Debug, Error)]
+#[error("spec.overrides does not fit the spec: {0}; correct or remove it")]
+pub struct OverridesError(#[from] serde_json::Error);
+
+/// The spec as the operator writes it: without overrides.
+pub fn spec(dto: &ClusterDto, registration: &Registration, settings: &Settings) -> NvcfBackendSpec {
+    let is_gate = |it: &&String| *it != DYNAMIC_DISCOVERY && *it != SELF_HOSTED;
+    NvcfBackendSpec {
+        version: dto.nvca_version.clone(),
+        nvca_image_config: ImageConfig {
+            repository: settings.image.repository.clone(),
+            tag: dto.nvca_version.clone(),
+            pull_policy: settings.image.pull_policy.clone(),
+        },
+        account_config: AccountConfig {
+            nca_id: dto.nca_id.clone(),
+        },
+        cluster_config: ClusterConfig {
+            attributes: dto.attributes.clone(),
+            cloud_provider: dto.cloud_provider.clone(),
+            cluster_group_id: registration.cluster_group_id.to_string(),
+            cluster_group_name: dto.cluster_group_name.clone(),
+            cluster_id: registration.cluster_id.to_string(),
+            cluster_name: dto.cluster_name.clone(),
+            description: dto.cluster_description.clone(),
+            gpu_discovery: GpuDiscovery {
+                dynamic: dto.is_dynamic().then(|| json!({})),
+            },
+            log_level: settings.log_level.clone(),
+            mini_service: MiniServiceConfig {
+                reval_url: dto.mini_service.reval_url.clone(),
+            },
+            region: dto.region.clone(),
+        },
+        feature_gate: FeatureGate {
+            values: dto.capabilities.iter().filter(is_gate).cloned().collect(),
+        },
+        icms_config: IcmsConfig {
+            url: dto.sis.url.clone(),
+            host: dto.sis.host.clone(),
+        },
+        agent_config: AgentConfig {
+            nats_url: dto.agent.nats_url.clone(),
+            tolerations: dto.agent.tolerations.clone(),
+        },
+        cluster_source: "self-hosted".to_owned(),
+        overrides: None,
+    }
+}
+
+/// The spec with its overrides merged in: objects field by field, anything else as a whole.
+///
+/// # Errors
+/// An override has another type than what it stands for.
+pub fn effective(spec: &NvcfBackendSpec) -> Result<NvcfBackendSpec, OverridesError> {
+    let mut spec = spec.clone();
+    let Some(overrides) = spec.overrides.take() else {
+        return Ok(spec);
+    };
+    let mut value = serde_json::to_value(&spec)?;
+    merge(&mut value, overrides);
+    Ok(serde_json::from_value(value)?)
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fixture {
+    use super::*;
+
+    pub(crate) fn dto() -> ClusterDto {
+        let text = "clusterName: c\nnvcaVersion: 2.52.1\ncapabilities: [DynamicGPUDiscovery, SelfHosted, KAIScheduler]\n";
+        text.parse().unwrap()
+    }
+
+    pub(crate) fn registration() -> Registration {
+        Registration {
+            cluster_id: "56f71ab9-94a3-320a-9fd9-457477edeea2".parse().unwrap(),
+            cluster_group_id: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        fixture::{dto, registration},
+        *,
+    };
+    use crate::reconcile::settings::fixture::settings;
+
+    #[test]
+    fn the_spec_is_what_the_real_operator_writes() {
+        let spec = spec(&dto(), &registration(), &settings());
+        let cluster = &spec.cluster_config;
+        assert_eq!(cluster.cluster_id, "56f71ab9-94a3-320a-9fd9-457477edeea2");
+        assert_eq!((cluster.cloud_provider.as_str(), cluster.region.as_str()), ("NCP", "us-west-1"));
+        assert_eq!(cluster.gpu_discovery.dynamic, Some(json!({})));
+        assert_eq!(spec.feature_gate.values, ["KAIScheduler"]);
+        assert_eq!((spec.version.as_str(), spec.cluster_source.as_str()), ("2.52.1", "self-hosted"));
+        assert_eq!(effective(&spec).unwrap(), spec);
+    }
+
+    #[test]
+    fn overrides_win_field_by_field_and_a_list_replaces_a_list() {
+        let mut spec = spec(&dto(), &registration(), &settings());
+        spec.overrides = Some(json!({
+            "featureGate": {"values": ["CordonMaintenance"]}, "clusterConfig": {"region": "us-east-1"},
+        }));
+        let merged = effective(&spec).unwrap();
+        assert_eq!(merged.feature_gate.values, ["CordonMaintenance"]);
+        assert_eq!(merged.cluster_config.region, "us-east-1");
+        assert_eq!(merged.cluster_config.cluster_name, "c");
+        spec.overrides = Some(json!({"version": {"a": 1}}));
+        assert!(effective(&spec).unwrap_err().to_string().contains("spec.overrides"));
+    }
+}

@@ -1,0 +1,99 @@
+//! What the operator makes for an `NVCFBackend`, as plain objects. Pure: nothing is read, nothing is written.
+//!
+//! Names, labels, ports and paths are the real operator's; each folder file has one sort of them.
+
+mod config;
+mod deployment;
+mod namespaces;
+mod network;
+mod rbac;
+mod webhooks;
+
+use berth_kube_api::nvcf::{self, backend::NvcfBackendSpec};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::CustomResourceExt as _;
+use serde_json::{Value, json};
+
+pub use network::{PolicyError, custom as custom_policies};
+pub use rbac::agent_rules;
+
+use super::{certificates::Certificates, settings::Settings};
+use crate::names;
+
+/// Value of the label [`names::MANAGED_BY`] on all of it.
+pub const OPERATOR: &str = "nvca-operator";
+
+/// What the objects are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// With overrides.
+    pub spec: &'a NvcfBackendSpec,
+    pub settings: &'a Settings,
+    pub certificates: &'a Certificates,
+    /// Policies of the user for functions' namespaces.
+    pub policies: &'a [NetworkPolicy],
+    /// Annotations of the user for functions' pods, as JSON text.
+    pub pod_annotations: &'a str,
+    /// Another value rolls the agent out.
+    pub rollout: &'a str,
+}
+
+/// All objects, in the order in which they are to be made.
+pub fn all(parts: Parts<'_>) -> Vec<Value> {
+    let config = config::agent(parts.spec, parts.settings);
+    let mut objects = definitions();
+    objects.extend(namespaces::all());
+    objects.extend(rbac::all(parts.settings));
+    objects.extend(network::all(&parts.settings.network_cidrs, parts.policies));
+    objects.push(config::map(&config));
+    objects.push(config::annotations(parts.pod_annotations));
+    objects.extend(parts.certificates.secrets());
+    objects.push(deployment::service());
+    objects.push(deployment::agent(parts, &config));
+    // Last: nothing is asked of a webhook that nothing serves yet.
+    objects.extend(webhooks::all(&parts.certificates.ca_bundle()));
+    for object in &mut objects {
+        label(object);
+    }
+    objects
+}
+
+/// The resources of the agent. That of the `NVCFBackend` itself is the chart's.
+pub fn definitions() -> Vec<Value> {
+    let all = [
+        nvcf::MiniService::crd(),
+        nvcf::storage_request::definition(),
+        nvcf::IcmsRequest::crd(),
+    ];
+    let object = |mut crd: Value| {
+        crd["apiVersion"] = json!("apiextensions.k8s.io/v1");
+        crd["kind"] = json!("CustomResourceDefinition");
+        crd
+    };
+    // A definition that the code wrote is JSON.
+    all.iter().filter_map(|crd| serde_json::to_value(crd).ok()).map(object).collect()
+}
+
+/// An object with a name and nothing else.
+pub(super) fn object(api_version: &str, kind: &str, namespace: Option<&str>, name: &str) -> Value {
+    let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}});
+    if let Some(namespace) = namespace {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+    object
+}
+
+/// Those by which the operator finds its objects again.
+fn label(object: &mut Value) {
+    let labels = &mut object["metadata"]["labels"];
+    for (key, value) in [
+        (names::NAME, names::AGENT),
+        (names::INSTANCE, names::AGENT),
+        (names::MANAGED_BY, OPERATOR),
+    ] {
+        labels[key] = json!(value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

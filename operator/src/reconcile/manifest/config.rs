@@ -1,0 +1,72 @@
+//! What the agent is told.
+
+use berth_kube_api::nvcf::backend::NvcfBackendSpec;
+use serde_json::{Value, json};
+
+use super::object;
+use crate::{
+    agent_config::{Agent, AgentConfig, Authz, Cluster, Webhook, Workload},
+    names,
+    reconcile::settings::Settings,
+};
+
+/// Annotations for functions' pods, under a name that users know.
+const POD_ANNOTATIONS: &str = "nvca-namespace-pod-annotations";
+/// Says to the agent that this is no cluster of the public cloud.
+const SELF_HOSTED: &str = "SelfHosted";
+
+/// `config.yaml`.
+pub(super) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> AgentConfig {
+    let mut flags = spec.feature_gate.values.clone();
+    flags.push(SELF_HOSTED.to_owned());
+    flags.sort();
+    flags.dedup();
+    let cluster = &spec.cluster_config;
+    AgentConfig {
+        agent: Agent {
+            feature_flags: flags,
+            reval_url: cluster.mini_service.reval_url.clone(),
+            sis_url: spec.icms_config.url.clone(),
+            sis_host: Some(spec.icms_config.host.clone()).filter(|host| !host.is_empty()),
+            log_level: cluster.log_level.clone(),
+            nats_url: spec.agent_config.nats_url.clone(),
+            operator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Agent::default()
+        },
+        authz: Authz::default(),
+        cluster: Cluster {
+            attributes: cluster.attributes.clone(),
+            cloud_provider: cluster.cloud_provider.clone(),
+            group_id: cluster.cluster_group_id.clone(),
+            group_name: cluster.cluster_group_name.clone(),
+            id: cluster.cluster_id.clone(),
+            name: cluster.cluster_name.clone(),
+            nca_id: spec.account_config.nca_id.clone(),
+            nvca_version: spec.version.clone(),
+            region: cluster.region.clone(),
+        },
+        environment: "prod".to_owned(),
+        webhook: Webhook::default(),
+        workload: Workload {
+            image_pull_secrets: settings.pull_secrets.clone(),
+            tolerations: Vec::new(),
+        },
+    }
+}
+
+pub(super) fn map(config: &AgentConfig) -> Value {
+    let mut map = object("v1", "ConfigMap", Some(names::SYSTEM_NAMESPACE), names::AGENT_CONFIG);
+    map["data"] = json!({names::AGENT_CONFIG_KEY: text(config)});
+    map
+}
+
+/// JSON is YAML, and its keys have one order.
+pub(super) fn text(config: &AgentConfig) -> String {
+    serde_saphyr::to_string(config).unwrap_or_default()
+}
+
+pub(super) fn annotations(json: &str) -> Value {
+    let mut map = object("v1", "ConfigMap", Some(names::SYSTEM_NAMESPACE), POD_ANNOTATIONS);
+    map["data"] = json!({"annotations": json});
+    map
+}
