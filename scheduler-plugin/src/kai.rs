@@ -8,12 +8,11 @@
 //! In either mode KAI is who answers for the pod in the end: where nothing is decided in time, or something needs what only
 //! KAI can do (evict, volumes, claims, affinity to pods), the pod is handed over as if Berth were not there.
 //!
-//! Of several schedulers one feeds KAI and the others stand by (`lease`). `feed` is the actor, and the only one who changes the state; `jobs` are the steps for one pod, or one gang.
+//! Of several schedulers one feeds KAI and the others stand by, by a Lease. `feed` is the actor, and the only one who changes the state; `jobs` are the steps for one pod, or one gang.
 
 mod feed;
 mod filter;
 mod jobs;
-mod lease;
 mod objects;
 mod pod;
 mod queue;

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::BuildInfo;
 
+pub mod lease;
 #[cfg(test)]
 mod tests;
 

@@ -7,81 +7,26 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
-};
-use axum::{Json, Router, routing::get};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use berth_runtime::{Clock as _, SystemClock, secret_file::SecretFile, tls};
+use berth_runtime::{SystemClock, secret_file::SecretFile, tls};
 use berth_sis::{
     RetryPolicy, SisClient, SisConfig, SisError, TokenFile, TokenRules,
     wire::{CloudProvider, CreateCluster},
 };
-use berth_testkit::{Process, Program, http};
+use berth_testkit::{Authority, FakeSis};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-const ISSUER: &str = TokenRules::SIS_ISSUER;
-
-/// Signs tokens as OpenBao does, and serves the key set.
-struct Authority {
-    key: EcdsaKeyPair,
-    key_set: String,
-}
-
-impl Authority {
-    async fn start() -> Self {
-        tls::install_crypto_provider();
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let point = key.public_key().as_ref();
-        let (x, y) = (BASE64.encode(&point[1..33]), BASE64.encode(&point[33..65]));
-        let set =
-            json!({"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "k1", "x": x, "y": y}]});
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let key_set = format!("http://{}/jwks", listener.local_addr().unwrap());
-        let router = Router::new().route("/jwks", get(async move || Json(set)));
-        drop(berth_testkit::spawn(async move {
-            axum::serve(listener, router).await.unwrap();
-        }));
-        Self { key, key_set }
-    }
-
-    fn token(&self, change: impl FnOnce(&mut Value)) -> String {
-        let now = SystemClock::new().now_unix_ms() / 1000;
-        let mut claims = json!({
-            "iss": ISSUER, "sub": "nvca-operator", "aud": ["nvca-operator"], "scopes": ["cluster-management"],
-            "iat": now, "nbf": now, "exp": now + 600,
-        });
-        change(&mut claims);
-        let part = |value: &Value| BASE64.encode(value.to_string());
-        let signed = format!(
-            "{}.{}",
-            part(&json!({"alg": "ES256", "kid": "k1", "typ": "JWT"})),
-            part(&claims)
-        );
-        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
-        format!("{signed}.{}", BASE64.encode(signature.as_ref()))
-    }
-}
-
 struct Service {
-    process: Process,
-    authority: Authority,
+    sis: FakeSis,
     token: PathBuf,
 }
 
 impl Service {
     async fn start() -> Self {
-        let authority = Authority::start().await;
-        let process = program(&authority.key_set).start().await.unwrap();
-        let token = process.dir().join("token");
-        fs::write(&token, authority.token(|_| {})).unwrap();
-        Self {
-            process,
-            authority,
-            token,
-        }
+        let sis = FakeSis::start().await.unwrap();
+        let token = sis.dir().join("token");
+        fs::write(&token, sis.authority.token(|_| {})).unwrap();
+        Self { sis, token }
     }
 
     fn client(&self) -> SisClient {
@@ -89,8 +34,9 @@ impl Service {
     }
 
     fn client_with(&self, token: &Path) -> SisClient {
+        tls::install_crypto_provider();
         let config = SisConfig {
-            url: format!("http://{}", self.process.address("http")),
+            url: self.sis.url(),
             host: None,
             user_agent: "test/1".to_owned(),
             retry: RetryPolicy {
@@ -106,28 +52,13 @@ impl Service {
     }
 
     async fn faults(&self, faults: Value) {
-        let page = format!("{}/debug/faults", self.process.admin());
-        let answer = http::request("PUT", &page, &faults.to_string()).await.unwrap();
-        assert_eq!(answer.status, 204, "{}", answer.body);
+        self.sis.faults(faults).await;
     }
 
     /// How often a line of this kind was asked.
     async fn asked(&self, line: &str) -> usize {
-        let page = http::get(&format!("{}/debug/exchanges", self.process.admin()))
-            .await
-            .unwrap();
-        let exchanges: Vec<Value> = serde_json::from_str(&page.body).unwrap();
-        let is_one = |it: &&Value| it["request"].as_str().unwrap().starts_with(line);
-        exchanges.iter().filter(is_one).count()
+        self.sis.asked(line).await.unwrap()
     }
-}
-
-fn program(key_set: &str) -> Program {
-    Program::new("fake-sis", "berth-sis")
-        .arg("--listen", "127.0.0.1:0")
-        .arg("--admin", "127.0.0.1:0")
-        .arg("--state", "{dir}/state")
-        .arg("--issuer", format!("{ISSUER}={key_set}"))
 }
 
 fn cluster(name: &str) -> CreateCluster {
@@ -158,12 +89,7 @@ async fn a_cluster_is_created_once_found_again_and_lives_through_kill_9() {
     let again = client.create_cluster(&account, &cluster("one")).await.unwrap_err();
     assert!(matches!(again, SisError::NameExists), "{again:?}");
 
-    service.process.kill();
-    service.process = program(&service.authority.key_set)
-        .in_dir_of(&service.process)
-        .start()
-        .await
-        .unwrap();
+    service.sis.restart().await.unwrap();
     let client = service.client();
     let kept = client.find_cluster(&account, "one").await.unwrap().unwrap();
     assert_eq!(kept.cluster_id, found.cluster_id, "its state is on disk");
@@ -202,7 +128,7 @@ async fn a_token_that_would_be_refused_is_told_in_plain_words_before_anything_is
     let service = Service::start().await;
     let account = "nvcf-default".parse().unwrap();
     let client = service.client();
-    let signed = |key: &str, value: Value| service.authority.token(|claims| claims[key] = value);
+    let signed = |key: &str, value: Value| service.sis.authority.token(|claims| claims[key] = value);
     for token in [
         signed("scopes", json!(["other"])),
         signed("iss", json!("http://else")),
@@ -216,7 +142,7 @@ async fn a_token_that_would_be_refused_is_told_in_plain_words_before_anything_is
     }
     assert_eq!(service.asked("GET").await, 0);
     // The file is read anew for each request: a good token helps at once.
-    fs::write(&service.token, service.authority.token(|_| {})).unwrap();
+    fs::write(&service.token, service.sis.authority.token(|_| {})).unwrap();
     client.list_clusters(&account).await.unwrap();
 }
 
@@ -225,7 +151,7 @@ async fn a_401_about_the_token_and_a_401_that_is_an_outage_are_told_apart() {
     let service = Service::start().await;
     let account = "nvcf-default".parse().unwrap();
     let stranger = Authority::start().await;
-    let foreign = service.process.dir().join("foreign");
+    let foreign = service.sis.dir().join("foreign");
     fs::write(&foreign, stranger.token(|_| {})).unwrap();
     let refused = service.client_with(&foreign).list_clusters(&account).await.unwrap_err();
     assert!(matches!(refused, SisError::TokenRefused { .. }), "{refused:?}");
@@ -233,9 +159,14 @@ async fn a_401_about_the_token_and_a_401_that_is_an_outage_are_told_apart() {
 
     // A service that cannot reach the key set.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let issuer = format!("{}=http://{closed}/jwks", TokenRules::SIS_ISSUER);
+    let deaf = FakeSis::program(&stranger).arg("--issuer", issuer);
     let service = Service {
-        process: program(&format!("http://{closed}/jwks")).start().await.unwrap(),
-        ..service
+        sis: FakeSis {
+            process: deaf.start().await.unwrap(),
+            ..service.sis
+        },
+        token: service.token,
     };
     let outage = service.client().list_clusters(&account).await.unwrap_err();
     assert!(

@@ -8,9 +8,13 @@
     reason = "in a test's helper a panic is how the test fails"
 )]
 
+#[cfg(feature = "authority")]
+pub mod authority;
 #[cfg(feature = "rig")]
 pub mod bao;
 pub mod certs;
+#[cfg(feature = "authority")]
+pub mod fake_sis;
 pub mod http;
 #[cfg(feature = "rig")]
 pub mod injector;
@@ -25,6 +29,10 @@ pub mod rig;
 pub mod vault_agent;
 pub mod wait;
 
+#[cfg(feature = "authority")]
+pub use authority::Authority;
+#[cfg(feature = "authority")]
+pub use fake_sis::FakeSis;
 pub use kubelet::FakeKubelet;
 pub use process::{Ended, Process, Program};
 pub use wait::{eventually, spawn};

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_placement::{NodeName, PodUid};
+use berth_runtime::kubernetes::lease::{Contender, Turn};
 use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
@@ -21,7 +22,6 @@ use super::{
     Mode,
     filter::NodeFacts,
     jobs::{Ended, Jobs},
-    lease::Turn,
     objects,
     pod::{Gates, KaiPod},
     queue::QueueSpec,
@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_secs(1);
 const STALE_AFTER: Duration = Duration::from_secs(5);
 /// A gang whose members do not come is KAI's after this.
 const GANG_PATIENCE: Duration = Duration::from_secs(10);
+/// Whose turn it is to feed KAI. Two feeders at once would book nothing twice, only stand in each other's way.
+const LEASE: &str = "berth-scheduler-kai";
 /// Ends of work that wait to be heard.
 const ENDS: usize = 1024;
 
@@ -92,10 +94,16 @@ impl KaiFeed {
             return;
         };
         let clock = self.decider.clock.clone();
-        let turn = Turn::new(client.clone(), &self.namespace, Uuid::new_v4().to_string(), clock);
+        let contender = Contender {
+            namespace: self.namespace.clone(),
+            name: LEASE,
+            identity: Uuid::new_v4().to_string(),
+        };
+        let turn = Turn::new(client.clone(), contender, clock);
         let turns = async {
             loop {
                 turn.come().await;
+                info!("this scheduler feeds KAI");
                 tokio::select! {
                     () = self.follow(client.clone()) => {}
                     () = turn.pass() => {}

@@ -1,15 +1,10 @@
-//! Whose turn it is to feed KAI. Nothing hangs on it but work that is not done twice: two feeders at once book nothing twice,
-//! they only stand in each other's way.
+//! Whose turn it is, among processes that do the same: a `coordination.k8s.io/v1` Lease, as Kubernetes' own components use it.
 //!
-//! A `coordination.k8s.io/v1` Lease, as Kubernetes' own components use it: whoever holds it renews it; whoever sees it unchanged
-//! for its duration, by the own clock, may take it.
+//! Whoever holds it renews it; whoever sees it unchanged for its duration, by the own clock, may take it. It keeps work from
+//! being done twice; it is no proof that nobody else is at it (a process may be asleep while its time runs out).
 
 use std::{sync::Arc, time::Duration};
 
-use berth_runtime::{
-    SharedClock,
-    kubernetes::{ApiError, within},
-};
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -19,18 +14,30 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{ObjectMeta, PostParams},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-const NAME: &str = "berth-scheduler-kai";
+use super::{ApiError, within};
+use crate::SharedClock;
+
 /// Whoever is silent for so long has lost it.
 const DURATION: Duration = Duration::from_secs(6);
 const RENEWAL: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(1);
 
-/// One contender.
+/// Which Lease, and who wants it.
+#[derive(Debug, Clone)]
+pub struct Contender {
+    pub namespace: String,
+    pub name: &'static str,
+    /// Another one in each process.
+    pub identity: String,
+}
+
+/// One contender's way to its turn. Clones are the same contender.
 #[derive(Clone)]
-pub(super) struct Turn {
+pub struct Turn {
     leases: Api<Lease>,
+    name: &'static str,
     identity: Arc<str>,
     clock: SharedClock,
 }
@@ -43,33 +50,48 @@ struct Seen {
 }
 
 impl Turn {
-    pub(super) fn new(client: Client, namespace: &str, identity: String, clock: SharedClock) -> Self {
+    pub fn new(client: Client, contender: Contender, clock: SharedClock) -> Self {
         Self {
-            leases: Api::namespaced(client, namespace),
-            identity: identity.into(),
+            leases: Api::namespaced(client, &contender.namespace),
+            name: contender.name,
+            identity: contender.identity.into(),
             clock,
         }
     }
 
-    /// Waits until it is this one's turn.
-    pub(super) async fn come(&self) {
+    /// Waits until it is this one's turn, whatever the API server says.
+    pub async fn come(&self) {
+        // No error ends it.
+        drop(self.come_unless(|_| false).await);
+    }
+
+    /// As [`Self::come`], but ends with a refusal that waiting does not change: the Lease may not be written.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn come_or_fail(&self) -> Result<(), ApiError> {
+        self.come_unless(|error| !error.is_transient()).await
+    }
+
+    async fn come_unless(&self, ends: impl Fn(&ApiError) -> bool) -> Result<(), ApiError> {
         let mut seen: Option<Seen> = None;
         let mut told = false;
         loop {
             match self.try_take(&mut seen).await {
                 Ok(true) => {
-                    info!(lease = NAME, holder = %self.identity, "this scheduler feeds KAI");
-                    return;
+                    debug!(lease = self.name, holder = %self.identity, "it is this process's turn");
+                    return Ok(());
                 }
                 Ok(false) => {
                     if !told {
-                        info!(lease = NAME, "another scheduler feeds KAI: standing by");
+                        info!(lease = self.name, "it is another process's turn: standing by");
                     }
                     told = true;
                 }
+                Err(error) if ends(&error) => return Err(error),
                 Err(error) => warn!(
                     error = &error as &dyn std::error::Error,
-                    lease = NAME,
+                    lease = self.name,
                     "not taken: trying on"
                 ),
             }
@@ -78,43 +100,43 @@ impl Turn {
     }
 
     /// Renews it, until it is lost.
-    pub(super) async fn pass(&self) {
+    pub async fn pass(&self) {
         let mut renewed = self.clock.monotonic();
         loop {
             tokio::time::sleep(RENEWAL).await;
             match self.renew().await {
                 Ok(true) => renewed = self.clock.monotonic(),
                 Ok(false) => {
-                    warn!(lease = NAME, "another scheduler has taken over");
+                    warn!(lease = self.name, "another process has taken over");
                     return;
                 }
                 Err(error) => warn!(
                     error = &error as &dyn std::error::Error,
-                    lease = NAME,
+                    lease = self.name,
                     "not renewed: trying on"
                 ),
             }
-            // Without the API server nobody else can take it, and nothing can be done for KAI either.
+            // Without the API server nobody else can take it, and nothing that it guards can be done either.
             if self.clock.monotonic().saturating_sub(renewed) > DURATION * 10 {
                 return;
             }
         }
     }
 
-    /// Gives it up, so that nobody waits for its end.
-    pub(super) async fn leave(&self) {
-        let Ok(mut lease) = within(REQUEST, self.leases.get(NAME)).await else {
+    /// Gives it up, so that nobody waits for its end. Nothing happens where it is another's.
+    pub async fn leave(&self) {
+        let Ok(mut lease) = within(REQUEST, self.leases.get(self.name)).await else {
             return;
         };
         if self.is_mine(&lease) {
             lease.spec = Some(LeaseSpec::default());
-            drop(within(REQUEST, self.leases.replace(NAME, &PostParams::default(), &lease)).await);
+            drop(within(REQUEST, self.leases.replace(self.name, &PostParams::default(), &lease)).await);
         }
     }
 
     async fn try_take(&self, seen: &mut Option<Seen>) -> Result<bool, ApiError> {
         let now = self.clock.monotonic();
-        let lease = match within(REQUEST, self.leases.get(NAME)).await {
+        let lease = match within(REQUEST, self.leases.get(self.name)).await {
             Ok(lease) => lease,
             Err(error) if error.is_not_found() => {
                 let lease = self.mine(None);
@@ -126,7 +148,7 @@ impl Turn {
             return Ok(false);
         }
         let mine = self.mine(lease.resource_version());
-        settled(within(REQUEST, self.leases.replace(NAME, &PostParams::default(), &mine)).await)
+        settled(within(REQUEST, self.leases.replace(self.name, &PostParams::default(), &mine)).await)
     }
 
     fn may_take(&self, lease: &Lease, seen: &mut Option<Seen>, now: Duration) -> bool {
@@ -141,12 +163,12 @@ impl Turn {
     }
 
     async fn renew(&self) -> Result<bool, ApiError> {
-        let lease = within(REQUEST, self.leases.get(NAME)).await?;
+        let lease = within(REQUEST, self.leases.get(self.name)).await?;
         if !self.is_mine(&lease) {
             return Ok(false);
         }
         let mine = self.mine(lease.resource_version());
-        settled(within(REQUEST, self.leases.replace(NAME, &PostParams::default(), &mine)).await)
+        settled(within(REQUEST, self.leases.replace(self.name, &PostParams::default(), &mine)).await)
     }
 
     fn is_mine(&self, lease: &Lease) -> bool {
@@ -159,7 +181,7 @@ impl Turn {
         let now = now.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(MicroTime);
         Lease {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(self.name.to_owned()),
                 resource_version: version,
                 ..ObjectMeta::default()
             },
@@ -174,6 +196,16 @@ impl Turn {
     }
 }
 
+// The client has no `Debug`.
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn")
+            .field("name", &self.name)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Who is too late has not got it.
 fn settled(written: Result<Lease, ApiError>) -> Result<bool, ApiError> {
     match written {
@@ -185,9 +217,8 @@ fn settled(written: Result<Lease, ApiError>) -> Result<bool, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use berth_runtime::ManualClock;
-
     use super::*;
+    use crate::ManualClock;
 
     fn lease(version: &str, holder: &str) -> Lease {
         let mut lease = Lease::default();
@@ -201,10 +232,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_lease_is_taken_when_it_is_free_or_unchanged_for_its_duration() {
-        berth_runtime::tls::install_crypto_provider();
+        crate::tls::install_crypto_provider();
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let client = Client::try_from(config).unwrap();
-        let turn = Turn::new(client, "berth", "me".to_owned(), ManualClock::at_unix_ms(0).shared());
+        let contender = Contender {
+            namespace: "berth".to_owned(),
+            name: "turn",
+            identity: "me".to_owned(),
+        };
+        let turn = Turn::new(client, contender, ManualClock::at_unix_ms(0).shared());
         let at = Duration::from_secs;
         let mut seen = None;
         assert!(!turn.may_take(&lease("1", "other"), &mut seen, at(100)));

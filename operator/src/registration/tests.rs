@@ -1,0 +1,54 @@
+//! What is compared between what is wanted and what SIS has.
+
+use berth_sis::check::{NewCluster, new_cluster};
+use serde_json::json;
+
+use super::*;
+
+fn wanted() -> CreateCluster {
+    let cluster = NewCluster {
+        cluster_name: "one".to_owned(),
+        cluster_group_name: "group".to_owned(),
+        nca_id: "nvcf-default".to_owned(),
+        cloud_provider: "NCP".to_owned(),
+        nvca_version: "2.52.1".to_owned(),
+        region: "US-West-1".to_owned(),
+        capabilities: vec!["DynamicGPUDiscovery".to_owned()],
+        oauth_client_id: "nvca".to_owned(),
+        ..NewCluster::default()
+    };
+    new_cluster(cluster).unwrap().1
+}
+
+fn found(change: serde_json::Value) -> Cluster {
+    let mut cluster = json!({"clusterId": "c", "clusterGroupId": "g", "clusterName": "one", "clusterGroupName": "group",
+        "cloudProvider": "NCP", "region": "us-west-1", "oAuthClientId": "nvca"});
+    cluster
+        .as_object_mut()
+        .unwrap()
+        .extend(change.as_object().unwrap().clone());
+    Cluster::from_entry(cluster).unwrap()
+}
+
+#[test]
+fn what_sis_has_otherwise_is_told_with_both_values_and_a_way_out() {
+    assert_eq!(differences(&wanted(), &found(json!({}))), []);
+    for (change, words) in [
+        (
+            json!({"cloudProvider": "AWS"}),
+            "cloudProvider `AWS`, and `NCP` is wanted",
+        ),
+        (json!({"clusterGroupName": "other"}), "clusterGroupName `other`"),
+        (json!({"region": null}), "region ``, and `us-west-1`"),
+        (
+            json!({"oAuthClientId": null}),
+            "SIS will refuse the agent's token, whose subject is `nvca`",
+        ),
+    ] {
+        let told: Vec<String> = differences(&wanted(), &found(change))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
+    }
+}
