@@ -1,1 +1,25 @@
 //! `nvca-operator`: makes the cluster what the `NVCFBackend` says, and keeps it so.
+//!
+//! ```text
+//! watches ──► live (what is there) ──► plan (pure: what is to be done) ──► controller (does it) ──► API server
+//!                                        ▲ manifest: the objects            ▲ health: asks the agent
+//! ```
+//! Nothing is done by the clock: a deleted or changed object, another registration, a new value of the chart come as events.
+
+pub mod app;
+pub mod args;
+mod backend;
+mod certificates;
+mod controller;
+mod events;
+mod health;
+mod live;
+pub mod manifest;
+mod metrics;
+mod object;
+mod plan;
+mod settings;
+mod status;
+pub mod teardown;
+
+pub use settings::Settings;

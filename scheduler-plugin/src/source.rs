@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 mod kubernetes;
 mod simulated;
-pub(crate) mod watch;
 
 pub(crate) use kubernetes::Kubernetes;
 pub use simulated::{ParseSimulatedError, Simulated};

@@ -18,6 +18,7 @@ use crate::BuildInfo;
 pub mod lease;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 /// A connection is made within this, or not at all.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use berth_runtime::{
     BuildInfo, SharedClock,
     kubernetes::{
         ApiError, DEADLINE,
-        lease::{Contender, Turn},
+        lease::{Contender, Pace, Turn},
         within,
     },
     secret_file::SecretFile,
@@ -63,6 +63,7 @@ impl Registrar {
             namespace: config.namespace.clone(),
             name: LEASE,
             identity: Uuid::new_v4().to_string(),
+            pace: Pace::default(),
         };
         Self {
             maps: Api::namespaced(client.clone(), &config.namespace),

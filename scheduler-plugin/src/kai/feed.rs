@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_placement::{NodeName, PodUid};
-use berth_runtime::kubernetes::lease::{Contender, Turn};
+use berth_runtime::kubernetes::lease::{Contender, Pace, Turn};
 use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
@@ -32,7 +32,6 @@ use crate::{
     decide::Decider,
     pods::Pods,
     reserve::Reserver,
-    source::watch::{Resync, watch},
 };
 
 /// How often what failed is tried again, and what waits is looked at.
@@ -98,6 +97,7 @@ impl KaiFeed {
             namespace: self.namespace.clone(),
             name: LEASE,
             identity: Uuid::new_v4().to_string(),
+            pace: Pace::default(),
         };
         let turn = Turn::new(client.clone(), contender, clock);
         let turns = async {

@@ -19,10 +19,26 @@ use tracing::{debug, info, warn};
 use super::{ApiError, within};
 use crate::SharedClock;
 
-/// Whoever is silent for so long has lost it.
-const DURATION: Duration = Duration::from_secs(6);
-const RENEWAL: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(1);
+/// Who stands by looks as often as this at least: a Lease that is given up is free at once.
+const STAND_BY: Duration = Duration::from_secs(5);
+
+/// How fast it changes hands, and how much that asks of the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Whoever is silent for so long has lost it.
+    pub duration: Duration,
+    pub renewal: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            duration: Duration::from_secs(6),
+            renewal: Duration::from_secs(2),
+        }
+    }
+}
 
 /// Which Lease, and who wants it.
 #[derive(Debug, Clone)]
@@ -31,6 +47,7 @@ pub struct Contender {
     pub name: &'static str,
     /// Another one in each process.
     pub identity: String,
+    pub pace: Pace,
 }
 
 /// One contender's way to its turn. Clones are the same contender.
@@ -39,6 +56,7 @@ pub struct Turn {
     leases: Api<Lease>,
     name: &'static str,
     identity: Arc<str>,
+    pace: Pace,
     clock: SharedClock,
 }
 
@@ -55,6 +73,7 @@ impl Turn {
             leases: Api::namespaced(client, &contender.namespace),
             name: contender.name,
             identity: contender.identity.into(),
+            pace: contender.pace,
             clock,
         }
     }
@@ -95,16 +114,17 @@ impl Turn {
                     "not taken: trying on"
                 ),
             }
-            tokio::time::sleep(RENEWAL).await;
+            tokio::time::sleep(self.pace.renewal.min(STAND_BY)).await;
         }
     }
 
     /// Renews it, until it is lost.
     pub async fn pass(&self) {
         let mut renewed = self.clock.monotonic();
+        let mut written = None;
         loop {
-            tokio::time::sleep(RENEWAL).await;
-            match self.renew().await {
+            tokio::time::sleep(self.pace.renewal).await;
+            match self.renew(&mut written).await {
                 Ok(true) => renewed = self.clock.monotonic(),
                 Ok(false) => {
                     warn!(lease = self.name, "another process has taken over");
@@ -117,7 +137,7 @@ impl Turn {
                 ),
             }
             // Without the API server nobody else can take it, and nothing that it guards can be done either.
-            if self.clock.monotonic().saturating_sub(renewed) > DURATION * 10 {
+            if self.clock.monotonic().saturating_sub(renewed) > self.pace.duration * 10 {
                 return;
             }
         }
@@ -159,16 +179,32 @@ impl Turn {
         };
         *seen = Some(Seen { version, since });
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-        self.is_mine(lease) || holder.is_none_or(str::is_empty) || now.saturating_sub(since) > DURATION
+        self.is_mine(lease) || holder.is_none_or(str::is_empty) || now.saturating_sub(since) > self.pace.duration
     }
 
-    async fn renew(&self) -> Result<bool, ApiError> {
-        let lease = within(REQUEST, self.leases.get(self.name)).await?;
-        if !self.is_mine(&lease) {
-            return Ok(false);
+    /// One request where nobody else wrote since, `written` being the version of the last renewal.
+    async fn renew(&self, written: &mut Option<String>) -> Result<bool, ApiError> {
+        let version = match written.take() {
+            Some(version) => version,
+            None => {
+                let lease = within(REQUEST, self.leases.get(self.name)).await?;
+                if !self.is_mine(&lease) {
+                    return Ok(false);
+                }
+                lease.resource_version().unwrap_or_default()
+            }
+        };
+        let mine = self.mine(Some(version));
+        match within(REQUEST, self.leases.replace(self.name, &PostParams::default(), &mine)).await {
+            Ok(lease) => *written = lease.resource_version(),
+            // It may be a renewal of ours whose answer was lost: the next look tells.
+            Err(error) if error.is_conflict() => {
+                let lease = within(REQUEST, self.leases.get(self.name)).await?;
+                return Ok(self.is_mine(&lease));
+            }
+            Err(error) => return Err(error),
         }
-        let mine = self.mine(lease.resource_version());
-        settled(within(REQUEST, self.leases.replace(self.name, &PostParams::default(), &mine)).await)
+        Ok(true)
     }
 
     fn is_mine(&self, lease: &Lease) -> bool {
@@ -187,7 +223,7 @@ impl Turn {
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.identity.to_string()),
-                lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+                lease_duration_seconds: i32::try_from(self.pace.duration.as_secs()).ok(),
                 acquire_time: now.clone(),
                 renew_time: now,
                 ..LeaseSpec::default()
@@ -239,6 +275,7 @@ mod tests {
             namespace: "berth".to_owned(),
             name: "turn",
             identity: "me".to_owned(),
+            pace: Pace::default(),
         };
         let turn = Turn::new(client, contender, ManualClock::at_unix_ms(0).shared());
         let at = Duration::from_secs;

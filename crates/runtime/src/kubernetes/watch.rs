@@ -1,4 +1,4 @@
-//! A watch for ever: errors are waited out, and what is gone after a break is told as gone.
+//! A watch for ever: errors are waited out, and what is gone after a break is told as gone. Knows no kind of object.
 
 use std::{collections::HashSet, fmt::Debug, hash::Hash};
 
@@ -12,14 +12,14 @@ use tracing::warn;
 
 /// Who was told of since a watch began anew.
 #[derive(Debug)]
-pub(crate) struct Resync<K> {
+pub struct Resync<K> {
     /// `Some` between the beginning and the end of a list.
     listed: Option<HashSet<K>>,
     complete: bool,
 }
 
 impl<K: Eq + Hash + Clone> Resync<K> {
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             listed: None,
             complete: false,
@@ -27,12 +27,12 @@ impl<K: Eq + Hash + Clone> Resync<K> {
     }
 
     /// Everything was told at least once.
-    pub(crate) const fn is_complete(&self) -> bool {
+    pub const fn is_complete(&self) -> bool {
         self.complete
     }
 
     /// The object that is there now, and those that are not there any more. `known`: all that were, at the end of a list.
-    pub(crate) fn step<T>(
+    pub fn step<T>(
         &mut self,
         event: watcher::Event<T>,
         key: impl Fn(&T) -> Option<K>,
@@ -59,7 +59,7 @@ impl<K: Eq + Hash + Clone> Resync<K> {
 }
 
 /// Errors are waited out; each kind of trouble is told once.
-pub(crate) fn watch<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, watcher::Event<K>>
+pub fn watch<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, watcher::Event<K>>
 where
     K: Resource + Clone + Debug + Send + DeserializeOwned + 'static,
 {

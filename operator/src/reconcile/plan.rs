@@ -1,0 +1,268 @@
+//! What is to be done, from what is there. Pure: [`Live`] and the time in, a [`Plan`] out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use berth_kube_api::nvcf::backend::{NvcfBackend, NvcfBackendSpec};
+use berth_runtime::authority::AuthorityError;
+use serde_json::Value;
+
+use super::{
+    backend::{self, OverridesError},
+    certificates::Certificates,
+    live::{CUSTOM_POLICIES, Live, POD_ANNOTATIONS},
+    manifest::{self, Parts, PolicyError},
+    object::{Key, holds},
+    settings::Settings,
+};
+use crate::{
+    cluster_dto::{ClusterDto, DtoError},
+    names,
+    registration::{Registration, record},
+};
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The `NVCFBackend` that this cluster is to have, where it is known.
+    pub backend: Option<Wanted>,
+    /// Of [`Self::backend`], where it is as it should be.
+    pub current: Option<Arc<NvcfBackend>>,
+    /// Objects that are not there or not as they should be, in order.
+    pub apply: Vec<(Key, Value)>,
+    /// Objects that are not wanted any more.
+    pub prune: Vec<Key>,
+    /// Other `NVCFBackend`s: nothing is done for them.
+    pub superfluous: Vec<Arc<NvcfBackend>>,
+    /// Being deleted: what it stood for has to go.
+    pub deleting: Option<Arc<NvcfBackend>>,
+    pub problems: Vec<Problem>,
+}
+
+/// The `NVCFBackend` that this cluster is to have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    pub name: String,
+    /// As the operator writes it.
+    pub spec: NvcfBackendSpec,
+    /// It is not there or not as it should be.
+    pub is_stale: bool,
+}
+
+/// Why not everything can be done. Everything else is.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("waiting for the ConfigMap {}: the chart makes it", names::CLUSTER_DTO)]
+    NoCluster,
+    #[error(transparent)]
+    Dto(#[from] DtoError),
+    #[error(
+        "waiting for the registration: the ConfigMap {} has no ids yet; see the log of nvca-bootstrap-watch",
+        names::REGISTRATION
+    )]
+    NotRegistered,
+    #[error("the agent's version is empty: set selfManaged.nvcaVersion")]
+    NoVersion,
+    #[error("the agent's image is not known: set nvcaImage.repositoryOverride")]
+    NoImage,
+    #[error(transparent)]
+    Overrides(#[from] OverridesError),
+    #[error("network policy {0} of the ConfigMap {CUSTOM_POLICIES}")]
+    Policy(#[from] PolicyError),
+    #[error("the webhook has no certificate")]
+    Certificates(#[from] AuthorityError),
+    #[error("annotations of the ConfigMap {POD_ANNOTATIONS} are no JSON object of texts: they are left out")]
+    Annotations,
+    #[error("there is no ConfigMap {POD_ANNOTATIONS}: functions' pods get no annotations")]
+    NoAnnotations,
+    #[error("{others} is no backend of this cluster: {name} is")]
+    Superfluous { others: String, name: String },
+}
+
+impl Problem {
+    /// Stable, for conditions and events.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoCluster => "WaitingForCluster",
+            Self::Dto(error) => error.reason(),
+            Self::NotRegistered => "NotRegistered",
+            Self::NoVersion => "VersionMissing",
+            Self::NoImage => "ImageMissing",
+            Self::Overrides(_) => "OverridesInvalid",
+            Self::Policy(_) => "NetworkPolicyInvalid",
+            Self::Certificates(_) => "CertificateFailed",
+            Self::Annotations => "PodAnnotationsInvalid",
+            Self::NoAnnotations => "PodAnnotationsMissing",
+            Self::Superfluous { .. } => "SuperfluousBackend",
+        }
+    }
+
+    /// The cluster works all the same.
+    pub const fn is_minor(&self) -> bool {
+        matches!(
+            self,
+            Self::Policy(_) | Self::Annotations | Self::NoAnnotations | Self::Superfluous { .. }
+        )
+    }
+}
+
+/// `retired`: what the cluster was when its backend was deleted; until that changes, there is to be none.
+pub fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: Option<&Value>) -> Plan {
+    let mut plan = Plan::default();
+    let dto = match dto(live) {
+        Ok(dto) => Some(dto),
+        Err(problem) => {
+            plan.problems.push(problem);
+            None
+        }
+    };
+    // Without the chart's word the one that is there is the one.
+    let name = match &dto {
+        Some(dto) => Some(dto.cluster_name.clone()),
+        None => live.backends.keys().next().cloned(),
+    };
+    for (key, backend) in &live.backends {
+        let backend = Arc::new(backend.clone());
+        let is_ours = Some(key) == name.as_ref();
+        let is_deleted = backend.metadata.deletion_timestamp.is_some();
+        let has_finalizer = backend.metadata.finalizers.iter().flatten().any(|it| it == names::BACKEND_FINALIZER);
+        if is_deleted && has_finalizer {
+            plan.deleting = Some(backend);
+        } else if is_ours && !is_deleted {
+            plan.current = Some(backend);
+        } else if !is_deleted {
+            plan.superfluous.push(backend);
+        }
+    }
+    if let Some(name) = name.filter(|_| !plan.superfluous.is_empty()) {
+        let others: Vec<_> = plan.superfluous.iter().filter_map(|it| it.metadata.name.clone()).collect();
+        let others = others.join(", ");
+        plan.problems.push(Problem::Superfluous { others, name });
+    }
+    if plan.deleting.is_some() || retired.is_some() && retired == cluster_text(live).as_ref() {
+        return plan;
+    }
+    let spec = dto.and_then(|dto| match registration(live, &dto) {
+        Some(registration) => Some(backend::spec(&dto, &registration, settings)),
+        None => {
+            plan.problems.push(Problem::NotRegistered);
+            None
+        }
+    });
+    let Some(spec) = spec else { return plan };
+    plan.backend = Some(wanted(spec.clone(), plan.current.as_deref()));
+    objects(&mut plan, spec, live, settings, now_unix_ms);
+    plan
+}
+
+/// What the chart says of the cluster, to be compared.
+pub fn cluster_text(live: &Live) -> Option<Value> {
+    let map = live.maps.get(names::CLUSTER_DTO)?;
+    serde_json::to_value((&map.metadata.uid, &map.data)).ok()
+}
+
+fn dto(live: &Live) -> Result<ClusterDto, Problem> {
+    let map = live.maps.get(names::CLUSTER_DTO).ok_or(Problem::NoCluster)?;
+    Ok(ClusterDto::of(map)?)
+}
+
+/// The recorded one; else that of the chart's values, for a cluster that was registered by hand.
+fn registration(live: &Live, dto: &ClusterDto) -> Option<Registration> {
+    let recorded = live.maps.get(names::REGISTRATION).and_then(record::of);
+    recorded.or_else(|| {
+        Some(Registration {
+            cluster_id: dto.cluster_id.parse().ok()?,
+            cluster_group_id: dto.cluster_group_id.parse().ok()?,
+        })
+    })
+}
+
+fn wanted(spec: NvcfBackendSpec, current: Option<&NvcfBackend>) -> Wanted {
+    let json = |spec: &NvcfBackendSpec| serde_json::to_value(spec).unwrap_or_default();
+    let is_stale = current.is_none_or(|it| {
+        let has_finalizer = it.metadata.finalizers.iter().flatten().any(|it| it == names::BACKEND_FINALIZER);
+        !has_finalizer || !holds(&json(&spec), &json(&it.spec))
+    });
+    Wanted {
+        name: spec.cluster_config.cluster_name.clone(),
+        spec,
+        is_stale,
+    }
+}
+
+fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Settings, now: u64) {
+    let current = plan.current.as_deref();
+    let spec = NvcfBackendSpec {
+        overrides: current.and_then(|it| it.spec.overrides.clone()),
+        ..spec
+    };
+    let spec = match backend::effective(&spec) {
+        Ok(spec) => spec,
+        Err(error) => return plan.problems.push(error.into()),
+    };
+    if spec.version.trim().is_empty() {
+        plan.problems.push(Problem::NoVersion);
+    }
+    if spec.nvca_image_config.repository.trim().is_empty() {
+        plan.problems.push(Problem::NoImage);
+    }
+    if plan.problems.iter().any(|it| matches!(it, Problem::NoVersion | Problem::NoImage)) {
+        return;
+    }
+    let secret = |name: &str| {
+        let is_it = |key: &&Key| key.kind.kind == "Secret" && key.name == name;
+        let key = live.objects.keys().find(is_it)?;
+        live.objects.get(key)
+    };
+    let certificates = Certificates::of(secret(names::WEBHOOK_CA), secret(names::WEBHOOK_CERTIFICATE), now);
+    let certificates = match certificates {
+        Ok(certificates) => certificates,
+        Err(error) => return plan.problems.push(error.into()),
+    };
+    let data = live.maps.get(CUSTOM_POLICIES).and_then(|map| map.data.clone());
+    let (policies, errors) = manifest::custom_policies(&data.unwrap_or_default());
+    plan.problems.extend(errors.into_iter().map(Problem::from));
+    let pod_annotations = match pod_annotations(live) {
+        Ok(text) => text,
+        Err(problem) => {
+            plan.problems.push(problem);
+            "{}"
+        }
+    };
+    let annotations = current.and_then(|it| it.metadata.annotations.as_ref());
+    let rollout = annotations.and_then(|it| it.get(names::FORCED_ROLLOUT_AT));
+    let wanted = manifest::all(Parts {
+        spec: &spec,
+        settings,
+        certificates: &certificates,
+        policies: &policies,
+        pod_annotations,
+        rollout: rollout.map_or("", String::as_str),
+    });
+    let mut keys = BTreeSet::new();
+    for object in wanted {
+        let Some(key) = Key::of(&object) else { continue };
+        keys.insert(key.clone());
+        let is_there = live.objects.get(&key).is_some_and(|live| holds(&object, live));
+        if !is_there {
+            plan.apply.push((key, object));
+        }
+    }
+    let is_left = |key: &&Key| key.kind.is_pruned && !keys.contains(*key);
+    plan.prune = live.objects.keys().filter(is_left).cloned().collect();
+}
+
+fn pod_annotations(live: &Live) -> Result<&str, Problem> {
+    let map = live.maps.get(POD_ANNOTATIONS).ok_or(Problem::NoAnnotations)?;
+    let text = map.data.as_ref().and_then(|data| data.get("annotations"));
+    let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
+        return Ok("{}");
+    };
+    let parsed: Result<BTreeMap<String, String>, _> = serde_json::from_str(text);
+    parsed.map(|_| text.as_str()).map_err(|_| Problem::Annotations)
+}
+
+#[cfg(test)]
+mod tests;

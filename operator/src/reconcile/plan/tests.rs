@@ -1,0 +1,167 @@
+use k8s_openapi::{
+    api::core::v1::ConfigMap,
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use serde_json::json;
+
+use super::*;
+use crate::reconcile::{backend::fixture::registration, settings::fixture::settings};
+
+const NOW: u64 = 1_800_000_000_000;
+const DTO: &str = "clusterName: c\nnvcaVersion: 2.52.1\ncapabilities: [DynamicGPUDiscovery]\n";
+
+fn map(name: &str, data: &[(&str, &str)]) -> (String, ConfigMap) {
+    let mut map = ConfigMap::default();
+    map.metadata.name = Some(name.to_owned());
+    map.data = Some(data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+    (name.to_owned(), map)
+}
+
+/// As the chart and the bootstrap leave it.
+fn installed() -> Live {
+    let registration = registration();
+    Live {
+        maps: BTreeMap::from([
+            map(names::CLUSTER_DTO, &[(names::CLUSTER_DTO_KEY, DTO)]),
+            map(
+                names::REGISTRATION,
+                &[
+                    (names::CLUSTER_ID_KEY, registration.cluster_id.as_str()),
+                    (names::CLUSTER_GROUP_ID_KEY, registration.cluster_group_id.as_str()),
+                ],
+            ),
+            map(POD_ANNOTATIONS, &[("annotations", "{}")]),
+        ]),
+        ..Live::default()
+    }
+}
+
+fn of(live: &Live) -> Plan {
+    plan(live, &settings(), NOW, None)
+}
+
+/// What is there once the plan is done.
+fn done(mut live: Live) -> Live {
+    let plan = of(&live);
+    live.objects.extend(plan.apply);
+    let wanted = plan.backend.unwrap();
+    let mut backend = NvcfBackend::new(&wanted.name, wanted.spec);
+    backend.metadata.finalizers = Some(vec![names::BACKEND_FINALIZER.to_owned()]);
+    live.backends.insert(wanted.name, backend);
+    live
+}
+
+fn reasons(plan: &Plan) -> Vec<&'static str> {
+    plan.problems.iter().map(Problem::reason).collect()
+}
+
+#[test]
+fn everything_is_made_once_and_then_there_is_nothing_to_do() {
+    let live = done(installed());
+    let plan = of(&live);
+    assert_eq!((plan.apply, plan.prune), (vec![], vec![]));
+    assert!(!plan.backend.unwrap().is_stale);
+    assert!(plan.problems.is_empty());
+}
+
+#[test]
+fn without_a_registration_nothing_is_made_and_the_reason_is_told() {
+    let mut live = installed();
+    live.maps.remove(names::REGISTRATION);
+    let plan = of(&live);
+    assert!(plan.backend.is_none() && plan.apply.is_empty());
+    assert_eq!(reasons(&plan), ["NotRegistered"]);
+    live.maps.extend([map(names::REGISTRATION, &[(names::CLUSTER_ID_KEY, ""), (names::CLUSTER_GROUP_ID_KEY, "")])]);
+    assert_eq!(reasons(&of(&live)), ["NotRegistered"]);
+}
+
+#[test]
+fn what_is_deleted_or_changed_by_hand_comes_back_and_nothing_else_is_touched() {
+    let mut live = done(installed());
+    let key = live.objects.keys().find(|key| key.kind.kind == "Deployment").unwrap().clone();
+    live.objects.remove(&key);
+    let service = live.objects.keys().find(|key| key.kind.kind == "Service").unwrap().clone();
+    live.objects.get_mut(&service).unwrap()["spec"]["ports"][0]["port"] = json!(1);
+    let keys: Vec<Key> = of(&live).apply.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, [service, key]);
+}
+
+#[test]
+fn another_registration_changes_the_backend_the_configuration_and_the_pod() {
+    let mut live = done(installed());
+    live.maps.extend([map(
+        names::REGISTRATION,
+        &[(names::CLUSTER_ID_KEY, "other"), (names::CLUSTER_GROUP_ID_KEY, "group")],
+    )]);
+    let plan = of(&live);
+    let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.kind).collect();
+    assert_eq!(kinds, ["ConfigMap", "Deployment"]);
+    let wanted = plan.backend.unwrap();
+    assert!(wanted.is_stale);
+    assert_eq!(wanted.spec.cluster_config.cluster_id, "other");
+}
+
+#[test]
+fn a_second_backend_is_told_and_nothing_is_done_for_it() {
+    let mut live = done(installed());
+    live.backends.insert("other".to_owned(), NvcfBackend::new("other", NvcfBackendSpec::default()));
+    let plan = of(&live);
+    assert_eq!(reasons(&plan), ["SuperfluousBackend"]);
+    assert!(plan.apply.is_empty() && plan.problems[0].is_minor());
+    assert_eq!(plan.superfluous.len(), 1);
+}
+
+#[test]
+fn bad_policies_annotations_and_overrides_are_told_and_end_nothing() {
+    let mut live = installed();
+    live.maps.remove(POD_ANNOTATIONS);
+    live.maps.extend([map(CUSTOM_POLICIES, &[("mine", "kind: Pod")])]);
+    let plan = of(&live);
+    assert_eq!(reasons(&plan), ["NetworkPolicyInvalid", "PodAnnotationsMissing"]);
+    assert!(!plan.apply.is_empty() && plan.problems.iter().all(Problem::is_minor));
+    live.maps.extend([map(POD_ANNOTATIONS, &[("annotations", "{\"a\": 1}")])]);
+    assert_eq!(reasons(&of(&live)), ["NetworkPolicyInvalid", "PodAnnotationsInvalid"]);
+
+    let mut live = done(installed());
+    live.backends.get_mut("c").unwrap().spec.overrides = Some(json!({"version": []}));
+    let plan = of(&live);
+    assert_eq!(reasons(&plan), ["OverridesInvalid"]);
+    assert!(plan.apply.is_empty() && plan.prune.is_empty());
+}
+
+#[test]
+fn an_override_rolls_out_and_the_backend_stays_the_users() {
+    let mut live = done(installed());
+    live.backends.get_mut("c").unwrap().spec.overrides = Some(json!({"featureGate": {"values": ["CordonMaintenance"]}}));
+    let plan = of(&live);
+    assert!(!plan.backend.unwrap().is_stale);
+    let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.kind).collect();
+    assert_eq!(kinds, ["ConfigMap", "Deployment"]);
+}
+
+#[test]
+fn a_deleted_backend_is_taken_down_and_not_made_again_until_the_chart_says_so() {
+    let mut live = done(installed());
+    live.backends.get_mut("c").unwrap().metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+    let plan_now = of(&live);
+    assert!(plan_now.deleting.is_some() && plan_now.backend.is_none());
+    let retired = cluster_text(&live);
+    live.backends.clear();
+    live.objects.clear();
+    let still = plan(&live, &settings(), NOW, retired.as_ref());
+    assert!(still.backend.is_none() && still.apply.is_empty());
+    live.maps.extend([map(names::CLUSTER_DTO, &[(names::CLUSTER_DTO_KEY, "clusterName: c\nnvcaVersion: \"3\"")])]);
+    let again = plan(&live, &settings(), NOW, retired.as_ref());
+    assert!(again.backend.is_some() && !again.apply.is_empty());
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_removed_but_no_namespace() {
+    let mut live = done(installed());
+    for (kind, api) in [("ConfigMap", "v1"), ("Namespace", "v1")] {
+        let object = json!({"apiVersion": api, "kind": kind, "metadata": {"name": "old"}});
+        live.objects.insert(Key::of(&object).unwrap(), object);
+    }
+    let keys: Vec<String> = of(&live).prune.iter().map(Key::to_string).collect();
+    assert_eq!(keys, ["ConfigMap old"]);
+}
