@@ -19,5 +19,6 @@ mod validate;
 pub use app::{Bound, BuildError, Context, build};
 pub use args::{Args, ENV_PREFIX};
 pub use mutate::{Gates, defaults, placement};
+pub(crate) use mutate::{has_gpus, place};
 pub use settings::SettingsError;
 pub use validate::{Refusals, validate};

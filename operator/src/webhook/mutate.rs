@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::agent_config::AgentConfig;
 
-pub(super) use affinity::base;
+use affinity::base;
 
 /// Annotation with the instance type without its number of GPUs, of pods that carry no name.
 const INSTANCE_TYPE_VALUE: &str = "nvcf.nvidia.io/instance-type-value";
@@ -32,7 +32,7 @@ pub struct Gates {
 }
 
 impl Gates {
-    pub(super) fn of(config: &AgentConfig) -> Self {
+    pub(crate) fn of(config: &AgentConfig) -> Self {
         let parse = |value: &serde_json::Value| match serde_json::from_value(value.clone()) {
             Ok(toleration) => Some(toleration),
             Err(error) => {
@@ -52,24 +52,27 @@ impl Gates {
 
 /// Where a pod may run and who decides that: its instance type, the scheduler, tolerations.
 pub fn placement(pod: &Pod, gates: &Gates) -> Patch {
-    changed(pod, |pod| {
-        let named = pod.metadata.annotations.as_ref().and_then(|annotations| {
-            let name = annotations.get(nvcf::INSTANCE_TYPE_NAME).map(|name| base(name));
-            name.or_else(|| annotations.get(INSTANCE_TYPE_VALUE).map(String::as_str))
-        });
-        let kind = named.filter(|kind| !kind.is_empty()).map(str::to_owned);
-        let spec = pod.spec.get_or_insert_default();
-        affinity::rename(spec);
-        if let Some(kind) = &kind {
-            affinity::pin(spec, kind);
-        }
-        tolerate(spec, gates);
-        if gates.kai && has_gpus(spec) {
-            spec.scheduler_name = Some(kai::SCHEDULER.to_owned());
-            let labels = pod.metadata.labels.get_or_insert_default();
-            labels.insert(kai::QUEUE.to_owned(), kai::DEFAULT_QUEUE.to_owned());
-        }
-    })
+    changed(pod, |pod| place(pod, gates))
+}
+
+/// The same, on the pod itself.
+pub(crate) fn place(pod: &mut Pod, gates: &Gates) {
+    let named = pod.metadata.annotations.as_ref().and_then(|annotations| {
+        let name = annotations.get(nvcf::INSTANCE_TYPE_NAME).map(|name| base(name));
+        name.or_else(|| annotations.get(INSTANCE_TYPE_VALUE).map(String::as_str))
+    });
+    let kind = named.filter(|kind| !kind.is_empty()).map(str::to_owned);
+    let spec = pod.spec.get_or_insert_default();
+    affinity::rename(spec);
+    if let Some(kind) = &kind {
+        affinity::pin(spec, kind);
+    }
+    tolerate(spec, gates);
+    if gates.kai && has_gpus(spec) {
+        spec.scheduler_name = Some(kai::SCHEDULER.to_owned());
+        let labels = pod.metadata.labels.get_or_insert_default();
+        labels.insert(kai::QUEUE.to_owned(), kai::DEFAULT_QUEUE.to_owned());
+    }
 }
 
 /// What every pod of a workload namespace gets: no token of the API server, requests that are its limits, the toleration.
@@ -113,7 +116,7 @@ fn tolerate(spec: &mut PodSpec, gates: &Gates) {
     }
 }
 
-fn has_gpus(spec: &PodSpec) -> bool {
+pub(crate) fn has_gpus(spec: &PodSpec) -> bool {
     let is_gpu = |(name, quantity): (&String, &Quantity)| {
         (name == nvidia::GPU || name.starts_with(nvidia::MIG_PREFIX)) && quantity.0 != "0"
     };

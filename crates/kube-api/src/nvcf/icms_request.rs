@@ -57,8 +57,6 @@ pub struct ICMSRequestStatus {
     /// When the control plane was told that the request is taken on; empty: it was not.
     #[serde(rename = "lastACKTimestamp", skip_serializing_if = "String::is_empty")]
     pub last_ack_timestamp: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub last_status_updated: String,
     /// By pod name.
     pub instances: BTreeMap<String, InstanceStatus>,
 }

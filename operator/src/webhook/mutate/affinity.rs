@@ -12,7 +12,7 @@ const OLD: &str = "node.kubernetes.io/instance-type";
 const MARK: &str = ".GPU.";
 
 /// `NCP.GPU.B200_8x.x2` and `NCP.GPU.B200_8x` are shapes of `NCP.GPU.B200`.
-pub(crate) fn base(name: &str) -> &str {
+pub(super) fn base(name: &str) -> &str {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some((base, shape)) = name.rsplit_once('_') else {
         return name;
