@@ -2,6 +2,7 @@
 
 mod book;
 mod cause;
+mod launch;
 mod message;
 mod pod;
 mod request;
