@@ -1,10 +1,12 @@
 //! The resources of NVCF's operator and agent. Owns their forms, and what they have in common.
 
 pub mod backend;
+pub mod icms_request;
 pub mod mini_service;
 pub mod storage_request;
 
 pub use backend::{NvcfBackend, NvcfBackendSpec, NvcfBackendStatus};
+pub use icms_request::ICMSRequest;
 pub use mini_service::MiniService;
 pub use storage_request::StorageRequest;
 

@@ -22,7 +22,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let args: Args = parse_args(ENV_PREFIX);
     let access = args.kubernetes.access().unwrap_or_else(|| {
         let message = "this is not a pod: give --kubeconfig\n";
-        Args::command().error(ErrorKind::MissingRequiredArgument, message).exit()
+        Args::command()
+            .error(ErrorKind::MissingRequiredArgument, message)
+            .exit()
     });
     let settings = args.settings().unwrap_or_else(|error| {
         let message = format!("{:#}\n", anyhow::Error::from(error));

@@ -27,7 +27,13 @@ pub struct Args {
     pub system_namespace: String,
 
     /// Image of the agent, without a tag
-    #[arg(long, value_name = "IMAGE", default_value = "", env = "NVCA_IMAGE_REPO", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        default_value = "",
+        env = "NVCA_IMAGE_REPO",
+        hide_default_value = true
+    )]
     pub nvca_image_repo: String,
 
     /// When the agent's image is pulled
@@ -35,15 +41,33 @@ pub struct Args {
     pub image_pull_policy: String,
 
     /// Pull secrets of the agent and of function pods: JSON in base64
-    #[arg(long, value_name = "BASE64", default_value = "", env = "ADDITIONAL_IMAGE_PULL_SECRETS_B64", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "BASE64",
+        default_value = "",
+        env = "ADDITIONAL_IMAGE_PULL_SECRETS_B64",
+        hide_default_value = true
+    )]
     pub image_pull_secrets_b64: String,
 
     /// Resources of the agent's container: JSON in base64
-    #[arg(long, value_name = "BASE64", default_value = "", env = "AGENT_RESOURCES_B64", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "BASE64",
+        default_value = "",
+        env = "AGENT_RESOURCES_B64",
+        hide_default_value = true
+    )]
     pub agent_resources_b64: String,
 
     /// Resources of the webhook's container: JSON in base64
-    #[arg(long, value_name = "BASE64", default_value = "", env = "WEBHOOK_RESOURCES_B64", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "BASE64",
+        default_value = "",
+        env = "WEBHOOK_RESOURCES_B64",
+        hide_default_value = true
+    )]
     pub webhook_resources_b64: String,
 
     /// Run the agent on nodes with this label only; with --node-selector-value
@@ -73,7 +97,11 @@ pub struct Args {
     pub vault_address: String,
 
     /// What the agent's token for OpenBao is for: as OpenBao's role has it
-    #[arg(long, value_name = "AUDIENCE", default_value = "http://openbao-server.vault-system.svc.cluster.local:8200")]
+    #[arg(
+        long,
+        value_name = "AUDIENCE",
+        default_value = "http://openbao-server.vault-system.svc.cluster.local:8200"
+    )]
     pub vault_audience: String,
 
     /// Log level of the agent
@@ -127,7 +155,12 @@ impl Args {
             webhook_resources: resources(&self.webhook_resources_b64).map_err(of("webhook-resources-b64"))?,
             node_selector: key.zip(given(&self.node_selector_value)),
             priority_class: given(&self.priority_class_name),
-            network_cidrs: self.cluster_network_cidrs.iter().filter(|it| !it.is_empty()).cloned().collect(),
+            network_cidrs: self
+                .cluster_network_cidrs
+                .iter()
+                .filter(|it| !it.is_empty())
+                .cloned()
+                .collect(),
             vault: Vault {
                 address: given(&self.vault_address),
                 audience: self.vault_audience.clone(),

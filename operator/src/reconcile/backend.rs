@@ -95,7 +95,8 @@ pub(super) mod fixture {
     use super::*;
 
     pub(crate) fn dto() -> ClusterDto {
-        let text = "clusterName: c\nnvcaVersion: 2.52.1\ncapabilities: [DynamicGPUDiscovery, SelfHosted, KAIScheduler]\n";
+        let text =
+            "clusterName: c\nnvcaVersion: 2.52.1\ncapabilities: [DynamicGPUDiscovery, SelfHosted, KAIScheduler]\n";
         text.parse().unwrap()
     }
 
@@ -120,10 +121,16 @@ mod tests {
         let spec = spec(&dto(), &registration(), &settings());
         let cluster = &spec.cluster_config;
         assert_eq!(cluster.cluster_id, "56f71ab9-94a3-320a-9fd9-457477edeea2");
-        assert_eq!((cluster.cloud_provider.as_str(), cluster.region.as_str()), ("NCP", "us-west-1"));
+        assert_eq!(
+            (cluster.cloud_provider.as_str(), cluster.region.as_str()),
+            ("NCP", "us-west-1")
+        );
         assert_eq!(cluster.gpu_discovery.dynamic, Some(json!({})));
         assert_eq!(spec.feature_gate.values, ["KAIScheduler"]);
-        assert_eq!((spec.version.as_str(), spec.cluster_source.as_str()), ("2.52.1", "self-hosted"));
+        assert_eq!(
+            (spec.version.as_str(), spec.cluster_source.as_str()),
+            ("2.52.1", "self-hosted")
+        );
         assert_eq!(effective(&spec).unwrap(), spec);
     }
 

@@ -85,7 +85,11 @@ fn secret(name: &str, kind: &str, made: u64) -> Value {
 
 fn server_names() -> Vec<String> {
     let service = format!("{}.{}", names::AGENT, names::SYSTEM_NAMESPACE);
-    vec![format!("{service}.svc"), format!("{service}.svc.cluster.local"), service]
+    vec![
+        format!("{service}.svc"),
+        format!("{service}.svc.cluster.local"),
+        service,
+    ]
 }
 
 fn bytes(text: &str) -> ByteString {

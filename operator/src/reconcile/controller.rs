@@ -98,13 +98,19 @@ impl Controller {
     /// One look at everything. When to look again at the latest.
     async fn round(&mut self, live: &Live) -> Duration {
         let started = self.clock.monotonic();
-        let plan = plan::plan(live, &self.settings, self.clock.now_unix_ms(), self.memory.retired.as_ref());
+        let plan = plan::plan(
+            live,
+            &self.settings,
+            self.clock.now_unix_ms(),
+            self.memory.retired.as_ref(),
+        );
         self.tell(&plan.problems);
         let done = match plan.deleting.clone() {
             Some(backend) => self.delete(live, &backend).await.map(|()| AT_LEAST),
             None => self.bring_up_to_date(&plan).await,
         };
-        self.metrics.round(self.clock.monotonic().saturating_sub(started), done.as_ref().err());
+        self.metrics
+            .round(self.clock.monotonic().saturating_sub(started), done.as_ref().err());
         match done {
             Ok(wait) => {
                 self.memory.failures = 0;
@@ -113,7 +119,11 @@ impl Controller {
             Err(error) => {
                 let wait = FIRST_WAIT * 2_u32.saturating_pow(self.memory.failures.min(8));
                 self.memory.failures += 1;
-                warn!(error = &error as &dyn std::error::Error, reason = error.reason(), "trying on");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    reason = error.reason(),
+                    "trying on"
+                );
                 wait.min(LAST_WAIT)
             }
         }
@@ -167,7 +177,11 @@ impl Controller {
         };
         let written = Arc::new(apply(&api, &object, MANAGER).await?);
         let what = plan.current.as_deref().map_or("Install", |_| "Upgrade");
-        info!(name = wanted.name, version = wanted.spec.version, "the NVCFBackend is written");
+        info!(
+            name = wanted.name,
+            version = wanted.spec.version,
+            "the NVCFBackend is written"
+        );
         let note = note(plan.current.as_deref().map(|it| &it.spec), &wanted.spec);
         self.events.normal(&written, what, &note).await;
         Ok(Some(written))
@@ -206,7 +220,9 @@ impl Controller {
             }
         }
         let is_wanted = |key: &Key| plan.apply.iter().any(|(it, _)| it == key);
-        self.memory.tried.retain(|key, tried| is_wanted(key) || now.saturating_sub(tried.at) < LAST_WAIT);
+        self.memory
+            .tried
+            .retain(|key, tried| is_wanted(key) || now.saturating_sub(tried.at) < LAST_WAIT);
         (again, failure)
     }
 
@@ -230,7 +246,11 @@ impl Controller {
         let verdicts = verdicts(plan, &health, failure);
         let now = self.now();
         let before = backend.status.as_ref();
-        let version = if version.is_empty() { before.map_or("", |it| &it.version) } else { version };
+        let version = if version.is_empty() {
+            before.map_or("", |it| &it.version)
+        } else {
+            version
+        };
         let status = status::status(before, version, &health, &verdicts, backend.metadata.generation, now);
         if before == Some(&status) {
             return Ok(());
@@ -246,7 +266,10 @@ impl Controller {
         if before == now {
             return;
         }
-        let message = format!("ClusterAgent health changed from '{before}' to '{now}' {}", health.message);
+        let message = format!(
+            "ClusterAgent health changed from '{before}' to '{now}' {}",
+            health.message
+        );
         let message = message.trim_end();
         if health.status == AgentStatus::Healthy {
             info!("{message}");
@@ -260,7 +283,9 @@ impl Controller {
     /// Tells it on the object itself; nothing is done for it.
     async fn superfluous(&self, backend: &NvcfBackend, plan: &Plan) -> Result<(), ApiError> {
         let is_it = |it: &&Problem| matches!(it, Problem::Superfluous { .. });
-        let Some(problem) = plan.problems.iter().find(is_it) else { return Ok(()) };
+        let Some(problem) = plan.problems.iter().find(is_it) else {
+            return Ok(());
+        };
         let verdict = Verdict::new("Ready", Some(false), problem.reason(), problem.to_string());
         let before = backend.status.as_ref();
         let generation = backend.metadata.generation;
@@ -273,7 +298,10 @@ impl Controller {
 
     /// Takes everything down, and lets the object go.
     async fn delete(&mut self, live: &Live, backend: &NvcfBackend) -> Result<(), ApiError> {
-        info!(name = backend.name_any(), "the NVCFBackend is deleted: taking the agent down");
+        info!(
+            name = backend.name_any(),
+            "the NVCFBackend is deleted: taking the agent down"
+        );
         let mut reporter = Reporter {
             api: Api::namespaced(self.client.clone(), &self.settings.namespace),
             events: self.events.clone(),
@@ -283,7 +311,10 @@ impl Controller {
         let report = self.teardown.run(&mut reporter).await?;
         let mut end = "everything of the agent is gone".to_owned();
         if !report.freed.is_empty() {
-            end = format!("{end}; freed of finalizers, as nobody served them: {}", report.freed.join(", "));
+            end = format!(
+                "{end}; freed of finalizers, as nobody served them: {}",
+                report.freed.join(", ")
+            );
         }
         if report.left.is_empty() {
             self.events.normal(backend, "Uninstall", &end).await;
@@ -295,7 +326,11 @@ impl Controller {
         let finalizers = backend.metadata.finalizers.iter().flatten();
         let others: Vec<&String> = finalizers.filter(|it| *it != names::BACKEND_FINALIZER).collect();
         let patch = Patch::Merge(json!({"metadata": {"finalizers": others}}));
-        let done = within(DEADLINE, api.patch(&backend.name_any(), &PatchParams::default(), &patch)).await;
+        let done = within(
+            DEADLINE,
+            api.patch(&backend.name_any(), &PatchParams::default(), &patch),
+        )
+        .await;
         match done {
             Ok(_) => {}
             Err(error) if error.is_not_found() => {}
@@ -338,7 +373,11 @@ impl Memory {
             return Some(tried.wait - since);
         }
         // Quiet for long: somebody did it once more, not all the time.
-        tried.wait = if since > LAST_WAIT { FIRST_WAIT } else { (tried.wait * 2).min(LAST_WAIT) };
+        tried.wait = if since > LAST_WAIT {
+            FIRST_WAIT
+        } else {
+            (tried.wait * 2).min(LAST_WAIT)
+        };
         tried.at = now;
         None
     }
@@ -360,14 +399,22 @@ impl Progress for Reporter {
         let generation = self.backend.metadata.generation;
         let before = self.backend.status.clone();
         let version = before.as_ref().map_or("", |it| &it.version);
-        let status = status::status(before.as_ref(), version, &Health::default(), &[verdict], generation, self.now);
+        let status = status::status(
+            before.as_ref(),
+            version,
+            &Health::default(),
+            &[verdict],
+            generation,
+            self.now,
+        );
         // Only a word on the way: the end is what counts.
         drop(write_status(&self.api, &self.backend.name_any(), json!(status)).await);
     }
 }
 
 async fn write_status(api: &Api<NvcfBackend>, name: &str, status: Value) -> Result<(), ApiError> {
-    let object = json!({"apiVersion": "nvcf.nvidia.io/v1", "kind": "NVCFBackend", "metadata": {"name": name}, "status": status});
+    let object =
+        json!({"apiVersion": "nvcf.nvidia.io/v1", "kind": "NVCFBackend", "metadata": {"name": name}, "status": status});
     let params = PatchParams::apply(MANAGER).force();
     let written = within(DEADLINE, api.patch_status(name, &params, &Patch::Apply(object))).await;
     match written {
@@ -383,7 +430,10 @@ fn verdicts(plan: &Plan, health: &Health, failure: Option<&(Key, ApiError)>) -> 
         Some(problem) => Verdict::new("Registered", Some(false), problem.reason(), problem.to_string()),
         None => Verdict::new("Registered", Some(true), "AsExpected", "SIS knows the cluster"),
     };
-    let major = plan.problems.iter().find(|it| !it.is_minor() && !matches!(it, Problem::NotRegistered));
+    let major = plan
+        .problems
+        .iter()
+        .find(|it| !it.is_minor() && !matches!(it, Problem::NotRegistered));
     let applied = match (failure, major) {
         (Some((key, error)), _) => {
             let message = format!("{key} cannot be applied: {}", report(error));
@@ -401,7 +451,12 @@ fn verdicts(plan: &Plan, health: &Health, failure: Option<&(Key, ApiError)>) -> 
     let ready = status::summary(&verdicts);
     let minor: Vec<&Problem> = plan.problems.iter().filter(|it| it.is_minor()).collect();
     verdicts.push(match minor.first() {
-        None => Verdict::new("ConfigurationValid", Some(true), "AsExpected", "everything given is used"),
+        None => Verdict::new(
+            "ConfigurationValid",
+            Some(true),
+            "AsExpected",
+            "everything given is used",
+        ),
         Some(first) => {
             let all: Vec<String> = minor.iter().map(|it| report(*it)).collect();
             Verdict::new("ConfigurationValid", Some(false), first.reason(), all.join("\n"))

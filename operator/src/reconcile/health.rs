@@ -54,7 +54,11 @@ pub async fn follow(url: String, to: watch::Sender<Health>) {
             Ok(client) => ask(client, &url).await,
             Err(error) => unknown(error.to_string()),
         };
-        let wait = if health.status == AgentStatus::Healthy { LATER } else { SOON };
+        let wait = if health.status == AgentStatus::Healthy {
+            LATER
+        } else {
+            SOON
+        };
         let is_new = health != last;
         last.clone_from(&health);
         if is_new && to.send(health).is_err() {
@@ -89,7 +93,9 @@ fn read(status: u16, body: &[u8]) -> Health {
         let text: String = String::from_utf8_lossy(body).trim().chars().take(200).collect();
         return unknown(format!("the agent answered {status} {text}"));
     };
-    let is_healthy = field(&fields, "status").and_then(Value::as_str).is_some_and(|it| it.eq_ignore_ascii_case("healthy"));
+    let is_healthy = field(&fields, "status")
+        .and_then(Value::as_str)
+        .is_some_and(|it| it.eq_ignore_ascii_case("healthy"));
     let usage = field(&fields, "gpuUsage").and_then(Value::as_object);
     let number = |gpu: &Value, name: &str| {
         let value = gpu.as_object().and_then(|gpu| field(gpu, name)).and_then(Value::as_u64);
@@ -107,7 +113,11 @@ fn read(status: u16, body: &[u8]) -> Health {
     Health {
         gpu_usage: usage.collect(),
         kubernetes_version: version.to_owned(),
-        status: if is_healthy && status == 200 { AgentStatus::Healthy } else { AgentStatus::Unhealthy },
+        status: if is_healthy && status == 200 {
+            AgentStatus::Healthy
+        } else {
+            AgentStatus::Unhealthy
+        },
         message: reasons(&fields),
     }
 }
@@ -129,7 +139,10 @@ fn reasons(fields: &Map<String, Value>) -> String {
 }
 
 fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    fields
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
 }
 
 fn unknown(message: String) -> Health {
@@ -161,13 +174,20 @@ mod tests {
         ] {
             let health = read(200, body.as_bytes());
             assert_eq!(health.status, AgentStatus::Healthy, "{body}");
-            let usage = GpuUsage { capacity: 32, allocated: 0, available: 30 };
+            let usage = GpuUsage {
+                capacity: 32,
+                allocated: 0,
+                available: 30,
+            };
             assert_eq!(health.gpu_usage["H100"], usage);
         }
         let body = r#"{"Status":"unhealthy","Components":{
             "gpu":{"Status":"healthy","Errors":null},"sis":{"Status":"unhealthy","Errors":["no token","late"]}}}"#;
         let health = read(503, body.as_bytes());
-        assert_eq!((health.status, health.message.as_str()), (AgentStatus::Unhealthy, "sis: no token; late"));
+        assert_eq!(
+            (health.status, health.message.as_str()),
+            (AgentStatus::Unhealthy, "sis: no token; late")
+        );
     }
 
     #[test]

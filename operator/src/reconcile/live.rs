@@ -44,7 +44,12 @@ pub const CUSTOM_POLICIES: &str = "nvcf-custom-network-policies";
 /// ConfigMap of the chart: annotations of the user for functions' pods.
 pub const POD_ANNOTATIONS: &str = "nvca-namespace-pod-annotations";
 /// What the operator reads in its namespace.
-pub const MAPS: [&str; 4] = [names::CLUSTER_DTO, names::REGISTRATION, CUSTOM_POLICIES, POD_ANNOTATIONS];
+pub const MAPS: [&str; 4] = [
+    names::CLUSTER_DTO,
+    names::REGISTRATION,
+    CUSTOM_POLICIES,
+    POD_ANNOTATIONS,
+];
 
 /// A step of one of the watches.
 enum Seen {
@@ -90,7 +95,11 @@ fn watches(client: &Client, namespace: &str) -> SelectAll<BoxStream<'static, See
     let mut all: Vec<BoxStream<'static, Seen>> = Vec::new();
     for kind in KINDS {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
-        all.push(watch(api, ours.clone()).map(move |event| Seen::Object(kind, event)).boxed());
+        all.push(
+            watch(api, ours.clone())
+                .map(move |event| Seen::Object(kind, event))
+                .boxed(),
+        );
     }
     let backends: Api<NvcfBackend> = Api::namespaced(client.clone(), namespace);
     all.push(watch(backends, watcher::Config::default()).map(Seen::Backend).boxed());
@@ -108,7 +117,9 @@ impl Follower {
     fn step(&mut self, event: Seen) {
         match event {
             Seen::Object(kind, event) => {
-                let Some(resync) = self.objects.get_mut(&kind) else { return };
+                let Some(resync) = self.objects.get_mut(&kind) else {
+                    return;
+                };
                 let objects = &mut self.live.objects;
                 let known = || objects.keys().filter(|key| key.kind == kind).cloned().collect();
                 let (there, gone) = resync.step(event, |object| Key::of_live(kind, object), known);

@@ -63,7 +63,7 @@ pub fn definitions() -> Vec<Value> {
     let all = [
         nvcf::MiniService::crd(),
         nvcf::storage_request::definition(),
-        nvcf::IcmsRequest::crd(),
+        nvcf::ICMSRequest::crd(),
     ];
     let object = |mut crd: Value| {
         crd["apiVersion"] = json!("apiextensions.k8s.io/v1");
@@ -71,7 +71,10 @@ pub fn definitions() -> Vec<Value> {
         crd
     };
     // A definition that the code wrote is JSON.
-    all.iter().filter_map(|crd| serde_json::to_value(crd).ok()).map(object).collect()
+    all.iter()
+        .filter_map(|crd| serde_json::to_value(crd).ok())
+        .map(object)
+        .collect()
 }
 
 /// An object with a name and nothing else.

@@ -35,7 +35,11 @@ impl Metrics {
             failures: Family::default(),
             applied: Family::default(),
         };
-        registry.register("reconcile_seconds", "Time of one look at everything", metrics.rounds.clone());
+        registry.register(
+            "reconcile_seconds",
+            "Time of one look at everything",
+            metrics.rounds.clone(),
+        );
         registry.register(
             "reconcile_failures",
             "Looks that ended early, by the reason of the API server",

@@ -33,7 +33,12 @@ const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// In the order in which they are made.
 pub const KINDS: [Kind; 14] = [
-    kind("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions", false),
+    kind(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        false,
+    ),
     kind("", "Namespace", "namespaces", false),
     kind("", "ServiceAccount", "serviceaccounts", true),
     kind(RBAC, "ClusterRole", "clusterroles", true),
@@ -44,8 +49,18 @@ pub const KINDS: [Kind; 14] = [
     kind("", "ConfigMap", "configmaps", true),
     kind("", "Secret", "secrets", true),
     kind("", "Service", "services", true),
-    kind(ADMISSION, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", true),
-    kind(ADMISSION, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", true),
+    kind(
+        ADMISSION,
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        true,
+    ),
+    kind(
+        ADMISSION,
+        "MutatingWebhookConfiguration",
+        "mutatingwebhookconfigurations",
+        true,
+    ),
     kind("apps", "Deployment", "deployments", true),
 ];
 
@@ -54,7 +69,9 @@ impl Kind {
     pub fn of(object: &Value) -> Option<Self> {
         let api_version = object["apiVersion"].as_str()?;
         let name = object["kind"].as_str()?;
-        KINDS.into_iter().find(|it| it.kind == name && it.api_version() == api_version)
+        KINDS
+            .into_iter()
+            .find(|it| it.kind == name && it.api_version() == api_version)
     }
 
     pub fn api_version(&self) -> String {
@@ -112,9 +129,10 @@ impl Key {
 /// A list is compared element by element: those that the operator writes are owned as a whole.
 pub fn holds(wanted: &Value, live: &Value) -> bool {
     match (wanted, live) {
-        (Value::Object(wanted), Value::Object(live)) => wanted
-            .iter()
-            .all(|(key, value)| live.get(key).map_or_else(|| is_nothing(value), |live| holds(value, live))),
+        (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(key, value)| {
+            live.get(key)
+                .map_or_else(|| is_nothing(value), |live| holds(value, live))
+        }),
         (Value::Array(wanted), Value::Array(live)) => {
             wanted.len() == live.len() && wanted.iter().zip(live).all(|(wanted, live)| holds(wanted, live))
         }
@@ -141,7 +159,8 @@ mod tests {
     #[test]
     fn what_others_added_is_no_drift_and_what_they_changed_is() {
         let wanted = json!({"spec": {"ports": [{"port": 1}], "selector": {"a": "b"}}, "data": {}});
-        let live = json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}], "selector": {"a": "b", "c": "d"}}, "status": 1});
+        let live =
+            json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}], "selector": {"a": "b", "c": "d"}}, "status": 1});
         assert!(holds(&wanted, &live));
         for changed in [
             json!({"spec": {"ports": [{"port": 2}], "selector": {"a": "b"}}}),
@@ -156,10 +175,14 @@ mod tests {
 
     #[test]
     fn an_object_is_known_by_kind_namespace_and_name() {
-        let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "nvca", "namespace": "s"}});
+        let object =
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "nvca", "namespace": "s"}});
         let key = Key::of(&object).unwrap();
         assert_eq!(key.to_string(), "Deployment s/nvca");
         assert_eq!(key.kind.resource().plural, "deployments");
-        assert_eq!(Key::of(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}})), None);
+        assert_eq!(
+            Key::of(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}})),
+            None
+        );
     }
 }

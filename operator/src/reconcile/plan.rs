@@ -127,7 +127,12 @@ pub fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: Option<
         let backend = Arc::new(backend.clone());
         let is_ours = Some(key) == name.as_ref();
         let is_deleted = backend.metadata.deletion_timestamp.is_some();
-        let has_finalizer = backend.metadata.finalizers.iter().flatten().any(|it| it == names::BACKEND_FINALIZER);
+        let has_finalizer = backend
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|it| it == names::BACKEND_FINALIZER);
         if is_deleted && has_finalizer {
             plan.deleting = Some(backend);
         } else if is_ours && !is_deleted {
@@ -137,7 +142,11 @@ pub fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: Option<
         }
     }
     if let Some(name) = name.filter(|_| !plan.superfluous.is_empty()) {
-        let others: Vec<_> = plan.superfluous.iter().filter_map(|it| it.metadata.name.clone()).collect();
+        let others: Vec<_> = plan
+            .superfluous
+            .iter()
+            .filter_map(|it| it.metadata.name.clone())
+            .collect();
         let others = others.join(", ");
         plan.problems.push(Problem::Superfluous { others, name });
     }
@@ -182,7 +191,12 @@ fn registration(live: &Live, dto: &ClusterDto) -> Option<Registration> {
 fn wanted(spec: NvcfBackendSpec, current: Option<&NvcfBackend>) -> Wanted {
     let json = |spec: &NvcfBackendSpec| serde_json::to_value(spec).unwrap_or_default();
     let is_stale = current.is_none_or(|it| {
-        let has_finalizer = it.metadata.finalizers.iter().flatten().any(|it| it == names::BACKEND_FINALIZER);
+        let has_finalizer = it
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|it| it == names::BACKEND_FINALIZER);
         !has_finalizer || !holds(&json(&spec), &json(&it.spec))
     });
     Wanted {
@@ -208,7 +222,11 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
     if spec.nvca_image_config.repository.trim().is_empty() {
         plan.problems.push(Problem::NoImage);
     }
-    if plan.problems.iter().any(|it| matches!(it, Problem::NoVersion | Problem::NoImage)) {
+    if plan
+        .problems
+        .iter()
+        .any(|it| matches!(it, Problem::NoVersion | Problem::NoImage))
+    {
         return;
     }
     let secret = |name: &str| {

@@ -91,7 +91,9 @@ fn decoded(what: &'static str, encoded: &str) -> Result<Option<Value>, EncodedEr
     }
     let bad = |why: String| EncodedError { what, why };
     let json = BASE64.decode(compact).map_err(|error| bad(error.to_string()))?;
-    serde_json::from_slice(&json).map(Some).map_err(|error| bad(error.to_string()))
+    serde_json::from_slice(&json)
+        .map(Some)
+        .map_err(|error| bad(error.to_string()))
 }
 
 #[cfg(test)]
@@ -130,16 +132,28 @@ mod tests {
         assert_eq!(pull_secrets(""), Ok(vec![]));
         assert_eq!(pull_secrets(&encode("null")), Ok(vec![]));
         assert_eq!(pull_secrets(&encode(r#"[{"name":"a"}]"#)), Ok(vec!["a".to_owned()]));
-        assert_eq!(pull_secrets(&encode(r#"{"imagePullSecrets":[{"name":"a"}]}"#)), Ok(vec!["a".to_owned()]));
+        assert_eq!(
+            pull_secrets(&encode(r#"{"imagePullSecrets":[{"name":"a"}]}"#)),
+            Ok(vec!["a".to_owned()])
+        );
         for bad in [encode("{}x"), encode(r#"[{"nam":"a"}]"#), encode("3"), "%".to_owned()] {
-            assert!(pull_secrets(&bad).unwrap_err().to_string().contains("list of pull secrets"), "{bad}");
+            assert!(
+                pull_secrets(&bad)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("list of pull secrets"),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn resources_are_an_object_or_nothing() {
         assert_eq!(resources(""), Ok(json!({})));
-        assert_eq!(resources(&BASE64.encode(r#"{"limits":{"cpu":"1"}}"#)), Ok(json!({"limits": {"cpu": "1"}})));
+        assert_eq!(
+            resources(&BASE64.encode(r#"{"limits":{"cpu":"1"}}"#)),
+            Ok(json!({"limits": {"cpu": "1"}}))
+        );
         assert!(resources(&BASE64.encode("[]")).is_err());
     }
 }

@@ -53,14 +53,21 @@ pub fn status(
     NvcfBackendStatus {
         version: version.to_owned(),
         agent_status: agent_status.to_owned(),
-        gpu_usage: if is_silent { before.gpu_usage.clone() } else { health.gpu_usage.clone() },
+        gpu_usage: if is_silent {
+            before.gpu_usage.clone()
+        } else {
+            health.gpu_usage.clone()
+        },
         kubernetes_version: if health.kubernetes_version.is_empty() {
             before.kubernetes_version.clone()
         } else {
             health.kubernetes_version.clone()
         },
         last_updated_agent_status: since,
-        conditions: verdicts.iter().map(|it| condition(&before.conditions, it, generation, now)).collect(),
+        conditions: verdicts
+            .iter()
+            .map(|it| condition(&before.conditions, it, generation, now))
+            .collect(),
     }
 }
 

@@ -104,7 +104,9 @@ impl Teardown {
             }
             if told != left.len() {
                 told = left.len();
-                progress.tell(format!("draining: {told} requests of functions are left")).await;
+                progress
+                    .tell(format!("draining: {told} requests of functions are left"))
+                    .await;
             }
             sleep(LOOK).await;
         }
@@ -174,7 +176,11 @@ impl Teardown {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let labelled = ListParams::default().labels(names::WORKLOAD_INSTANCE_TYPE);
         let mut all = within(DEADLINE, namespaces.list(&labelled)).await?.items;
-        for name in [names::SYSTEM_NAMESPACE, names::BACKEND_NAMESPACE, names::MODEL_CACHE_NAMESPACE] {
+        for name in [
+            names::SYSTEM_NAMESPACE,
+            names::BACKEND_NAMESPACE,
+            names::MODEL_CACHE_NAMESPACE,
+        ] {
             all.extend(within(DEADLINE, namespaces.get_opt(name)).await?);
         }
         let is_going = |it: &Namespace| it.metadata.deletion_timestamp.is_some();
@@ -187,7 +193,11 @@ impl Teardown {
         let labelled = ListParams::default().labels(INSTANCE_TYPE);
         let off = Patch::Merge(json!({"metadata": {"labels": {INSTANCE_TYPE: null}}}));
         for node in within(DEADLINE, nodes.list_metadata(&labelled)).await? {
-            let patched = within(DEADLINE, nodes.patch_metadata(&node.name_any(), &PatchParams::default(), &off)).await;
+            let patched = within(
+                DEADLINE,
+                nodes.patch_metadata(&node.name_any(), &PatchParams::default(), &off),
+            )
+            .await;
             gone(patched)?;
         }
         Ok(())
@@ -237,6 +247,8 @@ fn gone<T>(result: Result<T, ApiError>) -> Result<(), ApiError> {
 // The client has no `Debug`.
 impl std::fmt::Debug for Teardown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Teardown").field("drain", &self.drain).finish_non_exhaustive()
+        f.debug_struct("Teardown")
+            .field("drain", &self.drain)
+            .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use berth_kube_api::GpuNode;
 use berth_placement::{NodeName, PodUid};
 use berth_proto::node::v1::GetNodeRequest;
-use berth_runtime::{Block, BuildInfo, dial::Target, kubernetes::{Access, watch::{Resync, watch}}};
+use berth_runtime::{
+    Block, BuildInfo,
+    dial::Target,
+    kubernetes::{
+        Access,
+        watch::{Resync, watch},
+    },
+};
 use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},

@@ -64,8 +64,15 @@ mod tests {
     #[test]
     fn both_versions_are_served_and_one_is_stored() {
         let crd = definition();
-        assert_eq!(crd.metadata.name.as_deref(), Some("storagerequests.nvca.nvcf.nvidia.io"));
-        let versions = crd.spec.versions.iter().map(|it| (it.name.as_str(), it.served, it.storage));
+        assert_eq!(
+            crd.metadata.name.as_deref(),
+            Some("storagerequests.nvca.nvcf.nvidia.io")
+        );
+        let versions = crd
+            .spec
+            .versions
+            .iter()
+            .map(|it| (it.name.as_str(), it.served, it.storage));
         assert!(versions.eq([("v1", true, true), ("v2beta1", true, false)]));
     }
 }

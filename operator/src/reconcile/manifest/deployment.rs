@@ -128,7 +128,7 @@ fn pod(parts: Parts<'_>) -> Value {
         "ports": [{"name": "webhook-https", "containerPort": 8443, "protocol": "TCP"}],
         "resources": settings.webhook_resources,
         "securityContext": restricted,
-        "volumeMounts": [config_mount],
+        "volumeMounts": [config_mount, {"name": "webhook-server-certs", "mountPath": "/certs/server"}],
     });
     let token = json!({"serviceAccountToken": {
         "audience": settings.vault.audience, "expirationSeconds": 3600, "path": "token",
@@ -144,6 +144,7 @@ fn pod(parts: Parts<'_>) -> Value {
         "volumes": [
             {"name": "agent-config", "configMap": {"name": names::AGENT_CONFIG}},
             {"name": "openbao-token", "projected": {"sources": [token]}},
+            {"name": "webhook-server-certs", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     });
     if let Some((key, value)) = &settings.node_selector {
@@ -161,5 +162,9 @@ fn pod(parts: Parts<'_>) -> Value {
 
 fn image(parts: Parts<'_>) -> String {
     let image = &parts.spec.nvca_image_config;
-    if image.tag.is_empty() { image.repository.clone() } else { format!("{}:{}", image.repository, image.tag) }
+    if image.tag.is_empty() {
+        image.repository.clone()
+    } else {
+        format!("{}:{}", image.repository, image.tag)
+    }
 }

@@ -11,5 +11,9 @@ pub(super) fn all() -> [Value; 3] {
     // Functions have no business with the API server.
     let mut account = object("v1", "ServiceAccount", Some(names::BACKEND_NAMESPACE), "default");
     account["automountServiceAccountToken"] = json!(false);
-    [object("v1", "Namespace", None, names::SYSTEM_NAMESPACE), backend, account]
+    [
+        object("v1", "Namespace", None, names::SYSTEM_NAMESPACE),
+        backend,
+        account,
+    ]
 }

@@ -45,7 +45,12 @@ pub fn custom(data: &BTreeMap<String, String>) -> (Vec<NetworkPolicy>, Vec<Polic
 
 pub(super) fn all(cluster: &[String], custom: &[NetworkPolicy]) -> Vec<Value> {
     let everyone = json!({});
-    let ports = |ports: &[u16]| -> Vec<Value> { ports.iter().map(|port| json!({"port": port, "protocol": "TCP"})).collect() };
+    let ports = |ports: &[u16]| -> Vec<Value> {
+        ports
+            .iter()
+            .map(|port| json!({"port": port, "protocol": "TCP"}))
+            .collect()
+    };
     let dns = json!({
         "to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
         "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
@@ -54,19 +59,36 @@ pub(super) fn all(cluster: &[String], custom: &[NetworkPolicy]) -> Vec<Value> {
     let monitoring = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
     let dcgm = json!({"matchLabels": {"nvca.nvcf.nvidia.io/dcgm-metrics-present": "true"}});
     let mut policies = vec![
-        policy("allow-egress-internet-no-internal-no-api", &everyone, "egress", json!([internet, dns])),
-        policy("allow-egress-intra-namespace", &everyone, "egress", json!([{"to": [{"podSelector": {}}]}])),
+        policy(
+            "allow-egress-internet-no-internal-no-api",
+            &everyone,
+            "egress",
+            json!([internet, dns]),
+        ),
+        policy(
+            "allow-egress-intra-namespace",
+            &everyone,
+            "egress",
+            json!([{"to": [{"podSelector": {}}]}]),
+        ),
         policy(
             "allow-ingress-monitoring",
             &everyone,
             "ingress",
             json!([{"from": monitoring, "ports": ports(&MONITORED)}]),
         ),
-        policy("allow-ingress-monitoring-dcgm", &dcgm, "ingress", json!([{"from": monitoring, "ports": ports(&[9400])}])),
+        policy(
+            "allow-ingress-monitoring-dcgm",
+            &dcgm,
+            "ingress",
+            json!([{"from": monitoring, "ports": ports(&[9400])}]),
+        ),
     ];
     for policy in custom {
         // It was read from YAML a moment ago.
-        let Ok(mut value) = serde_json::to_value(policy) else { continue };
+        let Ok(mut value) = serde_json::to_value(policy) else {
+            continue;
+        };
         value["apiVersion"] = json!("networking.k8s.io/v1");
         value["kind"] = json!("NetworkPolicy");
         value["metadata"]["namespace"] = json!(names::BACKEND_NAMESPACE);
@@ -77,7 +99,12 @@ pub(super) fn all(cluster: &[String], custom: &[NetworkPolicy]) -> Vec<Value> {
 }
 
 fn policy(name: &str, pods: &Value, direction: &str, rules: Value) -> Value {
-    let mut policy = object("networking.k8s.io/v1", "NetworkPolicy", Some(names::BACKEND_NAMESPACE), name);
+    let mut policy = object(
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        Some(names::BACKEND_NAMESPACE),
+        name,
+    );
     let kind = if direction == "egress" { "Egress" } else { "Ingress" };
     policy["spec"] = json!({"podSelector": pods, "policyTypes": [kind]});
     policy["spec"][direction] = rules;
@@ -90,7 +117,8 @@ mod tests {
 
     #[test]
     fn a_bad_policy_of_the_user_is_told_and_the_others_are_used() {
-        let good = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: mine}\nspec: {podSelector: {}}\n";
+        let good =
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: mine}\nspec: {podSelector: {}}\n";
         let data = [
             ("good", good),
             ("kind", "kind: Pod"),
@@ -112,7 +140,9 @@ mod tests {
         let text = "kind: NetworkPolicy\nmetadata: {name: allow-ingress-monitoring}\nspec: {podSelector: {}}";
         let (policies, _) = custom(&[("a".to_owned(), text.to_owned())].into());
         let all = all(&[], &policies);
-        let named = all.iter().filter(|it| it["metadata"]["name"] == "allow-ingress-monitoring");
+        let named = all
+            .iter()
+            .filter(|it| it["metadata"]["name"] == "allow-ingress-monitoring");
         assert_eq!(named.count(), 1);
     }
 }

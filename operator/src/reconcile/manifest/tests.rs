@@ -45,7 +45,10 @@ fn every_object_is_of_an_owned_kind_has_the_labels_and_comes_once() {
         assert_eq!(object["metadata"]["labels"][names::MANAGED_BY], OPERATOR, "{object}");
     }
     let last = keys.last().unwrap();
-    assert_eq!(last.kind.kind, "MutatingWebhookConfiguration", "nothing is asked of what is not there yet");
+    assert_eq!(
+        last.kind.kind, "MutatingWebhookConfiguration",
+        "nothing is asked of what is not there yet"
+    );
 }
 
 #[test]
@@ -61,7 +64,12 @@ fn the_agents_pod_has_the_containers_ports_and_probes_of_the_real_one() {
     assert_eq!(annotations["vault.hashicorp.com/role"], "nvca");
     assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "nvca");
     let service = find(&objects, "Service", "nvca");
-    let ports: Vec<_> = service["spec"]["ports"].as_array().unwrap().iter().map(|it| &it["port"]).collect();
+    let ports: Vec<_> = service["spec"]["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["port"])
+        .collect();
     assert_eq!(ports, [8000, 8443]);
     let account = find(&objects, "ServiceAccount", "nvca");
     assert_eq!(account["imagePullSecrets"], json!([{"name": "pull"}]));

@@ -4,12 +4,10 @@
 use serde_json::{Value, json};
 
 use super::object;
-use crate::{names, webhook::paths};
+use crate::names;
 
 pub(super) fn all(ca_bundle: &Value) -> [Value; 2] {
-    let workload = |kinds: &[&str]| {
-        json!({"matchExpressions": [{"key": names::WORKLOAD_INSTANCE_TYPE, "operator": "In", "values": kinds}]})
-    };
+    let workload = |kinds: &[&str]| json!({"matchExpressions": [{"key": names::WORKLOAD_INSTANCE_TYPE, "operator": "In", "values": kinds}]});
     let hook = |name: &str, path: &str, selector: Value, operations: &[&str], resources: &[&str]| {
         let service = json!({
             "name": names::AGENT, "namespace": names::SYSTEM_NAMESPACE, "port": 8443, "path": path,
@@ -33,12 +31,30 @@ pub(super) fn all(ca_bundle: &Value) -> [Value; 2] {
     let admission = "admissionregistration.k8s.io/v1";
     let mut validating = object(admission, "ValidatingWebhookConfiguration", None, names::AGENT);
     let only_charts = workload(&["miniservice"]);
-    validating["webhooks"] = json!([hook("validate-helm-charts", paths::VALIDATE, only_charts, &["CREATE", "UPDATE"], &["pods"])]);
+    validating["webhooks"] = json!([hook(
+        "validate-helm-charts",
+        "/validate",
+        only_charts,
+        &["CREATE", "UPDATE"],
+        &["pods"]
+    )]);
     let mut mutating = object(admission, "MutatingWebhookConfiguration", None, names::AGENT);
     let both = || workload(&["pod_spec", "miniservice"]);
     let mut hooks = [
-        hook("mutate-pod-nodeaffinity", paths::NODE_AFFINITY, both(), &["CREATE"], &["pods"]),
-        hook("nvca-mutating-webhook", paths::DEFAULTS, both(), &["CREATE"], &["pods"]),
+        hook(
+            "mutate-pod-nodeaffinity",
+            "/mutate-pod-nodeaffinity",
+            both(),
+            &["CREATE"],
+            &["pods"],
+        ),
+        hook(
+            "nvca-mutating-webhook",
+            "/nvca-mutating-webhook",
+            both(),
+            &["CREATE"],
+            &["pods"],
+        ),
     ];
     for hook in &mut hooks {
         hook["reinvocationPolicy"] = json!("Never");

@@ -1,7 +1,4 @@
-use k8s_openapi::{
-    api::core::v1::ConfigMap,
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::Time};
 use serde_json::json;
 
 use super::*;
@@ -13,7 +10,11 @@ const DTO: &str = "clusterName: c\nnvcaVersion: 2.52.1\ncapabilities: [DynamicGP
 fn map(name: &str, data: &[(&str, &str)]) -> (String, ConfigMap) {
     let mut map = ConfigMap::default();
     map.metadata.name = Some(name.to_owned());
-    map.data = Some(data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+    map.data = Some(
+        data.iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+    );
     (name.to_owned(), map)
 }
 
@@ -71,16 +72,29 @@ fn without_a_registration_nothing_is_made_and_the_reason_is_told() {
     let plan = of(&live);
     assert!(plan.backend.is_none() && plan.apply.is_empty());
     assert_eq!(reasons(&plan), ["NotRegistered"]);
-    live.maps.extend([map(names::REGISTRATION, &[(names::CLUSTER_ID_KEY, ""), (names::CLUSTER_GROUP_ID_KEY, "")])]);
+    live.maps.extend([map(
+        names::REGISTRATION,
+        &[(names::CLUSTER_ID_KEY, ""), (names::CLUSTER_GROUP_ID_KEY, "")],
+    )]);
     assert_eq!(reasons(&of(&live)), ["NotRegistered"]);
 }
 
 #[test]
 fn what_is_deleted_or_changed_by_hand_comes_back_and_nothing_else_is_touched() {
     let mut live = done(installed());
-    let key = live.objects.keys().find(|key| key.kind.kind == "Deployment").unwrap().clone();
+    let key = live
+        .objects
+        .keys()
+        .find(|key| key.kind.kind == "Deployment")
+        .unwrap()
+        .clone();
     live.objects.remove(&key);
-    let service = live.objects.keys().find(|key| key.kind.kind == "Service").unwrap().clone();
+    let service = live
+        .objects
+        .keys()
+        .find(|key| key.kind.kind == "Service")
+        .unwrap()
+        .clone();
     live.objects.get_mut(&service).unwrap()["spec"]["ports"][0]["port"] = json!(1);
     let keys: Vec<Key> = of(&live).apply.into_iter().map(|(key, _)| key).collect();
     assert_eq!(keys, [service, key]);
@@ -104,7 +118,10 @@ fn another_registration_changes_the_backend_the_configuration_and_the_pod() {
 #[test]
 fn a_second_backend_is_told_and_nothing_is_done_for_it() {
     let mut live = done(installed());
-    live.backends.insert("other".to_owned(), NvcfBackend::new("other", NvcfBackendSpec::default()));
+    live.backends.insert(
+        "other".to_owned(),
+        NvcfBackend::new("other", NvcfBackendSpec::default()),
+    );
     let plan = of(&live);
     assert_eq!(reasons(&plan), ["SuperfluousBackend"]);
     assert!(plan.apply.is_empty() && plan.problems[0].is_minor());
@@ -119,7 +136,8 @@ fn bad_policies_annotations_and_overrides_are_told_and_end_nothing() {
     let plan = of(&live);
     assert_eq!(reasons(&plan), ["NetworkPolicyInvalid", "PodAnnotationsMissing"]);
     assert!(!plan.apply.is_empty() && plan.problems.iter().all(Problem::is_minor));
-    live.maps.extend([map(POD_ANNOTATIONS, &[("annotations", "{\"a\": 1}")])]);
+    live.maps
+        .extend([map(POD_ANNOTATIONS, &[("annotations", "{\"a\": 1}")])]);
     assert_eq!(reasons(&of(&live)), ["NetworkPolicyInvalid", "PodAnnotationsInvalid"]);
 
     let mut live = done(installed());
@@ -132,7 +150,8 @@ fn bad_policies_annotations_and_overrides_are_told_and_end_nothing() {
 #[test]
 fn an_override_rolls_out_and_the_backend_stays_the_users() {
     let mut live = done(installed());
-    live.backends.get_mut("c").unwrap().spec.overrides = Some(json!({"featureGate": {"values": ["CordonMaintenance"]}}));
+    live.backends.get_mut("c").unwrap().spec.overrides =
+        Some(json!({"featureGate": {"values": ["CordonMaintenance"]}}));
     let plan = of(&live);
     assert!(!plan.backend.unwrap().is_stale);
     let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.kind).collect();
@@ -142,7 +161,8 @@ fn an_override_rolls_out_and_the_backend_stays_the_users() {
 #[test]
 fn a_deleted_backend_is_taken_down_and_not_made_again_until_the_chart_says_so() {
     let mut live = done(installed());
-    live.backends.get_mut("c").unwrap().metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+    live.backends.get_mut("c").unwrap().metadata.deletion_timestamp =
+        Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
     let plan_now = of(&live);
     assert!(plan_now.deleting.is_some() && plan_now.backend.is_none());
     let retired = cluster_text(&live);
@@ -150,7 +170,10 @@ fn a_deleted_backend_is_taken_down_and_not_made_again_until_the_chart_says_so() 
     live.objects.clear();
     let still = plan(&live, &settings(), NOW, retired.as_ref());
     assert!(still.backend.is_none() && still.apply.is_empty());
-    live.maps.extend([map(names::CLUSTER_DTO, &[(names::CLUSTER_DTO_KEY, "clusterName: c\nnvcaVersion: \"3\"")])]);
+    live.maps.extend([map(
+        names::CLUSTER_DTO,
+        &[(names::CLUSTER_DTO_KEY, "clusterName: c\nnvcaVersion: \"3\"")],
+    )]);
     let again = plan(&live, &settings(), NOW, retired.as_ref());
     assert!(again.backend.is_some() && !again.apply.is_empty());
 }
