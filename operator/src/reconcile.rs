@@ -10,6 +10,7 @@ pub mod app;
 pub mod args;
 mod backend;
 mod certificates;
+pub mod cleanup;
 mod controller;
 mod events;
 mod health;

@@ -260,8 +260,8 @@ impl Controller {
 
     async fn tell_health(&mut self, backend: &NvcfBackend, health: &Health) {
         let before = self.memory.health.replace(health.status);
-        let written = backend.status.as_ref().map_or("", |it| &it.agent_status);
-        let before = before.map_or(written, AgentStatus::as_str);
+        let written = backend.status.as_ref().map_or("", |it| it.agent_status.as_str());
+        let before = before.map_or(written, |it| it.as_str());
         let now = health.status.as_str();
         if before == now {
             return;

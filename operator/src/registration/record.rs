@@ -75,7 +75,6 @@ fn map(registration: &Registration) -> ConfigMap {
         metadata: ObjectMeta {
             name: Some(names::REGISTRATION.to_owned()),
             annotations: Some(BTreeMap::from([owned(names::HELM_RESOURCE_POLICY, "keep")])),
-            labels: Some(BTreeMap::from([owned(names::MANAGED_BY, MANAGER)])),
             ..ObjectMeta::default()
         },
         data: Some(BTreeMap::from([
