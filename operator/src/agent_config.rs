@@ -38,6 +38,7 @@ pub struct Agent {
     /// Where functions run.
     pub requests_namespace: String,
     /// Of `/healthz` and `/metrics`.
+    #[serde(rename = "svcAddress")]
     pub svc_addr: String,
     pub system_namespace: String,
 }
@@ -95,6 +96,7 @@ pub struct Cluster {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Webhook {
+    #[serde(rename = "svcAddress")]
     pub svc_addr: String,
     /// In the agent's namespace; read through the API, as the real webhook server does.
     pub tls_secret_name: String,

@@ -171,7 +171,7 @@ impl Work {
             health,
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
-            events: Events::new(client.clone(), self.identity.clone()),
+            events: Events::new(client.clone(), &self.config.settings.namespace, self.clock.clone()),
             teardown: Teardown {
                 client: client.clone(),
                 drain: self.config.drain,

@@ -49,10 +49,12 @@ async fn nothing_is_left(scene: &Scene) {
         ("rbac.authorization.k8s.io/v1", "ClusterRole"),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
     ] {
-        assert!(
-            scene.api(api, kind, None).get_opt("nvca").await.unwrap().is_none(),
-            "{kind} nvca is there"
-        );
+        let gone = eventually(SOON, async || {
+            let left = scene.api(api, kind, None).get_opt("nvca").await?;
+            ensure!(left.is_none(), "{kind} nvca is there");
+            Ok(())
+        });
+        gone.await.unwrap();
     }
     let labelled = ListParams::default().labels("nvca.nvcf.nvidia.io/instance-type");
     assert!(
