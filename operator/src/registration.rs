@@ -9,7 +9,8 @@ use std::fmt;
 
 use berth_sis::{
     ClusterGroupId, ClusterId, NcaId, SisClient, SisError,
-    wire::{Cluster, CreateCluster},
+    check::DYNAMIC_DISCOVERY,
+    wire::{Cluster, CreateCluster, Gpu},
 };
 use thiserror::Error;
 use tracing::{debug, warn};
@@ -169,6 +170,7 @@ impl Found {
 
 fn differences(wanted: &CreateCluster, found: &Cluster) -> Vec<Difference> {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let found_gpus = gpus(found.capabilities.as_deref(), found.gpus.as_deref());
     let compared = [
         (
             "clusterGroupName",
@@ -186,11 +188,22 @@ fn differences(wanted: &CreateCluster, found: &Cluster) -> Vec<Difference> {
             wanted.oauth_client_id.clone(),
             text(&found.oauth_client_id),
         ),
+        ("gpus", gpus(Some(&wanted.capabilities), Some(&wanted.gpus)), found_gpus),
     ];
     let differs = |(_, wanted, found): &(_, String, String)| !wanted.eq_ignore_ascii_case(found);
     let compared = compared.into_iter().filter(differs);
     let difference = |(field, wanted, found)| Difference { field, wanted, found };
     compared.map(difference).collect()
+}
+
+/// How a cluster's GPUs come to be known: by its agent, or by a list.
+fn gpus(capabilities: Option<&[String]>, listed: Option<&[Gpu]>) -> String {
+    if capabilities.is_some_and(|capabilities| capabilities.iter().any(|it| it == DYNAMIC_DISCOVERY)) {
+        return format!("{DYNAMIC_DISCOVERY} by the agent");
+    }
+    let mut names: Vec<&str> = listed.into_iter().flatten().map(|gpu| gpu.name.as_str()).collect();
+    names.sort_unstable();
+    format!("list: {}", names.join(", "))
 }
 
 // === impl Difference ===

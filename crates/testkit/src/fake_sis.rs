@@ -63,14 +63,23 @@ impl FakeSis {
         assert_eq!(answer.status, 204, "{}", answer.body);
     }
 
-    /// The requests so far whose line starts so: `METHOD /path`.
+    /// How many requests so far have a line that starts so: `METHOD /path`.
     ///
     /// # Errors
     /// The admin endpoint does not answer.
     pub async fn asked(&self, line: &str) -> anyhow::Result<usize> {
+        self.asked_at(line).await.map(|times| times.len())
+    }
+
+    /// When they were asked, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// The admin endpoint does not answer.
+    pub async fn asked_at(&self, line: &str) -> anyhow::Result<Vec<u64>> {
         let page = http::get(&format!("{}/debug/exchanges", self.process.admin())).await?;
         let exchanges: Vec<Value> = serde_json::from_str(&page.body).context("exchanges")?;
         let is_one = |it: &&Value| it["request"].as_str().is_some_and(|request| request.starts_with(line));
-        Ok(exchanges.iter().filter(is_one).count())
+        let time = |it: &Value| it["at_unix_ms"].as_u64().context("an exchange without a time");
+        exchanges.iter().filter(is_one).map(time).collect()
     }
 }

@@ -36,26 +36,26 @@ pub enum Command {
 
 #[derive(Debug, Clone, Serialize, clap::Args)]
 pub struct BootstrapArgs {
-    #[command(flatten)]
-    pub common: CommonArgs,
-
     /// Wait so long for a token, for the ConfigMap, for SIS. What waiting does not change ends it at once
     #[arg(long, value_name = "DURATION", default_value = "5m")]
     pub timeout: HumanDuration,
+
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 #[derive(Debug, Clone, Serialize, clap::Args)]
 #[command(mut_arg("admin", |arg| arg.default_value("127.0.0.1:8003")))]
 pub struct WatchArgs {
-    #[command(flatten)]
-    pub common: CommonArgs,
-
     /// Ask SIS again after this even where nothing changed
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     pub resync: HumanDuration,
 
     #[command(flatten)]
     pub admin: AdminArgs,
+
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
 #[derive(Debug, Clone, Serialize, clap::Args)]

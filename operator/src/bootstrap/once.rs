@@ -55,7 +55,7 @@ async fn until_registered(registrar: &Registrar, seed: u64, last: &mut Option<Tr
     let mut seen = Seen::default();
     loop {
         drop(token.borrow_and_update());
-        let trouble = match registrar.attempt(&mut seen, None).await {
+        let trouble = match Box::pin(registrar.attempt(&mut seen, None)).await {
             Ok(found) => {
                 told.found(&found);
                 return Ok(found);

@@ -20,9 +20,14 @@ impl Told {
         let reason = trouble.reason();
         let error = trouble as &dyn std::error::Error;
         if self.trouble.replace(reason) == Some(reason) {
-            debug!(error, reason, ?wait, "still not registered");
+            debug!(error, reason, ?wait, "this attempt failed as well");
         } else {
-            warn!(error, reason, ?wait, "not registered yet: trying on");
+            warn!(
+                error,
+                reason,
+                ?wait,
+                "this attempt to register the cluster failed: trying on"
+            );
         }
     }
 

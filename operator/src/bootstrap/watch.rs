@@ -77,7 +77,7 @@ impl Watch {
         let mut known: Option<Registration> = None;
         loop {
             drop(events.token.borrow_and_update());
-            let attempted = self.registrar.attempt(&mut seen, known.as_ref()).await;
+            let attempted = Box::pin(self.registrar.attempt(&mut seen, known.as_ref())).await;
             self.metrics
                 .attempted(attempted.as_ref().map_or_else(Trouble::reason, |_| ""));
             let next = match attempted {

@@ -20,9 +20,10 @@ fn wanted() -> CreateCluster {
     new_cluster(cluster).unwrap().1
 }
 
-fn found(change: serde_json::Value) -> Cluster {
+fn found(change: &serde_json::Value) -> Cluster {
     let mut cluster = json!({"clusterId": "c", "clusterGroupId": "g", "clusterName": "one", "clusterGroupName": "group",
-        "cloudProvider": "NCP", "region": "us-west-1", "oAuthClientId": "nvca"});
+        "cloudProvider": "NCP", "region": "us-west-1", "oAuthClientId": "nvca",
+        "capabilities": ["DynamicGPUDiscovery"], "gpus": [{"name": "H100"}]});
     cluster
         .as_object_mut()
         .unwrap()
@@ -32,20 +33,24 @@ fn found(change: serde_json::Value) -> Cluster {
 
 #[test]
 fn what_sis_has_otherwise_is_told_with_both_values_and_a_way_out() {
-    assert_eq!(differences(&wanted(), &found(json!({}))), []);
+    assert_eq!(differences(&wanted(), &found(&json!({}))), []);
     for (change, words) in [
         (
             json!({"cloudProvider": "AWS"}),
             "cloudProvider `AWS`, and `NCP` is wanted",
         ),
         (json!({"clusterGroupName": "other"}), "clusterGroupName `other`"),
+        (
+            json!({"capabilities": null}),
+            "gpus `list: H100`, and `DynamicGPUDiscovery by the agent`",
+        ),
         (json!({"region": null}), "region ``, and `us-west-1`"),
         (
             json!({"oAuthClientId": null}),
             "SIS will refuse the agent's token, whose subject is `nvca`",
         ),
     ] {
-        let told: Vec<String> = differences(&wanted(), &found(change))
+        let told: Vec<String> = differences(&wanted(), &found(&change))
             .iter()
             .map(ToString::to_string)
             .collect();

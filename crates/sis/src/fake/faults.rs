@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::message::Answer;
 
@@ -32,6 +32,8 @@ pub struct Fault {
     pub delay_ms: u64,
     /// Answered in place of the real answer; nothing is carried out.
     pub status: Option<u16>,
+    /// Of that answer; `None`: an error's.
+    pub body: Option<Value>,
     /// Seconds.
     pub retry_after: Option<u64>,
     /// The request is carried out and its answer lost.
@@ -107,7 +109,8 @@ impl Fault {
         } else {
             "fault on demand"
         };
-        let answer = Answer::json(status, &json!({ "error": text }));
+        let error = || json!({ "error": text });
+        let answer = Answer::json(status, &self.body.clone().unwrap_or_else(error));
         match self.retry_after {
             Some(seconds) => answer.with("Retry-After", seconds.to_string()),
             None => answer,
