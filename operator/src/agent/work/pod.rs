@@ -7,16 +7,16 @@ use super::cause::Cause;
 
 /// A pod as far as its instance is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Its name, which is the instance's id.
-    pub instance: String,
-    pub state: PodState,
+    pub(crate) instance: String,
+    pub(crate) state: PodState,
     /// Of its node and of itself; empty while there are none.
-    pub ips: [String; 2],
+    pub(crate) ips: [String; 2],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PodState {
+pub(crate) enum PodState {
     /// It has no node since then, unix milliseconds.
     Unplaced(u64),
     /// It has a node and is not ready.
@@ -26,7 +26,7 @@ pub enum PodState {
 }
 
 impl Seen {
-    pub fn of(pod: &Pod) -> Self {
+    pub(crate) fn of(pod: &Pod) -> Self {
         let status = pod.status.clone().unwrap_or_default();
         let ips = [status.host_ip.clone(), status.pod_ip.clone()].map(Option::unwrap_or_default);
         Self {
@@ -75,7 +75,7 @@ fn unplaced_since(pod: &Pod) -> Option<u64> {
     }
     let created = pod.metadata.creation_timestamp.as_ref();
     match condition(pod, "PodScheduled") {
-        Some((value, _)) if value == "True" => None,
+        Some(("True", _)) => None,
         Some((_, since)) => Some(millis(since.or(created))),
         None => Some(millis(created)),
     }
