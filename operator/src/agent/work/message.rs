@@ -198,6 +198,8 @@ mod tests {
 
     use super::*;
 
+    type Edit = fn(&mut Value);
+
     fn message() -> Value {
         json!({"requestId": "r-1", "messageBatchId": "b-1", "ncaId": "n", "action": "RequestSpotInstances",
             "instanceCount": 2, "requestedGPUCount": 4, "instanceType": "NCP.GPU.H100",
@@ -243,14 +245,13 @@ mod tests {
     #[test]
     fn what_nobody_can_act_on_is_told() {
         assert_eq!(Wish::parse(b"{").unwrap_err().reason(), "MessageMalformed");
-        type Edit = fn(&mut Value);
         let edits: [(&str, Edit); 6] = [
             ("action", |message| message["action"] = json!("Dance")),
             ("requestId", |message| message["requestId"] = json!("../x")),
             ("messageBatchId", |message| message["messageBatchId"] = json!("a b")),
             ("instanceCount", |message| message["instanceCount"] = json!(-1)),
             ("requestedGPUCount", |message| {
-                message["requestedGPUCount"] = json!(100_000)
+                message["requestedGPUCount"] = json!(100_000);
             }),
             ("gpuName", |message| {
                 message["launchSpecification"] = json!({});
