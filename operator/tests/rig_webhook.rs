@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use berth_testkit::{
-    Program,
+    Process, Program,
     certs::{Ca, Issued},
     eventually, http,
     rig::{Rig, RigConfig, inside},
@@ -116,6 +116,42 @@ async fn create(client: &Client, namespace: &str, pod: Value) -> kube::Result<Po
         .await
 }
 
+/// The certificate of another authority: no restart, and the first is not served any more.
+async fn rotates(client: &Client, server: &Process, second: &Ca) {
+    certificate(client, &second.localhost()).await;
+    let changed = eventually(SOON, async || {
+        let log = server.stderr();
+        ensure!(
+            log.matches("certificate of the Secret is put to use").count() == 2,
+            "{log}"
+        );
+        Ok(())
+    });
+    changed.await.unwrap();
+    configurations(client, server.address("webhook"), second).await;
+    let mut number = 0;
+    let rotated = eventually(SOON, async || {
+        number += 1;
+        create(client, "nvcf-backend", function_pod(&format!("r-{number}"))).await?;
+        Ok(())
+    });
+    rotated.await.unwrap();
+}
+
+/// The gate goes off in the file alone.
+async fn switches_off(client: &Client, off: impl FnOnce()) {
+    off();
+    let mut number = 0;
+    let off = eventually(SOON, async || {
+        number += 1;
+        let pod = create(client, "nvcf-backend", function_pod(&format!("o-{number}"))).await?;
+        let scheduler = pod.spec.and_then(|spec| spec.scheduler_name);
+        ensure!(scheduler.as_deref() == Some("default-scheduler"), "{scheduler:?}");
+        Ok(())
+    });
+    off.await.unwrap();
+}
+
 #[test]
 fn rig_the_api_server_asks_and_pods_are_pinned_checked_and_keep_being_so_when_the_certificate_rotates() {
     in_rig(
@@ -201,36 +237,8 @@ fn rig_the_api_server_asks_and_pods_are_pinned_checked_and_keep_being_so_when_th
             assert!(denied.to_string().contains("hostNetwork is not allowed"), "{denied}");
             create(&client, "sr-1", function_pod("decent")).await.unwrap();
 
-            // The certificate of another authority: no restart, and the first is not served any more.
-            certificate(&client, &second.localhost()).await;
-            let changed = eventually(SOON, async || {
-                let log = server.stderr();
-                ensure!(
-                    log.matches("certificate of the Secret is put to use").count() == 2,
-                    "{log}"
-                );
-                Ok(())
-            });
-            changed.await.unwrap();
-            configurations(&client, server.address("webhook"), &second).await;
-            let after = std::cell::Cell::new(0);
-            let rotated = eventually(SOON, async || {
-                after.set(after.get() + 1);
-                create(&client, "nvcf-backend", function_pod(&format!("r-{}", after.get()))).await?;
-                Ok(())
-            });
-            rotated.await.unwrap();
-
-            // The gate goes off in the file alone.
-            gates("SelfHosted");
-            let off = eventually(SOON, async || {
-                after.set(after.get() + 1);
-                let pod = create(&client, "nvcf-backend", function_pod(&format!("r-{}", after.get()))).await?;
-                let scheduler = pod.spec.and_then(|spec| spec.scheduler_name);
-                ensure!(scheduler.as_deref() == Some("default-scheduler"), "{scheduler:?}");
-                Ok(())
-            });
-            off.await.unwrap();
+            rotates(&client, &server, &second).await;
+            switches_off(&client, || gates("SelfHosted")).await;
         },
     );
 }

@@ -168,9 +168,12 @@ impl Bound {
 
 /// The pages that the agent's programs have besides ours.
 fn pages(build: BuildInfo, readiness: Readiness) -> Router {
-    let healthz = async move || match readiness.is_ready() {
-        true => (StatusCode::OK, "ok\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    let healthz = async move || {
+        if readiness.is_ready() {
+            (StatusCode::OK, "ok\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        }
     };
     let version = format!("{}\n", build.version);
     Router::new()

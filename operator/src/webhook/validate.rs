@@ -108,16 +108,20 @@ mod tests {
 
     use super::*;
 
-    fn verdict(kind: &str, object: &Value) -> Result<(), String> {
+    /// Empty: allowed.
+    fn verdict(kind: &str, object: &Value) -> String {
         let pod = pod_of(kind, object).unwrap().unwrap();
-        validate(&pod).map_err(|refusals| refusals.to_string())
+        validate(&pod)
+            .err()
+            .map(|refusals| refusals.to_string())
+            .unwrap_or_default()
     }
 
     #[test]
     fn an_ordinary_pod_is_allowed() {
         let pod = json!({"spec": {"containers": [{"name": "c", "securityContext": {"privileged": false}}],
             "volumes": [{"name": "v", "emptyDir": {}}], "hostNetwork": false}});
-        assert_eq!(verdict("Pod", &pod), Ok(()));
+        assert_eq!(verdict("Pod", &pod), "");
     }
 
     #[test]
@@ -129,7 +133,7 @@ mod tests {
             "containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}],
             "ephemeralContainers": [{"name": "e", "securityContext": {"privileged": true}}],
         });
-        let told = verdict("Pod", &json!({"spec": spec})).unwrap_err();
+        let told = verdict("Pod", &json!({"spec": spec}));
         for text in [
             "hostNetwork",
             "hostPID",
@@ -151,7 +155,7 @@ mod tests {
                 json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}}),
             ),
         ] {
-            assert_eq!(verdict(kind, &object), Err(told.clone()), "{kind}");
+            assert_eq!(verdict(kind, &object), told, "{kind}");
         }
     }
 

@@ -18,7 +18,7 @@ const RETRY_MS: u64 = 5_000;
 
 /// What is to be done, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Job {
+pub(crate) enum Job {
     /// For the wish of this name.
     Wish(String, Effect),
     /// Tell that an instance, which is not here, is not here.
@@ -33,7 +33,7 @@ pub enum Job {
 
 /// What becomes of a creation message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     Taken,
     /// It was here before.
     Known,
@@ -42,7 +42,7 @@ pub enum Arrival {
 }
 
 #[derive(Debug, Default)]
-pub struct Book {
+pub(crate) struct Book {
     wishes: BTreeMap<String, Request>,
     endings: BTreeMap<Ticket, Ending>,
 }
@@ -61,12 +61,12 @@ struct Ending {
 
 impl Book {
     /// A wish that an earlier process took on.
-    pub fn keep(&mut self, request: Request) {
+    pub(crate) fn keep(&mut self, request: Request) {
         self.wishes.entry(request.wish.name.clone()).or_insert(request);
     }
 
     /// A creation message. `refused`: why it cannot be done here at all; `fits`: how many such instances there is room for.
-    pub fn arrived(
+    pub(crate) fn arrived(
         &mut self,
         wish: Wish,
         refused: Option<&str>,
@@ -86,7 +86,7 @@ impl Book {
     }
 
     /// A termination message: the instances that it names end, and no others.
-    pub fn end(&mut self, message: &TerminationMessage, ticket: Ticket) {
+    pub(crate) fn end(&mut self, message: &TerminationMessage, ticket: Ticket) {
         let mut ending = Ending {
             request_id: message.request_id.clone(),
             unsaved: Vec::new(),
@@ -107,37 +107,37 @@ impl Book {
     }
 
     /// A pod as it is now.
-    pub fn saw(&mut self, seen: &Seen) {
+    pub(crate) fn saw(&mut self, seen: &Seen) {
         if let Some(request) = self.of(&seen.instance) {
             request.saw(seen);
         }
     }
 
     /// A pod that is not there any more.
-    pub fn lost(&mut self, instance: &str) {
+    pub(crate) fn lost(&mut self, instance: &str) {
         if let Some(request) = self.of(instance) {
             request.lost(instance);
         }
     }
 
     /// Every pod that is there was seen.
-    pub fn all_seen(&mut self) {
+    pub(crate) fn all_seen(&mut self) {
         self.wishes.values_mut().for_each(Request::all_seen);
     }
 
     /// Somebody deleted the `ICMSRequest`: its instances end, and are told.
-    pub fn deleted(&mut self, name: &str) {
+    pub(crate) fn deleted(&mut self, name: &str) {
         if let Some(request) = self.wishes.get_mut(name) {
             request.end_all(&Cause::Deleted);
         }
     }
 
-    pub fn wish(&self, name: &str) -> Option<&Request> {
+    pub(crate) fn wish(&self, name: &str) -> Option<&Request> {
         self.wishes.get(name)
     }
 
     /// GPUs that wishes hold, by name.
-    pub fn allocation(&self) -> BTreeMap<String, u32> {
+    pub(crate) fn allocation(&self) -> BTreeMap<String, u32> {
         let mut sums = BTreeMap::<String, u32>::new();
         for request in self.wishes.values() {
             let sum = sums.entry(request.wish.gpu.clone()).or_default();
@@ -148,7 +148,7 @@ impl Book {
     }
 
     /// Everything that can be done now. Each is given out once, until [`Self::done`].
-    pub fn jobs(&mut self, now: u64) -> Vec<Job> {
+    pub(crate) fn jobs(&mut self, now: u64) -> Vec<Job> {
         let wishes = self.wishes.iter_mut();
         let mut jobs: Vec<_> = wishes
             .filter_map(|(name, request)| Some(Job::Wish(name.clone(), request.next(now)?)))
@@ -175,7 +175,7 @@ impl Book {
     }
 
     /// What came of a job.
-    pub fn done(&mut self, job: Job, outcome: Outcome, now: u64) {
+    pub(crate) fn done(&mut self, job: Job, outcome: Outcome, now: u64) {
         let is_later = matches!(outcome, Outcome::Later(_));
         match job {
             Job::Wish(name, effect) => {
@@ -208,7 +208,7 @@ impl Book {
 }
 
 impl Job {
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Wish(_, effect) => match effect {
                 Effect::Store => "store",

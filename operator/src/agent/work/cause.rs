@@ -4,7 +4,7 @@ use berth_sis::wire::{HealthInfo, InstanceUpdate};
 
 /// The reason of an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The control plane said so.
     User,
     /// No node had room for it in time.
@@ -27,7 +27,7 @@ pub enum Cause {
 
 /// What a pod's state is to the control plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub(crate) enum Told {
     Starting,
     /// With the addresses of its node and pod.
     Running([String; 2]),
@@ -36,7 +36,7 @@ pub enum Told {
 
 impl Cause {
     /// As the control plane spells it.
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::User => "instance-terminated-by-user",
             Self::NoCapacity => "instance-terminated-no-capacity",
@@ -50,7 +50,7 @@ impl Cause {
     }
 
     /// For people; empty: the word says it all.
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         match self {
             Self::Admission(text) | Self::Failed(text) | Self::Refused(text) => text,
             Self::User | Self::NoCapacity | Self::NotFound | Self::Unwanted | Self::Deleted | Self::Succeeded => "",
@@ -58,7 +58,7 @@ impl Cause {
     }
 
     /// From what was kept; what is not known counts as a failure.
-    pub fn of(word: &str, message: &str) -> Option<Self> {
+    pub(crate) fn of(word: &str, message: &str) -> Option<Self> {
         let message = message.to_owned();
         Some(match word {
             "" => return None,
@@ -76,7 +76,7 @@ impl Cause {
 
 impl Told {
     /// As `ICMSRequest` and control plane spell it.
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Running(_) => "running",
@@ -85,7 +85,7 @@ impl Told {
     }
 
     /// The body of a report. `action`: how the instance was asked for.
-    pub fn update(&self, action: &str) -> InstanceUpdate {
+    pub(crate) fn update(&self, action: &str) -> InstanceUpdate {
         let alive = |ips: [String; 2]| InstanceUpdate {
             status: "fulfilled".to_owned(),
             instance_state: self.word().to_owned(),

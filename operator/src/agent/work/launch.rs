@@ -25,27 +25,27 @@ use crate::webhook::Gates;
 
 /// What this cluster adds to every pod.
 #[derive(Debug, Clone, Default)]
-pub struct Site {
-    pub namespace: String,
-    pub cluster_name: String,
-    pub region: String,
-    pub gates: Gates,
+pub(crate) struct Site {
+    pub(crate) namespace: String,
+    pub(crate) cluster_name: String,
+    pub(crate) region: String,
+    pub(crate) gates: Gates,
     /// Names of pull secrets in the namespace.
-    pub pull_secrets: Vec<String>,
+    pub(crate) pull_secrets: Vec<String>,
 }
 
 /// Everything that is to be made.
 #[derive(Debug, Clone, Default)]
-pub struct Launch {
-    pub secrets: Vec<Secret>,
-    pub config_maps: Vec<ConfigMap>,
+pub(crate) struct Launch {
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) config_maps: Vec<ConfigMap>,
     /// By instance.
-    pub pods: BTreeMap<String, Pod>,
+    pub(crate) pods: BTreeMap<String, Pod>,
 }
 
 /// Why a wish cannot be done here: told to the control plane.
 #[derive(Debug, Error)]
-pub enum LaunchError {
+pub(crate) enum LaunchError {
     #[error("this agent does not run {0}")]
     Unsupported(&'static str),
     #[error("the message has no {0}")]
@@ -56,7 +56,7 @@ pub enum LaunchError {
 
 impl LaunchError {
     /// Stable name of the error.
-    pub const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Unsupported(_) => "LaunchUnsupported",
             Self::Missing(_) => "LaunchIncomplete",
@@ -64,7 +64,7 @@ impl LaunchError {
         }
     }
 
-    fn unreadable(what: &str, why: impl ToString) -> Self {
+    fn unreadable(what: &str, why: &(impl ToString + ?Sized)) -> Self {
         Self::Unreadable {
             what: what.to_owned(),
             why: why.to_string(),
@@ -76,7 +76,7 @@ impl LaunchError {
 ///
 /// # Errors
 /// It is not supported, or the message lacks something.
-pub fn launch(wish: &Wish, site: &Site, owner: Option<&OwnerReference>) -> Result<Launch, LaunchError> {
+pub(crate) fn launch(wish: &Wish, site: &Site, owner: Option<&OwnerReference>) -> Result<Launch, LaunchError> {
     supported(wish)?;
     let mut launch = match wish.raw["launchArtifacts"].as_array() {
         Some(given) if !given.is_empty() => artifacts::launch(wish, given)?,
@@ -116,12 +116,12 @@ fn supported(wish: &Wish) -> Result<(), LaunchError> {
 fn decode(what: &str, text: &str) -> Result<Vec<u8>, LaunchError> {
     BASE64_STANDARD
         .decode(text.trim())
-        .map_err(|error| LaunchError::unreadable(what, error))
+        .map_err(|error| LaunchError::unreadable(what, &error))
 }
 
 /// A typed object out of what was put together here.
 fn object<T: serde::de::DeserializeOwned>(what: &str, json: Value) -> Result<T, LaunchError> {
-    serde_json::from_value(json).map_err(|error| LaunchError::unreadable(what, error))
+    serde_json::from_value(json).map_err(|error| LaunchError::unreadable(what, &error))
 }
 
 #[cfg(test)]

@@ -22,25 +22,25 @@ const LABEL: usize = 63;
 
 /// A creation message that can be acted on.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wish {
+pub(crate) struct Wish {
     /// Of the `ICMSRequest`: `sr-<uuid>`.
-    pub name: String,
+    pub(crate) name: String,
     /// Of the message; a label.
-    pub message_id: String,
-    pub message: CreationMessage,
+    pub(crate) message_id: String,
+    pub(crate) message: CreationMessage,
     /// As it came.
-    pub raw: Value,
+    pub(crate) raw: Value,
     /// `H100`.
-    pub gpu: String,
+    pub(crate) gpu: String,
     /// Of each instance; at least one.
-    pub gpus: u32,
-    pub instances: u32,
-    pub is_task: bool,
+    pub(crate) gpus: u32,
+    pub(crate) instances: u32,
+    pub(crate) is_task: bool,
 }
 
 /// A message that nobody can act on: sending it again makes it no better.
 #[derive(Debug, Error)]
-pub enum MessageError {
+pub(crate) enum MessageError {
     #[error("the message is no JSON of the expected form")]
     Json(#[from] serde_json::Error),
     #[error("the message has no usable {field}: {value:?}")]
@@ -49,7 +49,7 @@ pub enum MessageError {
 
 impl MessageError {
     /// Stable name of the error.
-    pub const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Json(_) => "MessageMalformed",
             Self::Field { .. } => "MessageIncomplete",
@@ -60,7 +60,7 @@ impl MessageError {
 impl Wish {
     /// # Errors
     /// It is no creation message, or lacks what every one needs.
-    pub fn parse(payload: &[u8]) -> Result<Self, MessageError> {
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, MessageError> {
         Self::of(serde_json::from_slice(payload)?)
     }
 
@@ -68,7 +68,7 @@ impl Wish {
     ///
     /// # Errors
     /// As [`Self::parse`].
-    pub fn of(raw: Value) -> Result<Self, MessageError> {
+    pub(crate) fn of(raw: Value) -> Result<Self, MessageError> {
         let message: CreationMessage = serde_json::from_value(raw.clone())?;
         let wrong = |field, value: &str| MessageError::Field {
             field,
@@ -115,13 +115,13 @@ impl Wish {
     }
 
     /// The name of an instance's pod, which is also the instance's id.
-    pub fn instance(&self, index: u32) -> String {
+    pub(crate) fn instance(&self, index: u32) -> String {
         let suffix = if self.is_task { "-task" } else { "" };
         format!("{index}-{}{suffix}", self.name)
     }
 
     /// How the message asked, as reports repeat it.
-    pub const fn action(&self) -> &'static str {
+    pub(crate) const fn action(&self) -> &'static str {
         if self.is_task {
             "RequestSpotInstancesForTask"
         } else {
@@ -130,7 +130,7 @@ impl Wish {
     }
 
     /// How long an instance's pod may be without a node. A task says it by itself.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let queued = self.message.launch_specification.other.get("maxQueuedDuration");
         let said: Option<SignedDuration> = queued.and_then(Value::as_str).and_then(|text| text.parse().ok());
         let said = said.and_then(|said| Duration::try_from(said).ok());
@@ -138,7 +138,7 @@ impl Wish {
     }
 
     /// The instance type without its number of GPUs.
-    pub fn type_value(&self) -> &str {
+    pub(crate) fn type_value(&self) -> &str {
         let message = &self.message;
         if message.instance_type_value.is_empty() {
             &message.instance_type
@@ -150,7 +150,7 @@ impl Wish {
 
 /// # Errors
 /// It is no termination message.
-pub fn termination(payload: &[u8]) -> Result<TerminationMessage, MessageError> {
+pub(crate) fn termination(payload: &[u8]) -> Result<TerminationMessage, MessageError> {
     let message: TerminationMessage = serde_json::from_slice(payload)?;
     let ids = message.instance_ids.iter().map(|id| ("instanceIds", id));
     for (field, id) in ids.chain([("requestId", &message.request_id)]) {
@@ -178,13 +178,18 @@ fn is_id(text: &str) -> bool {
 
 fn names(identity: &str) -> (String, String) {
     let sum = digest::digest(&digest::SHA256, identity.as_bytes());
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or('0');
+    let digits = sum
+        .as_ref()
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
+    let hex = digits.take(LABEL).collect();
     let mut id = [0_u8; 16];
     for (to, from) in id.iter_mut().zip(sum.as_ref()) {
         *to = *from;
     }
-    let hex: String = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let uuid = Builder::from_custom_bytes(id).into_uuid();
-    (format!("sr-{uuid}"), hex.chars().take(LABEL).collect())
+    (format!("sr-{uuid}"), hex)
 }
 
 #[cfg(test)]
@@ -192,6 +197,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    type Edit = fn(&mut Value);
 
     fn message() -> Value {
         json!({"requestId": "r-1", "messageBatchId": "b-1", "ncaId": "n", "action": "RequestSpotInstances",
@@ -238,14 +245,13 @@ mod tests {
     #[test]
     fn what_nobody_can_act_on_is_told() {
         assert_eq!(Wish::parse(b"{").unwrap_err().reason(), "MessageMalformed");
-        type Edit = fn(&mut Value);
         let edits: [(&str, Edit); 6] = [
             ("action", |message| message["action"] = json!("Dance")),
             ("requestId", |message| message["requestId"] = json!("../x")),
             ("messageBatchId", |message| message["messageBatchId"] = json!("a b")),
             ("instanceCount", |message| message["instanceCount"] = json!(-1)),
             ("requestedGPUCount", |message| {
-                message["requestedGPUCount"] = json!(100_000)
+                message["requestedGPUCount"] = json!(100_000);
             }),
             ("gpuName", |message| {
                 message["launchSpecification"] = json!({});

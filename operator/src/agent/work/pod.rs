@@ -7,16 +7,16 @@ use super::cause::Cause;
 
 /// A pod as far as its instance is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Its name, which is the instance's id.
-    pub instance: String,
-    pub state: PodState,
+    pub(crate) instance: String,
+    pub(crate) state: PodState,
     /// Of its node and of itself; empty while there are none.
-    pub ips: [String; 2],
+    pub(crate) ips: [String; 2],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PodState {
+pub(crate) enum PodState {
     /// It has no node since then, unix milliseconds.
     Unplaced(u64),
     /// It has a node and is not ready.
@@ -26,7 +26,7 @@ pub enum PodState {
 }
 
 impl Seen {
-    pub fn of(pod: &Pod) -> Self {
+    pub(crate) fn of(pod: &Pod) -> Self {
         let status = pod.status.clone().unwrap_or_default();
         let ips = [status.host_ip.clone(), status.pod_ip.clone()].map(Option::unwrap_or_default);
         Self {
@@ -75,7 +75,7 @@ fn unplaced_since(pod: &Pod) -> Option<u64> {
     }
     let created = pod.metadata.creation_timestamp.as_ref();
     match condition(pod, "PodScheduled") {
-        Some((value, _)) if value == "True" => None,
+        Some(("True", _)) => None,
         Some((_, since)) => Some(millis(since.or(created))),
         None => Some(millis(created)),
     }
@@ -102,7 +102,7 @@ mod tests {
 
     const CREATED: &str = "2026-01-01T00:00:00Z";
 
-    fn seen(node: Option<&str>, status: Value) -> Seen {
+    fn seen(node: Option<&str>, status: &Value) -> Seen {
         let pod = json!({"metadata": {"name": "0-sr-1", "creationTimestamp": CREATED},
             "spec": {"nodeName": node, "containers": []}, "status": status});
         Seen::of(&serde_json::from_value(pod).unwrap())
@@ -113,16 +113,16 @@ mod tests {
         let at =
             |text: &str| u64::try_from(text.parse::<k8s_openapi::jiff::Timestamp>().unwrap().as_millisecond()).unwrap();
         assert_eq!(
-            seen(None, json!({"phase": "Pending"})).state,
+            seen(None, &json!({"phase": "Pending"})).state,
             PodState::Unplaced(at(CREATED))
         );
         let refused = json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "lastTransitionTime": "2026-01-01T00:05:00Z"}]});
         assert_eq!(
-            seen(None, refused).state,
+            seen(None, &refused).state,
             PodState::Unplaced(at("2026-01-01T00:05:00Z"))
         );
-        assert_eq!(seen(Some("n"), json!({"phase": "Pending"})).state, PodState::Starting);
+        assert_eq!(seen(Some("n"), &json!({"phase": "Pending"})).state, PodState::Starting);
     }
 
     #[test]
@@ -133,26 +133,26 @@ mod tests {
                     {"name": "a", "ready": true, "image": "", "imageID": "", "restartCount": 0},
                     {"name": "b", "ready": ready, "image": "", "imageID": "", "restartCount": 0}]})
         };
-        let up = seen(Some("n"), running(true));
+        let up = seen(Some("n"), &running(true));
         assert_eq!(
             (up.state, up.ips),
             (PodState::Running, ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()])
         );
-        assert_eq!(seen(Some("n"), running(false)).state, PodState::Starting);
+        assert_eq!(seen(Some("n"), &running(false)).state, PodState::Starting);
     }
 
     #[test]
     fn a_failed_pod_says_why() {
         let failed = |reason: &str| json!({"phase": "Failed", "reason": reason, "message": "no device"});
-        let state = seen(Some("n"), failed("UnexpectedAdmissionError")).state;
+        let state = seen(Some("n"), &failed("UnexpectedAdmissionError")).state;
         assert_eq!(
             state,
             PodState::Over(Cause::Admission("UnexpectedAdmissionError: no device".to_owned()))
         );
-        let state = seen(Some("n"), failed("Evicted")).state;
+        let state = seen(Some("n"), &failed("Evicted")).state;
         assert_eq!(state, PodState::Over(Cause::Failed("Evicted: no device".to_owned())));
         assert_eq!(
-            seen(Some("n"), json!({"phase": "Succeeded"})).state,
+            seen(Some("n"), &json!({"phase": "Succeeded"})).state,
             PodState::Over(Cause::Succeeded)
         );
     }

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use berth_kube_api::nvcf::icms_request::ICMSRequestStatus;
 
-pub use self::instance::Instance;
+pub(crate) use self::instance::Instance;
 use self::instance::Phase;
 use super::{
     cause::{Cause, Told},
@@ -28,11 +28,11 @@ const LAST_WAIT: Duration = Duration::from_mins(1);
 const UNKNOWN_FOR: Duration = Duration::from_mins(5);
 
 /// A message that its stream waits to hear about.
-pub type Ticket = u64;
+pub(crate) type Ticket = u64;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Make the `ICMSRequest`.
     Store,
     /// Tell the control plane that the wish is taken on.
@@ -52,7 +52,7 @@ pub enum Effect {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Done,
     /// The same may succeed later.
     Later(Option<Duration>),
@@ -63,10 +63,18 @@ pub enum Outcome {
     },
 }
 
+/// Of the `ICMSRequest`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Stored,
+    Removed,
+}
+
 #[derive(Debug)]
-pub struct Request {
-    pub wish: Wish,
-    stored: bool,
+pub(crate) struct Request {
+    pub(crate) wish: Wish,
+    stage: Stage,
     /// When the control plane was told that the wish is taken on, unix milliseconds.
     acknowledged: Option<u64>,
     /// The control plane does not want it any more.
@@ -74,7 +82,6 @@ pub struct Request {
     ticket: Option<Ticket>,
     instances: BTreeMap<String, Instance>,
     saved: ICMSRequestStatus,
-    removed: bool,
     busy: bool,
     since: u64,
     waits: BTreeMap<String, Wait>,
@@ -88,7 +95,7 @@ struct Wait {
 
 impl Request {
     /// `refused`: why it cannot be made here at all.
-    pub fn new(wish: Wish, refused: Option<&str>, ticket: Ticket, now: u64) -> Self {
+    pub(crate) fn new(wish: Wish, refused: Option<&str>, ticket: Ticket, now: u64) -> Self {
         let instance = || {
             let end = refused.map(|text| Cause::Refused(text.to_owned()));
             Instance::new(end)
@@ -97,12 +104,11 @@ impl Request {
         Self {
             instances: names.map(|name| (name, instance())).collect(),
             wish,
-            stored: false,
+            stage: Stage::New,
             acknowledged: None,
             unwanted: false,
             ticket: Some(ticket),
             saved: ICMSRequestStatus::default(),
-            removed: false,
             busy: false,
             since: now,
             waits: BTreeMap::new(),
@@ -110,61 +116,66 @@ impl Request {
     }
 
     /// The message came again: its stream has forgotten the ticket from before.
-    pub fn redelivered(&mut self, ticket: Ticket) {
+    pub(crate) fn redelivered(&mut self, ticket: Ticket) {
         self.ticket = Some(ticket);
     }
 
+    /// Of the message that is not settled yet.
+    pub(crate) const fn ticket(&self) -> Option<Ticket> {
+        self.ticket
+    }
+
     /// Whether an instance is one of this wish's, however it is.
-    pub fn has(&self, instance: &str) -> bool {
+    pub(crate) fn has(&self, instance: &str) -> bool {
         self.instances.contains_key(instance)
     }
 
     /// Its pod as it is now.
-    pub fn saw(&mut self, seen: &Seen) {
+    pub(crate) fn saw(&mut self, seen: &Seen) {
         if let Some(instance) = self.instances.get_mut(&seen.instance) {
             instance.saw(seen);
         }
     }
 
     /// Its pod is not there any more.
-    pub fn lost(&mut self, instance: &str) {
+    pub(crate) fn lost(&mut self, instance: &str) {
         if let Some(instance) = self.instances.get_mut(instance) {
             instance.lost();
         }
     }
 
     /// After a start: what was made and was not seen since is not there any more.
-    pub fn all_seen(&mut self) {
+    pub(crate) fn all_seen(&mut self) {
         for instance in self.instances.values_mut().filter(|instance| instance.is_unseen()) {
             instance.lost();
         }
     }
 
     /// One instance, and no other, has to end.
-    pub fn end(&mut self, instance: &str, cause: Cause) {
+    pub(crate) fn end(&mut self, instance: &str, cause: Cause) {
         if let Some(instance) = self.instances.get_mut(instance) {
             instance.end(cause);
         }
     }
 
-    pub fn end_all(&mut self, cause: &Cause) {
+    pub(crate) fn end_all(&mut self, cause: &Cause) {
         for instance in self.instances.values_mut() {
             instance.end(cause.clone());
         }
     }
 
     /// Everything that is known is also in the `ICMSRequest`.
-    pub fn is_saved(&self) -> bool {
-        self.stored && self.saved == self.status()
+    pub(crate) fn is_saved(&self) -> bool {
+        self.stage == Stage::Stored && self.saved == self.status()
     }
 
     /// Nothing is left of it.
-    pub const fn is_removed(&self) -> bool {
-        self.removed
+    pub(crate) const fn is_removed(&self) -> bool {
+        matches!(self.stage, Stage::Removed)
     }
 
     /// GPUs that its instances have or will have.
-    pub fn gpus(&self) -> u32 {
+    pub(crate) fn gpus(&self) -> u32 {
         let held = self
             .instances
             .values()
@@ -174,8 +185,8 @@ impl Request {
     }
 
     /// What to do now; `None`: nothing, or something is being done.
-    pub fn next(&mut self, now: u64) -> Option<Effect> {
-        if self.busy || self.removed {
+    pub(crate) fn next(&mut self, now: u64) -> Option<Effect> {
+        if self.busy || self.is_removed() {
             return None;
         }
         for instance in self.instances.values_mut() {
@@ -190,7 +201,7 @@ impl Request {
 
     /// Most urgent first.
     fn wanted(&self, now: u64) -> Vec<Effect> {
-        if !self.stored {
+        if self.stage == Stage::New {
             return vec![Effect::Store];
         }
         let mut wanted = Vec::new();
@@ -220,7 +231,7 @@ impl Request {
     }
 
     /// What came of an effect that [`Self::next`] gave out.
-    pub fn done(&mut self, effect: Effect, outcome: Outcome, now: u64) {
+    pub(crate) fn done(&mut self, effect: Effect, outcome: Outcome, now: u64) {
         self.busy = false;
         let key = key(&effect);
         let outcome = match outcome {
@@ -229,7 +240,7 @@ impl Request {
             Outcome::Done => Ok(()),
         };
         match (effect, outcome) {
-            (Effect::Store, Ok(())) => self.stored = true,
+            (Effect::Store, Ok(())) => self.stage = Stage::Stored,
             (Effect::Acknowledge, Ok(())) => self.acknowledged = Some(now),
             (Effect::Acknowledge, Err((404, _))) if now < self.since + millis(UNKNOWN_FOR) => {
                 return self.wait(key, None, now);
@@ -260,13 +271,17 @@ impl Request {
                     (Err(_), _) => return self.wait(key, Some(LAST_WAIT), now),
                 }
             }
-            (Effect::Delete(name), Ok(())) => {
+            (Effect::Delete(name), outcome @ (Ok(()) | Err((404, _)))) => {
                 if let Some(instance) = self.instances.get_mut(&name) {
-                    instance.deleting();
+                    match outcome {
+                        Ok(()) => instance.deleting(),
+                        // Nobody will tell of its end.
+                        Err(_) => instance.lost(),
+                    }
                 }
             }
             (Effect::Save(status), Ok(())) => self.saved = *status,
-            (Effect::Remove, Ok(())) => self.removed = true,
+            (Effect::Remove, Ok(())) => self.stage = Stage::Removed,
             (Effect::Store | Effect::Delete(_) | Effect::Save(_) | Effect::Remove, Err(_)) => {
                 return self.wait(key, None, now);
             }

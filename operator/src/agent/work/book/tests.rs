@@ -140,7 +140,7 @@ fn instances_that_nobody_knows_are_told_once_each_and_tried_again_in_trouble() {
     }
     let jobs = run(&mut book);
     assert!(!jobs.contains(&Job::Settle(40)), "it is not done with: {jobs:?}");
-    assert_eq!(book.jobs(NOW + RETRY_MS), [disown.clone()]);
+    assert_eq!(book.jobs(NOW + RETRY_MS), std::slice::from_ref(&disown));
     book.done(disown, Outcome::Done, NOW);
     assert_eq!(run(&mut book), [Job::Settle(40)]);
 }

@@ -25,7 +25,7 @@ pub(super) fn launch(wish: &Wish, given: &[Value]) -> Result<Launch, LaunchError
             _ => {
                 return Err(LaunchError::unreadable(
                     "launchArtifacts",
-                    format!("nobody knows a {kind:?}"),
+                    &format!("nobody knows a {kind:?}"),
                 ));
             }
         }
@@ -42,7 +42,7 @@ pub(super) fn launch(wish: &Wish, given: &[Value]) -> Result<Launch, LaunchError
 /// A whole pod, or its spec alone.
 fn pod(base64: &str) -> Result<Pod, LaunchError> {
     let document: Value = parse("POD_SPEC", base64)?;
-    let wrong = |error| LaunchError::unreadable("POD_SPEC", error);
+    let wrong = |error| LaunchError::unreadable("POD_SPEC", &error);
     let mut pod: Pod = if document.get("containers").is_some() {
         let spec: PodSpec = serde_json::from_value(document).map_err(wrong)?;
         Pod {
@@ -65,5 +65,5 @@ fn pod(base64: &str) -> Result<Pod, LaunchError> {
 
 fn parse<T: DeserializeOwned>(kind: &str, base64: &str) -> Result<T, LaunchError> {
     let bytes = decode(kind, base64)?;
-    serde_saphyr::from_slice(&bytes).map_err(|error| LaunchError::unreadable(kind, error))
+    serde_saphyr::from_slice(&bytes).map_err(|error| LaunchError::unreadable(kind, &error))
 }

@@ -274,7 +274,7 @@ fn pull_secrets(wish: &Wish, environment: &Environment) -> Result<Vec<Secret>, L
             return Ok(Value::Null);
         };
         // The error of a parser could show a piece of a password.
-        serde_json::from_slice(&decode(name, base64)?).map_err(|_| LaunchError::unreadable(name, "it is no JSON"))
+        serde_json::from_slice(&decode(name, base64)?).map_err(|_| LaunchError::unreadable(name, &"it is no JSON"))
     };
     let workload = json("CONTAINER_REGISTRIES_CREDENTIALS")?;
     let workload = workload["k8sSecrets"].as_array().cloned().unwrap_or_default();

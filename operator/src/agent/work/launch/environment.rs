@@ -48,7 +48,7 @@ impl Environment {
             return Ok(BTreeMap::new());
         };
         let pairs: Vec<Pair> =
-            serde_json::from_slice(&decode(name, base64)?).map_err(|error| LaunchError::unreadable(name, error))?;
+            serde_json::from_slice(&decode(name, base64)?).map_err(|error| LaunchError::unreadable(name, &error))?;
         Ok(pairs.into_iter().map(|pair| (pair.key, pair.value)).collect())
     }
 }

@@ -4,6 +4,8 @@ use serde_json::json;
 
 use super::*;
 
+type Edit = fn(&mut Value);
+
 fn base64(text: &str) -> String {
     BASE64_STANDARD.encode(text)
 }
@@ -48,7 +50,11 @@ fn launched(edit: impl FnOnce(&mut Value)) -> Result<Launch, LaunchError> {
         name: "sr".to_owned(),
         ..OwnerReference::default()
     };
-    launch(&Wish::of(message).unwrap(), &site(), Some(&owner))
+    launch(&wish(message), &site(), Some(&owner))
+}
+
+fn wish(message: Value) -> Wish {
+    Wish::of(message).unwrap()
 }
 
 fn only_pod(launch: &Launch) -> Value {
@@ -205,16 +211,15 @@ fn finished_artifacts_are_taken_and_dressed() {
 
 #[test]
 fn what_is_not_supported_or_not_there_is_told_in_plain_words() {
-    type Edit = fn(&mut Value);
     let edits: [(&str, &str, Edit); 8] = [
         ("LaunchUnsupported", "Helm", |message| {
-            message["launchSpecification"]["helmChart"] = json!("oci://x")
+            message["launchSpecification"]["helmChart"] = json!("oci://x");
         }),
         ("LaunchUnsupported", "LLM", |message| {
-            message["functionDetails"]["functionType"] = json!("LLM")
+            message["functionDetails"]["functionType"] = json!("LLM");
         }),
         ("LaunchUnsupported", "telemetry", |message| {
-            message["launchSpecification"]["telemetries"] = json!({})
+            message["launchSpecification"]["telemetries"] = json!({});
         }),
         ("LaunchUnsupported", "secrets", |message| {
             message["launchSpecification"]["environment"] = json!(environment("FUNCTION_SECRETS_PRESENT=true"));
@@ -223,7 +228,7 @@ fn what_is_not_supported_or_not_there_is_told_in_plain_words() {
             message["launchSpecification"]["environment"] = json!(base64("UTILS_CONTAINER=u"));
         }),
         ("LaunchUnreadable", "environment", |message| {
-            message["launchSpecification"]["environment"] = json!("%%")
+            message["launchSpecification"]["environment"] = json!("%%");
         }),
         ("LaunchUnreadable", "INFERENCE_CONTAINER_ARGS", |message| {
             message["launchSpecification"]["environment"] = json!(environment("INFERENCE_CONTAINER_ARGS='open"));

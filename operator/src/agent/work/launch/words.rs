@@ -10,13 +10,12 @@ pub(super) fn split(text: &str) -> Option<Vec<String>> {
         match (letter, quote) {
             (letter, Some(open)) if letter == open => quote = None,
             ('\\', None | Some('"')) => word.get_or_insert_default().push(letters.next()?),
-            (letter, Some(_)) => word.get_or_insert_default().push(letter),
             ('\'' | '"', None) => {
                 quote = Some(letter);
                 word.get_or_insert_default();
             }
             (letter, None) if letter.is_whitespace() => words.extend(word.take()),
-            (letter, None) => word.get_or_insert_default().push(letter),
+            (letter, _) => word.get_or_insert_default().push(letter),
         }
     }
     words.extend(word);

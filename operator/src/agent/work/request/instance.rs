@@ -24,7 +24,7 @@ pub(super) enum Phase {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
+pub(crate) struct Instance {
     pub(super) phase: Phase,
     seen: Option<Seen>,
     pub(super) end: Option<Cause>,

@@ -9,7 +9,7 @@ use super::{
         cause::{Cause, Told},
         message::{MessageError, Wish},
     },
-    Instance, Request,
+    Instance, Request, Stage,
     instance::Phase,
 };
 use crate::names;
@@ -19,7 +19,7 @@ impl Request {
     ///
     /// # Errors
     /// The message in it is none.
-    pub fn kept(
+    pub(crate) fn kept(
         object: &ICMSRequest,
         refused: impl Fn(&Wish) -> Option<String>,
         now: u64,
@@ -33,7 +33,7 @@ impl Request {
         let mut request = Self::new(wish, None, 0, now);
         let refused = refused(&request.wish);
         request.ticket = None;
-        request.stored = true;
+        request.stage = Stage::Stored;
         request.acknowledged = millis(&status.last_ack_timestamp);
         for (name, instance) in &mut request.instances {
             let end = |kept: &InstanceStatus| Cause::of(&kept.termination_cause, &kept.termination_message);
@@ -53,7 +53,7 @@ impl Request {
         Ok(request)
     }
 
-    pub fn status(&self) -> ICMSRequestStatus {
+    pub(crate) fn status(&self) -> ICMSRequestStatus {
         let instances = self
             .instances
             .iter()
@@ -86,7 +86,7 @@ impl Request {
     }
 
     /// The object that this request is kept in.
-    pub fn object(&self, namespace: &str, receipt: &str) -> ICMSRequest {
+    pub(crate) fn object(&self, namespace: &str, receipt: &str) -> ICMSRequest {
         let Wish {
             message,
             gpu,
