@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     metrics::Metrics,
-    plan::{Action, Finding, Wanted, plan},
+    plan::{Action, Finding, Seen, Wanted, plan},
     watch::Watches,
     write::write,
 };
@@ -83,7 +83,7 @@ impl Mirror {
         self.block.ready();
         let mut wait = FIRST_WAIT;
         loop {
-            if self.round(client, &watches).await {
+            if self.round(client, &watches.seen()).await {
                 wait = FIRST_WAIT;
                 watches.changed().await;
             } else {
@@ -94,8 +94,8 @@ impl Mirror {
     }
 
     /// Whether everything is done.
-    async fn round(&mut self, client: &Client, watches: &Watches) -> bool {
-        let plan = plan(&self.wanted, &watches.seen());
+    async fn round(&mut self, client: &Client, seen: &Seen) -> bool {
+        let plan = plan(&self.wanted, seen);
         self.metrics.planned(&plan);
         for finding in plan.findings.difference(&self.told) {
             tell(finding, &self.wanted.source);

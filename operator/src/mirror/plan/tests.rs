@@ -24,17 +24,17 @@ impl Cluster {
         let fixed = ["nvca-operator", "nvca-system", BACKEND_NAMESPACE, "default"];
         fixed
             .into_iter()
-            .fold(Self::default(), |it, name| it.namespace(json!({"name": name})))
+            .fold(Self::default(), |it, name| it.namespace(&json!({"name": name})))
     }
 
-    fn namespace(mut self, metadata: Value) -> Self {
+    fn namespace(mut self, metadata: &Value) -> Self {
         let namespace = serde_json::from_value(json!({"metadata": metadata})).unwrap();
         self.0.namespaces.push(Arc::new(namespace));
         self
     }
 
     fn workload(self, name: &str) -> Self {
-        self.namespace(json!({"name": name, "labels": {WORKLOAD_INSTANCE_TYPE: "pod_spec"}}))
+        self.namespace(&json!({"name": name, "labels": {WORKLOAD_INSTANCE_TYPE: "pod_spec"}}))
     }
 
     fn secret(mut self, place: (&str, &str), more: &Value) -> Self {
@@ -95,7 +95,7 @@ fn a_source_goes_to_the_target_the_backend_and_every_namespace_of_workloads_and_
     assert_eq!(cluster.actions(&["pull"]), everywhere);
     // A label on the source's own namespace makes it no target.
     let source = json!({"name": "nvca-operator", "labels": {WORKLOAD_INSTANCE_TYPE: "x"}});
-    assert_eq!(cluster.namespace(source).actions(&["pull"]), everywhere);
+    assert_eq!(cluster.namespace(&source).actions(&["pull"]), everywhere);
 }
 
 #[test]
@@ -143,8 +143,8 @@ fn a_namespace_that_is_missing_or_going_is_waited_for() {
     let going = json!({
         "name": "sr-1", "labels": {WORKLOAD_INSTANCE_TYPE: "x"}, "deletionTimestamp": "2026-01-01T00:00:00Z"});
     let cluster = Cluster::default()
-        .namespace(gone)
-        .namespace(going)
+        .namespace(&gone)
+        .namespace(&going)
         .source("pull", &json!({}));
     // Neither written to nor tidied up.
     let cluster = cluster
