@@ -278,6 +278,9 @@ fn rig_pull_secrets_reach_every_namespace_that_needs_them_and_follow_their_sourc
                 cluster.copied(namespace, DOCKER, DOCKER_KEY, "second").await;
             }
 
+            let said = mirror.stderr();
+            assert!(!said.to_lowercase().contains("forbidden"), "it lacks a right: {said}");
+
             // The API server goes and comes back, and it still follows.
             cluster.rig.part("kube-apiserver").unwrap().kill();
             cluster.rig.part("kube-apiserver").unwrap().restart().unwrap();
@@ -319,11 +322,6 @@ fn rig_pull_secrets_reach_every_namespace_that_needs_them_and_follow_their_sourc
                     "a secret was logged: {said}"
                 );
             }
-            assert!(
-                !mirror.stderr().contains("Forbidden"),
-                "it lacks a right: {}",
-                mirror.stderr()
-            );
         },
     );
 }

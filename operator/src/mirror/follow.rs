@@ -104,13 +104,17 @@ impl Mirror {
         let mut troubles = BTreeSet::new();
         let mut is_done = true;
         for action in &plan.actions {
-            let result = write(client, action).await;
-            self.metrics
-                .wrote(action, result.as_ref().map_or_else(ApiError::reason, |()| ""));
-            let Err(error) = result else {
-                done(action);
-                continue;
+            let error = match write(client, action).await {
+                Ok(changed) => {
+                    if changed {
+                        self.metrics.wrote(action, "");
+                        done(action);
+                    }
+                    continue;
+                }
+                Err(error) => error,
             };
+            self.metrics.wrote(action, error.reason());
             is_done = false;
             // Not a trouble: the watch has not told yet what is there now.
             if error.is_conflict() {

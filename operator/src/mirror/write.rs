@@ -16,7 +16,8 @@ use super::{
 };
 use crate::names::{ADDITIONAL_PULL_SECRET, MANAGED_BY};
 
-pub(super) async fn write(client: &Client, action: &Action) -> Result<(), ApiError> {
+/// Whether anything was changed by it: who deletes what is gone already, because the watch is late, changes nothing.
+pub(super) async fn write(client: &Client, action: &Action) -> Result<bool, ApiError> {
     let (namespace, name) = action.place();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match action {
@@ -27,7 +28,9 @@ pub(super) async fn write(client: &Client, action: &Action) -> Result<(), ApiErr
                 ..PatchParams::default()
             };
             let patch = Patch::Merge(patch(source, copy));
-            within(DEADLINE, secrets.patch(name, &as_ours, &patch)).await.map(drop)
+            within(DEADLINE, secrets.patch(name, &as_ours, &patch))
+                .await
+                .map(|_| true)
         }
         Action::Replace { source, copy } => {
             delete(&secrets, copy).await?;
@@ -37,18 +40,17 @@ pub(super) async fn write(client: &Client, action: &Action) -> Result<(), ApiErr
     }
 }
 
-async fn create(secrets: &Api<Secret>, source: &Sealed) -> Result<(), ApiError> {
+async fn create(secrets: &Api<Secret>, source: &Sealed) -> Result<bool, ApiError> {
     let as_ours = PostParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
     };
     within(DEADLINE, secrets.create(&as_ours, &copy_of(source)))
         .await
-        .map(drop)
+        .map(|_| true)
 }
 
-/// What is gone already is as it should be.
-async fn delete(secrets: &Api<Secret>, copy: &Version) -> Result<(), ApiError> {
+async fn delete(secrets: &Api<Secret>, copy: &Version) -> Result<bool, ApiError> {
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: copy.uid.clone(),
@@ -57,8 +59,9 @@ async fn delete(secrets: &Api<Secret>, copy: &Version) -> Result<(), ApiError> {
         ..DeleteParams::default()
     };
     match within(DEADLINE, secrets.delete(&copy.name, &params)).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
