@@ -89,7 +89,7 @@ complain() {
     while IFS= read -r line; do
         case $line in
             '' | *'(NotFound)'* | *"doesn't have a resource type"* | *'could not find the requested resource'*) ;;
-            'Warning: Immediate deletion'* | 'No resources found'*) ;;
+            'Warning: Immediate deletion'* | Warning:*' is deprecated '* | 'No resources found'*) ;;
             Warning:*) say "    $line" >&2 ;;
             *)
                 say "    kubectl: $line" >&2
@@ -282,6 +282,7 @@ remove_namespaces() {
         remove "v1 Namespace - $name $deleted $finalizers"
         rows "$all" -n "$name" >"$scratch/contents"
         if $dry_run; then
+            [[ $deleted == - ]] || change "let go of Namespace $name, which is being deleted already"
             describe '    with ' <"$scratch/contents"
         elif [[ $deleted != - ]]; then
             let_go "$name"

@@ -129,6 +129,12 @@ impl Maker<'_> {
         let (namespace, name) = place.split_once('/').unwrap_or(("", place));
         let api = self.api(kind, namespace);
         api.delete(name, &DeleteParams::default()).await.unwrap();
+        self.doomed(kind, place).await;
+    }
+
+    async fn doomed(&self, kind: &Resource, place: &str) {
+        let (namespace, name) = place.split_once('/').unwrap_or(("", place));
+        let api = self.api(kind, namespace);
         let is_stuck = eventually(SOON, async || {
             let object = api.get(name).await?;
             ensure!(object.metadata.deletion_timestamp.is_some());
@@ -217,6 +223,9 @@ pub(crate) async fn scatter(client: &Client) {
         .await;
     it.make(&SECRET, "sr-1/nvcf-secret", held_by("example.com/held")).await;
     it.doom(&NAMESPACE, "sr-2").await;
+    // What is in it follows, when the controller gets there.
+    it.doomed(&STORAGE, "sr-2/nvca-storage").await;
+    it.doomed(&CONFIG_MAP, "sr-2/nvcf-held").await;
     for (kind, place) in [
         (&REQUEST, "nvcf-backend/sr-a"),
         (&MINI_SERVICE, "nvca-mini"),
