@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::{objects, pod::KaiPod, state};
 use crate::{
-    binder::{Binder as _, Binding, ClientBox, KubernetesBinder},
+    binder::{BOUND_ELSEWHERE, Binder as _, Binding, ClientBox, KubernetesBinder},
     cluster::Arbiter,
     decide::{Decider, Verdict},
     pods::{Ask, Pods},
@@ -248,6 +248,12 @@ impl Jobs {
                 let NotPlaced { reason, message, .. } = not;
                 warn!(pod = %pod.pod, reason, message, "not known to be bound: trying on");
                 Ended::Again
+            }
+            // Another scheduler was quicker: the pod is its, with what it carries.
+            Err(not) if not.reason == BOUND_ELSEWHERE => {
+                info!(pod = %pod.pod, not.message, "bound by another scheduler");
+                self.give_up(pod, &place.reserved.node);
+                Ended::Bound
             }
             Err(not) => {
                 self.tell_not_placed(pod, &not);
