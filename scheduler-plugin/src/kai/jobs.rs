@@ -150,22 +150,30 @@ impl Jobs {
 
     /// KAI did not place the pod yet: the hint is made anew if it is not good any more, or cleared. The node that is hinted now.
     pub(super) async fn refresh(&self, pod: KaiPod, hinted: NodeName, candidates: Vec<NodeName>) -> Option<NodeName> {
-        let node = match self.place(&pod, &candidates).await {
-            // The reservation is prolonged by that, too.
-            Ok(place) if place.reserved.node == hinted => return Some(hinted),
-            Ok(place) => Some(place.reserved.node),
+        let held = self.pods.held(&pod.pod.uid).map(|held| held.node);
+        let place = match self.place(&pod, &candidates).await {
+            // The reservation is prolonged by that, too. Where it was elsewhere meanwhile, so may be what the pod was told.
+            Ok(place) if place.reserved.node == hinted && held.as_ref() == Some(&hinted) => return Some(hinted),
+            Ok(place) => Some(place),
             Err(not) => {
                 self.tell_not_placed(&pod, &not);
                 None
             }
         };
+        let node = place.as_ref().map(|place| place.reserved.node.clone());
         info!(pod = %pod.pod, was = %hinted, now = node.as_ref().map(NodeName::as_str), "the hint is changed");
-        let patch = objects::nomination(node.as_ref());
-        match self.patch(&pod, Patch::Merge(patch), Some("status")).await {
-            Ok(()) => node,
-            // Tried again at the next turn.
-            Err(_) => Some(hinted),
-        }
+        let told = self.rehint(&pod, place.as_ref()).await;
+        // What failed is tried again at the next turn.
+        if told.is_ok() { node } else { Some(hinted) }
+    }
+
+    /// The annotation first: whoever sees the pod go to the node finds the devices that it was given there.
+    async fn rehint(&self, pod: &KaiPod, place: Option<&Place>) -> Result<(), ApiError> {
+        let placement = place.map(|place| self.placement(place));
+        let annotation = Patch::Merge(objects::rehinted(pod, placement.as_ref()));
+        self.patch(pod, annotation, None).await?;
+        let nomination = Patch::Merge(objects::nomination(place.map(|place| &place.reserved.node)));
+        self.patch(pod, nomination, Some("status")).await
     }
 
     /// Where KAI put it is where it was told.
@@ -197,7 +205,7 @@ impl Jobs {
             "BerthHintMissed",
             &format!("KAI chose {node} instead of {hinted}"),
         );
-        let cleared = self.patch(&pod, Patch::Merge(objects::displaced(&pod)), None).await;
+        let cleared = self.patch(&pod, Patch::Merge(objects::rehinted(&pod, None)), None).await;
         if let Err(error) = cleared.filter_gone() {
             debug!(pod = %pod.pod, error = &error as &dyn std::error::Error, "its annotation still speaks of another node");
         }

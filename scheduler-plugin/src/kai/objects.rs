@@ -160,9 +160,10 @@ pub(super) fn placed(pod: &KaiPod, placement: &Placement, group: &str) -> Value 
     }}})
 }
 
-/// The annotation speaks of a node on which the pod does not run; a merge patch.
-pub(super) fn displaced(pod: &KaiPod) -> Value {
-    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {berth::PLACEMENT: null}}})
+/// What a pod without a gate is told now; `None`: the annotation speaks of a node to which the pod does not go. A merge patch.
+pub(super) fn rehinted(pod: &KaiPod, placement: Option<&Placement>) -> Value {
+    let annotation = placement.map(Placement::to_annotation);
+    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {berth::PLACEMENT: annotation}}})
 }
 
 #[cfg(test)]
@@ -248,6 +249,18 @@ mod tests {
             ),
             (&json!([required]), &json!(["b"]))
         );
+    }
+
+    #[test]
+    fn a_hint_that_changes_brings_its_placement_and_one_that_goes_takes_it_along() {
+        let plain = KaiPod::of(&pod(|_| {})).unwrap();
+        let annotations = |placement: Option<&Placement>| rehinted(&plain, placement)["metadata"]["annotations"].clone();
+        assert_eq!(
+            annotations(Some(&placement())),
+            json!({"gpu.berth.dev/placement": placement().to_annotation()})
+        );
+        assert_eq!(annotations(None), json!({"gpu.berth.dev/placement": null}));
+        assert_eq!(rehinted(&plain, None)["metadata"]["uid"], "u");
     }
 
     #[test]
