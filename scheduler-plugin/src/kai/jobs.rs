@@ -78,6 +78,8 @@ struct NotPlaced {
 pub(super) enum Ended {
     /// KAI was told this node.
     Hinted(NodeName),
+    /// KAI was told that the node it was told is none any more.
+    Unhinted,
     /// It is bound, or KAI's binder is at it.
     Bound,
     /// It is KAI's.
@@ -148,12 +150,11 @@ impl Jobs {
         }
     }
 
-    /// KAI did not place the pod yet: the hint is made anew if it is not good any more, or cleared. The node that is hinted now.
-    pub(super) async fn refresh(&self, pod: KaiPod, hinted: NodeName, candidates: Vec<NodeName>) -> Option<NodeName> {
+    /// KAI did not place the pod yet: the hint is made anew if it is not good any more, or cleared. `hinted`: the node that KAI
+    /// was told last, if any.
+    pub(super) async fn refresh(&self, pod: KaiPod, hinted: Option<NodeName>, candidates: Vec<NodeName>) -> Ended {
         let held = self.pods.held(&pod.pod.uid).map(|held| held.node);
         let place = match self.place(&pod, &candidates).await {
-            // The reservation is prolonged by that, too. Where it was elsewhere meanwhile, so may be what the pod was told.
-            Ok(place) if place.reserved.node == hinted && held.as_ref() == Some(&hinted) => return Some(hinted),
             Ok(place) => Some(place),
             Err(not) => {
                 self.tell_not_placed(&pod, &not);
@@ -161,10 +162,23 @@ impl Jobs {
             }
         };
         let node = place.as_ref().map(|place| place.reserved.node.clone());
-        info!(pod = %pod.pod, was = %hinted, now = node.as_ref().map(NodeName::as_str), "the hint is changed");
-        let told = self.rehint(&pod, place.as_ref()).await;
-        // What failed is tried again at the next turn.
-        if told.is_ok() { node } else { Some(hinted) }
+        let ended = |node: Option<NodeName>| node.map_or(Ended::Unhinted, Ended::Hinted);
+        // The reservation is prolonged by that, too. Where it was elsewhere meanwhile, so may be what the pod was told.
+        if node == hinted && (held == hinted || node.is_none()) {
+            return ended(node);
+        }
+        info!(
+            pod = %pod.pod, was = hinted.as_ref().map(NodeName::as_str), now = node.as_ref().map(NodeName::as_str),
+            "the hint is changed"
+        );
+        if self.rehint(&pod, place.as_ref()).await.is_err() {
+            // Tried again at the next turn.
+            return ended(hinted);
+        }
+        if let (Some(hinted), None) = (&hinted, &node) {
+            self.give_up(&pod, hinted);
+        }
+        ended(node)
     }
 
     /// The annotation first: whoever sees the pod go to the node finds the devices that it was given there.
@@ -205,7 +219,9 @@ impl Jobs {
             "BerthHintMissed",
             &format!("KAI chose {node} instead of {hinted}"),
         );
-        let cleared = self.patch(&pod, Patch::Merge(objects::rehinted(&pod, None)), None).await;
+        let cleared = self
+            .patch(&pod, Patch::Merge(objects::rehinted(&pod, None)), None)
+            .await;
         if let Err(error) = cleared.filter_gone() {
             debug!(pod = %pod.pod, error = &error as &dyn std::error::Error, "its annotation still speaks of another node");
         }

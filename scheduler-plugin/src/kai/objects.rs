@@ -254,7 +254,8 @@ mod tests {
     #[test]
     fn a_hint_that_changes_brings_its_placement_and_one_that_goes_takes_it_along() {
         let plain = KaiPod::of(&pod(|_| {})).unwrap();
-        let annotations = |placement: Option<&Placement>| rehinted(&plain, placement)["metadata"]["annotations"].clone();
+        let annotations =
+            |placement: Option<&Placement>| rehinted(&plain, placement)["metadata"]["annotations"].clone();
         assert_eq!(
             annotations(Some(&placement())),
             json!({"gpu.berth.dev/placement": placement().to_annotation()})
