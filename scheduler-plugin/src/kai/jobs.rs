@@ -233,7 +233,7 @@ impl Jobs {
         for (pod, candidates) in &pods {
             let placed = timeout_at(
                 seen + self.deadline * u32::try_from(pods.len()).unwrap_or(1),
-                self.place(pod, candidates),
+                self.place_to_bind(pod, candidates),
             );
             match placed
                 .await
@@ -291,6 +291,7 @@ impl Jobs {
         let group = match pod.bind.as_deref() {
             Some(group) if !group.is_empty() => group.to_owned(),
             _ => {
+                // One that is there already is of an earlier attempt: its name has the pod's UID.
                 self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
                     .await?;
                 objects::group_name(pod)
@@ -312,8 +313,7 @@ impl Jobs {
             });
         }
         let groups = self.gpu_groups(place).await?;
-        let request = objects::bind_request(pod, &place.reserved.node, &groups);
-        self.create(pod, &objects::bind_requests(), request).await?;
+        self.ask_binder(pod, &place.reserved.node, &groups).await?;
         // KAI looks at the pod from here on, and finds it being bound.
         let patch = Patch::Merge(objects::placed(pod, &placement, &group));
         self.patch(pod, patch, None).await.map_err(|error| api(&error))?;
@@ -324,6 +324,35 @@ impl Jobs {
             &format!("on {}, bound by KAI's binder", place.reserved.node),
         );
         Ok(())
+    }
+
+    /// Asks KAI's binder for the node. A request that is there already will do if it is for this pod and for that node.
+    async fn ask_binder(&self, pod: &KaiPod, node: &NodeName, groups: &[String]) -> Result<(), NotPlaced> {
+        let request = objects::bind_request(pod, node, groups);
+        if self.create(pod, &objects::bind_requests(), request).await? {
+            return Ok(());
+        }
+        match self.asked_of_binder(pod).await? {
+            Some(asked) if asked == *node => Ok(()),
+            Some(asked) => Err(NotPlaced::new(
+                BOUND_ELSEWHERE,
+                format!("KAI's binder is at binding it to {asked}"),
+            )),
+            // Of an older pod of that name, which goes with it, or gone by now.
+            None => Err(NotPlaced {
+                outcome_unknown: true,
+                ..NotPlaced::new("OtherBindRequest", "the BindRequest of this name is of another pod")
+            }),
+        }
+    }
+
+    /// The node to which KAI's binder was asked to bind the pod, by whomever.
+    async fn asked_of_binder(&self, pod: &KaiPod) -> Result<Option<NodeName>, NotPlaced> {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.0.clone(), &pod.pod.namespace, &objects::bind_requests());
+        let found = within(REQUEST, api.get_opt(&pod.pod.name)).await;
+        let found = found.map_err(|error| self::api(&error))?;
+        Ok(found.and_then(|request| objects::selected_node(&request, pod)))
     }
 
     /// The group of each planned GPU: the one that shares it already, or a new one.
@@ -399,6 +428,16 @@ impl Jobs {
 
     fn groups(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.0.clone(), namespace, &objects::pod_groups())
+    }
+
+    /// What KAI's binder is at already is not decided anew: the pod will be there.
+    async fn place_to_bind(&self, pod: &KaiPod, candidates: &[NodeName]) -> Result<Place, NotPlaced> {
+        let asked = match state::is_plain(pod) {
+            true => None,
+            false => self.asked_of_binder(pod).await?,
+        };
+        self.place(pod, asked.as_ref().map_or(candidates, std::slice::from_ref))
+            .await
     }
 
     /// On the best node. Where somebody was quicker it is decided anew; a node whose daemon refused is not asked again.
@@ -500,14 +539,14 @@ impl Jobs {
         .map(drop)
     }
 
-    /// What is there already stays: an earlier attempt made it.
-    async fn create(&self, pod: &KaiPod, resource: &ApiResource, object: Value) -> Result<(), NotPlaced> {
+    /// False: something of that name is there already, and stays.
+    async fn create(&self, pod: &KaiPod, resource: &ApiResource, object: Value) -> Result<bool, NotPlaced> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &pod.pod.namespace, resource);
         let object: DynamicObject =
             serde_json::from_value(object).map_err(|error| NotPlaced::new("BadObject", error.to_string()))?;
         match within(REQUEST, api.create(&PostParams::default(), &object)).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(self::api(&error)),
         }
     }

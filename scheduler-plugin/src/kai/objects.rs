@@ -5,7 +5,10 @@ use berth_kube_api::{
     placement::Placement,
 };
 use berth_placement::{GpuShape, NodeName, ShareSize};
-use kube::api::ApiResource;
+use kube::{
+    ResourceExt as _,
+    api::{ApiResource, DynamicObject},
+};
 use serde_json::{Value, json};
 
 use super::pod::KaiPod;
@@ -71,6 +74,14 @@ pub(super) fn bind_request(pod: &KaiPod, node: &NodeName, groups: &[String]) -> 
             "selectedGPUGroups": groups,
         },
     })
+}
+
+/// The node of a `BindRequest`, if that is the pod's: its name may be that of an older pod.
+pub(super) fn selected_node(request: &DynamicObject, pod: &KaiPod) -> Option<NodeName> {
+    let mut owners = request.owner_references().iter().filter(|owner| owner.kind == "Pod");
+    let is_its = owners.all(|owner| owner.uid == pod.pod.uid.as_str());
+    let node = request.data["spec"]["selectedNode"].as_str()?;
+    is_its.then(|| node.parse().ok()).flatten()
 }
 
 fn received(pod: &KaiPod) -> (&'static str, u32, String) {
@@ -206,6 +217,16 @@ mod tests {
             }),
             "and no backoffLimit"
         );
+    }
+
+    #[test]
+    fn a_request_of_an_older_pod_of_the_same_name_says_nothing_of_this_one() {
+        let plain = KaiPod::of(&pod(|_| {})).unwrap();
+        let mut request = bind_request(&plain, &name("n"), &[]);
+        let node = |request: &Value| selected_node(&serde_json::from_value(request.clone()).unwrap(), &plain);
+        assert_eq!(node(&request), Some(name("n")));
+        request["metadata"]["ownerReferences"][0]["uid"] = json!("older");
+        assert_eq!(node(&request), None);
     }
 
     #[test]
