@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{objects, pod::KaiPod, state};
+use super::{hand_over, objects, pod::KaiPod, state};
 use crate::{
     binder::{BOUND_ELSEWHERE, Binder as _, Binding, ClientBox, KubernetesBinder},
     cluster::Arbiter,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// For one request to the API server.
-const REQUEST: Duration = Duration::from_secs(2);
+pub(super) const REQUEST: Duration = Duration::from_secs(2);
 /// Nodes that are asked in turn.
 const ATTEMPTS: usize = 3;
 
@@ -384,17 +384,11 @@ impl Jobs {
 
     /// As if Berth were not there.
     pub(super) async fn hand_over(&self, pod: &KaiPod) -> Ended {
-        match self
-            .patch(pod, Patch::Merge(objects::hand_over(pod)), None)
-            .await
-            .filter_gone()
-        {
-            Ok(()) => Ended::HandedOver,
-            Err(error) => {
-                warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "not handed over to KAI yet: trying on");
-                Ended::Again
-            }
-        }
+        let pods: Api<Pod> = Api::namespaced(self.client.0.clone(), &pod.pod.namespace);
+        hand_over::hand_over(&pods, pod).await.unwrap_or_else(|error| {
+            warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "not handed over to KAI yet: trying on");
+            Ended::Again
+        })
     }
 
     pub(super) fn tell_over_queue(&self, pod: &KaiPod, over: &super::queue::OverQueue) {

@@ -153,10 +153,11 @@ pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, top: &[NodeName]) 
     patch
 }
 
-/// The pod is KAI's from now on, as if Berth were not there; a merge patch.
-pub(super) fn hand_over(pod: &KaiPod) -> Value {
+/// The pod is KAI's from now on, as if Berth were not there; a merge patch. `version`: of the pod as it was read, for that one
+/// only.
+pub(super) fn hand_over(pod: &KaiPod, version: Option<String>) -> Value {
     let group = pod.bind.as_deref().filter(|group| !group.is_empty());
-    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {
+    json!({"metadata": {"uid": pod.pod.uid.as_str(), "resourceVersion": version, "annotations": {
         berth::KAI_BIND: null,
         kai::SKIP_PODGROUPER: null,
         kai::POD_GROUP: group,
@@ -291,7 +292,7 @@ mod tests {
             pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("gang");
         }))
         .unwrap();
-        let annotations = |pod: &KaiPod| hand_over(pod)["metadata"]["annotations"].clone();
+        let annotations = |pod: &KaiPod| hand_over(pod, None)["metadata"]["annotations"].clone();
         assert_eq!(
             annotations(&of_gang),
             json!({"gpu.berth.dev/kai-bind": null, "kai.scheduler/skip-podgrouper": null, "pod-group-name": "gang"})
