@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use berth_kube_api::{GpuNode, gpu_node::GpuNodeStatus};
 use berth_testkit::{
     Program, eventually,
-    rig::{Rig, RigConfig, inside},
+    rig::{Rig, RigConfig, in_rig},
 };
 use k8s_openapi::{
     api::core::v1::{Event, Node},
@@ -20,16 +20,6 @@ use kube::{
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
-
-fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
 
 fn order(dir: &Path, json: &str) {
     let file = OpenOptions::new().create(true).append(true).open(dir.join("orders"));

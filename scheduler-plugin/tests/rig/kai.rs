@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use berth_testkit::{
     eventually,
     kai::{PodGroup, PodGroupSpec, QueueResource, queue, unlimited},
+    rig::in_rig,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     SOON,
-    kit::{Cluster, Way, in_rig, kai_pod},
+    kit::{Cluster, Way, kai_pod},
 };
 
 /// 200 pods on 20 nodes, 80 GPUs of 160: packed, each GPU once, and each pod says where and why. Then a GPU breaks.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use berth_kube_api::{GpuNode, gpu_node::GpuNodeStatus, placement::Placement};
 use berth_testkit::{
     Process, Program, eventually, http,
-    rig::{Rig, RigConfig, inside},
+    rig::{Rig, RigConfig},
 };
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{
@@ -33,16 +33,6 @@ use super::{SOON, by_id};
 /// Where the shipped configuration of kube-scheduler finds the extender.
 const EXTENDER: &str = "127.0.0.1:9450";
 const SHIPPED: &str = include_str!("../../../deploy/scheduler/kube-scheduler-config.yaml");
-
-pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
 
 /// A function pod that asks for so many GPUs.
 pub(crate) fn pod(name: &str, gpus: u32) -> Value {

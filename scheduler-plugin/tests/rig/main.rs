@@ -12,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use berth_testkit::rig::in_rig;
 use serde_json::{Value, json};
 
-use kit::{Cluster, in_rig, pod};
+use kit::{Cluster, pod};
 
 const SOON: Duration = Duration::from_mins(1);
 
