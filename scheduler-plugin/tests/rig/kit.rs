@@ -356,6 +356,33 @@ impl Cluster {
         held.await.unwrap()
     }
 
+    /// Asserts that each of the pods is where its annotation says, and that no GPU is held by two of them. GPU to node.
+    pub(crate) async fn each_gpu_once(&self, pods: impl IntoIterator<Item = &String>) -> BTreeMap<String, String> {
+        let mut taken = BTreeMap::new();
+        for name in pods {
+            let pod = self.pod(name).await.unwrap();
+            let placement = pod.placement().with_context(|| self.log_of(name)).unwrap();
+            assert_eq!(placement.node, pod.node(), "{name}");
+            for device in placement.devices {
+                let holder = taken.insert(device.uuid.clone(), placement.node.clone());
+                assert_eq!(holder, None, "{name}: {} is held twice", device.uuid);
+            }
+        }
+        taken
+    }
+
+    /// Asserts that each pod has as many GPUs as it asked for, on the node that the engine ranked first, by the daemon's word.
+    pub(crate) async fn follows_its_decisions(&self, pods: impl IntoIterator<Item = &(String, u32)>) {
+        let decisions = self.decisions().await;
+        for (name, gpus) in pods {
+            let placement = self.pod(name).await.unwrap().placement().unwrap();
+            assert!(placement.verified, "{name}");
+            assert_eq!(placement.devices.len(), *gpus as usize, "{name}");
+            let best = &decisions[placement.decision.as_str()]["ranked"][0];
+            assert_eq!(*best, placement.node, "{name}: not where the engine wanted it");
+        }
+    }
+
     /// The UUID of a node's GPU.
     pub(crate) async fn device(&self, node: &str, index: usize) -> String {
         let statuses = self.statuses().await;
