@@ -146,8 +146,14 @@ async fn only_its_own_node(daemon: &kube::Client) {
         (
             "gpu-0000",
             json!({"spec": {"unschedulable": true}}),
-            "only labels of its node",
+            "undo no cordon but its own",
         ),
+        (
+            "gpu-0000",
+            json!({"spec": {"taints": [{"key": "gpu.berth.dev/unhealthy", "effect": "NoSchedule"}]}}),
+            "may change no taint",
+        ),
+        ("gpu-0000", json!({"spec": {"providerID": "x"}}), "but its own marks"),
     ] {
         let refused = change(node, patch).await.unwrap_err().to_string();
         assert!(refused.contains(tells), "{refused}");
