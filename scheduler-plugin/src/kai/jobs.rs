@@ -252,12 +252,7 @@ impl Jobs {
         for (pod, _) in pods {
             let outcome = match places.next() {
                 Some(place) if is_whole => self.bind_there(&pod, place).await,
-                place => {
-                    if let Some(place) = place {
-                        self.give_up(&pod, &place.reserved.node);
-                    }
-                    self.hand_over(&pod).await
-                }
+                place => self.leave_to_kai(&pod, place).await,
             };
             ended.insert(pod.pod.uid.to_string(), outcome);
         }
@@ -265,10 +260,19 @@ impl Jobs {
     }
 
     async fn bind_there(&self, pod: &KaiPod, place: Place) -> Ended {
+        let seen = self.pods.get(&pod.pod.uid);
         match self.try_bind(pod, &place).await {
-            Ok(()) => Ended::Bound,
+            Ok(()) => {
+                if let Some(seen) = seen {
+                    self.reserver.bound(&seen, &place.reserved.node);
+                }
+                Ended::Bound
+            }
             // What it holds there must stay: it may be bound.
             Err(not) if not.outcome_unknown => {
+                if let Some(seen) = seen {
+                    seen.doubt(&place.reserved.node);
+                }
                 let NotPlaced { reason, message, .. } = not;
                 warn!(pod = %pod.pod, reason, message, "not known to be bound: trying on");
                 Ended::Again
@@ -276,15 +280,26 @@ impl Jobs {
             // Another scheduler was quicker: the pod is its, with what it carries.
             Err(not) if not.reason == BOUND_ELSEWHERE => {
                 info!(pod = %pod.pod, not.message, "bound by another scheduler");
+                if let Some(seen) = seen {
+                    seen.is_not_on(&place.reserved.node);
+                }
                 self.give_up(pod, &place.reserved.node);
                 Ended::Bound
             }
             Err(not) => {
                 self.tell_not_placed(pod, &not);
-                self.give_up(pod, &place.reserved.node);
-                self.hand_over(pod).await
+                self.leave_to_kai(pod, Some(place)).await
             }
         }
+    }
+
+    /// With what was reserved for it, unless it turns out to be bound: that may be there.
+    async fn leave_to_kai(&self, pod: &KaiPod, place: Option<Place>) -> Ended {
+        let ended = self.hand_over(pod).await;
+        if let (Ended::HandedOver, Some(place)) = (&ended, place) {
+            self.give_up(pod, &place.reserved.node);
+        }
+        ended
     }
 
     async fn try_bind(&self, pod: &KaiPod, place: &Place) -> Result<(), NotPlaced> {
