@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::events::Events;
-pub use self::mark::NodeHealth;
+pub(crate) use self::mark::NodeHealth;
 use crate::{book::NodeView, grpc::Identity, metrics::Metrics};
 
 /// Owner of the fields that berthd applies.
