@@ -11,6 +11,7 @@
 #[cfg(feature = "rig")]
 pub mod bao;
 pub mod certs;
+pub mod collector;
 pub mod http;
 #[cfg(feature = "rig")]
 pub mod injector;
@@ -25,6 +26,7 @@ pub mod rig;
 pub mod vault_agent;
 pub mod wait;
 
+pub use collector::Collector;
 pub use kubelet::FakeKubelet;
 pub use process::{Ended, Process, Program};
 pub use wait::{eventually, spawn};
