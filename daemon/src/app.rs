@@ -298,6 +298,7 @@ impl Workers<'_> {
                 access: mirror.access,
                 build: BUILD,
                 node: config.node.clone(),
+                node_health: mirror.node_health,
                 address: authority.map(|it| format!("{scheme}://{it}")).unwrap_or_default(),
                 identity,
                 views: book.views().subscribe(),

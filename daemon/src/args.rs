@@ -9,7 +9,7 @@ use berth_runtime::{
 use clap::Parser;
 use thiserror::Error;
 
-use crate::journal::SyncMode;
+use crate::{journal::SyncMode, mirror::NodeHealth};
 
 /// Where the kubelet listens unless it was told otherwise.
 pub const DEFAULT_KUBELET_SOCKET: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
@@ -71,6 +71,13 @@ pub struct Args {
     /// where it is neither loopback nor a wildcard]
     #[arg(long, value_name = "HOST", help_heading = "Kubernetes")]
     pub advertise_host: Option<String>,
+
+    /// How to keep pods off the node while none of its GPUs is usable, each of them being Unhealthy or Recovering: by the label
+    /// gpu.berth.dev/health alone, which is always there; also by the taint gpu.berth.dev/unhealthy:NoSchedule; or also by a
+    /// cordon. Both are taken back when a GPU recovers, and a cordon only if it is berthd's own. A node without a GPU or without
+    /// a driver is not kept from pods: one of them may bring the driver
+    #[arg(long, value_enum, value_name = "HOW", default_value_t, help_heading = "Kubernetes")]
+    pub node_health: NodeHealth,
 
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -146,6 +153,7 @@ mod tests {
             (&["--default-ttl", "soon"], "e.g. 500ms, 30s, 5m or 1h"),
             (&["--default-ttl", "0s"], "e.g. 500ms"),
             (&["--journal-sync", "never"], "group, always"),
+            (&["--node-health", "drain"], "label, taint, cordon"),
             (&["--allow", "root"], "uid:NUMBER"),
             (&["--tls-cert", "a.pem"], "--tls-key"),
             (&["--simulate-control", "f"], "--simulate"),

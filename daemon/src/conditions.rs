@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+/// The reason of what nothing is known of yet.
+pub(crate) const STARTING: &str = "Starting";
+
 /// The conditions. The names are a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) enum ConditionType {
@@ -91,7 +94,7 @@ impl Conditions {
         Self(ConditionType::ALL.map(|kind| Condition {
             kind,
             status: false,
-            reason: "Starting",
+            reason: STARTING,
             message: "not known yet".into(),
             last_transition_unix_ms: now_unix_ms,
         }))

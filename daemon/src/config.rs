@@ -119,7 +119,11 @@ impl Config {
         let access = args.kubernetes.access();
         Ok(Self {
             node,
-            mirror: access.map(|access| MirrorConfig { access, advertise }),
+            mirror: access.map(|access| MirrorConfig {
+                access,
+                advertise,
+                node_health: args.node_health,
+            }),
             listen: args.listen,
             socket: args.socket,
             admin: args.admin.admin,

@@ -1,10 +1,12 @@
-//! The node's book in the API server: the GpuNode of this node's name, its health as a label, its faults as events.
+//! The node's book in the API server: the GpuNode of this node's name, its health as a label (and as more, where that is
+//! wanted), its faults as events.
 //!
 //! Owns what was written last and when. Never in the way of a grant: it follows the published view at its own pace, and an
 //! API server that is away costs nothing but fresh news there. Server-side apply, on change only, at most once a second.
 
 mod convert;
 mod events;
+mod mark;
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::events::Events;
+pub(crate) use self::mark::NodeHealth;
 use crate::{book::NodeView, grpc::Identity, metrics::Metrics};
 
 /// Owner of the fields that berthd applies.
@@ -51,6 +54,7 @@ pub struct MirrorConfig {
     pub access: Access,
     /// Host or address under which schedulers reach the daemon's TCP port; `None`: they do not.
     pub advertise: Option<String>,
+    pub node_health: NodeHealth,
 }
 
 /// What the task needs.
@@ -61,6 +65,7 @@ pub(crate) struct Mirror {
     pub(crate) node: NodeName,
     /// URL of the gRPC port; empty: not to be reached.
     pub(crate) address: String,
+    pub(crate) node_health: NodeHealth,
     pub(crate) identity: Arc<Identity>,
     pub(crate) views: watch::Receiver<Arc<NodeView>>,
     pub(crate) metrics: Metrics,
@@ -74,6 +79,8 @@ struct Session {
     /// What was written last; `None`: nothing yet, or somebody else changed it since.
     written: Option<GpuNodeStatus>,
     health: Option<String>,
+    /// The node is marked as one whose GPUs are all broken, or as one where they are not.
+    marked: Option<bool>,
     events: Events,
 }
 
@@ -152,6 +159,7 @@ impl Session {
             node: Api::all(client.clone()),
             written: None,
             health: None,
+            marked: None,
             events: Events::new(client.clone(), &mirror.node, SharedClock::clone(&mirror.clock)),
         }
     }
@@ -184,6 +192,12 @@ impl Session {
         if self.health.as_ref() != Some(&status.summary.health) {
             self.label(&mirror.node, &status).await?;
             self.health = Some(status.summary.health.clone());
+        }
+        if let Some(is_unhealthy) = mark::is_unhealthy(&status)
+            && self.marked != Some(is_unhealthy)
+        {
+            mark::mark(&self.node, &mirror.node, mirror.node_health, is_unhealthy).await?;
+            self.marked = Some(is_unhealthy);
         }
         self.events.tell(&status).await
     }

@@ -6,30 +6,20 @@ use std::{fs::OpenOptions, io::Write as _, path::Path, time::Duration};
 use anyhow::{Context as _, ensure};
 use berth_kube_api::{GpuNode, gpu_node::GpuNodeStatus};
 use berth_testkit::{
-    Program, eventually,
-    rig::{Rig, RigConfig, inside},
+    Process, Program, eventually,
+    rig::{Rig, RigConfig, in_rig},
 };
 use k8s_openapi::{
     api::core::v1::{Event, Node},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, CustomResourceExt as _,
+    Api, CustomResourceExt as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
-
-fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
 
 fn order(dir: &Path, json: &str) {
     let file = OpenOptions::new().create(true).append(true).open(dir.join("orders"));
@@ -153,6 +143,105 @@ fn rig_the_api_server_has_the_node_as_the_daemon_sees_it_whatever_happens() {
             becomes(&nodes, "it catches up", |status| status.summary.free == 6)
                 .await
                 .unwrap();
+        },
+    );
+}
+
+/// With both GPUs broken, and mended again.
+async fn break_all(daemon: &Process, nodes: &Api<GpuNode>) {
+    for gpu in 0..2 {
+        order(daemon.dir(), &format!(r#"{{"xid":{{"gpu":{gpu},"code":79}}}}"#));
+    }
+    let is_broken = |status: &GpuNodeStatus| status.devices.iter().all(|device| device.health == "Unhealthy");
+    becomes(nodes, "both break", is_broken).await.unwrap();
+}
+
+async fn mend_all(daemon: &Process, nodes: &Api<GpuNode>) {
+    for gpu in 0..2 {
+        order(daemon.dir(), &format!(r#"{{"restore":{{"gpu":{gpu}}}}}"#));
+        let address = format!("unix:{}", daemon.socket().display());
+        let told = eventually(SOON, async || {
+            let berthctl = Program::berthctl().raw_args(&["--address", &address, "ack", &gpu.to_string()]);
+            let ended = berthctl.run(SOON).await?;
+            ensure!(ended.status.success(), "{ended:?}");
+            Ok(())
+        });
+        told.await.unwrap();
+    }
+    becomes(nodes, "both are mended", |status| status.summary.health == "Healthy")
+        .await
+        .unwrap();
+}
+
+/// Waits for the node's own word on who may come: taints (less those of Kubernetes itself), cordon, and whose cordon that is.
+async fn says(node: &Api<Node>, taints: &[&str], is_cordoned: bool, is_ours: bool) {
+    let said = eventually(SOON, async || {
+        let node = node.get("gpu-0000").await?;
+        let is_marked = node.annotations().contains_key("gpu.berth.dev/cordoned");
+        let spec = node.spec.unwrap_or_default();
+        let has = spec.taints.unwrap_or_default().into_iter().map(|taint| taint.key);
+        let has: Vec<_> = has.filter(|key| !key.starts_with("node.kubernetes.io/")).collect();
+        let seen = (spec.unschedulable == Some(true), is_marked);
+        ensure!(has == taints && seen == (is_cordoned, is_ours), "{has:?} {seen:?}");
+        Ok(())
+    });
+    said.await.unwrap();
+}
+
+#[test]
+fn rig_a_node_whose_gpus_are_all_broken_is_tainted_or_cordoned_until_one_recovers() {
+    in_rig(
+        "rig_a_node_whose_gpus_are_all_broken_is_tainted_or_cordoned_until_one_recovers",
+        async || {
+            let config = RigConfig {
+                nodes: 1,
+                ..RigConfig::default()
+            };
+            let rig = Rig::up(config).await.unwrap();
+            let client = rig.client();
+            let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+            definitions
+                .create(&PostParams::default(), &GpuNode::crd())
+                .await
+                .unwrap();
+            let (nodes, node): (Api<GpuNode>, Api<Node>) = (Api::all(client.clone()), Api::all(client));
+            let change = async |patch: serde_json::Value| {
+                let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+                node.patch("gpu-0000", &params, &patch).await.unwrap();
+            };
+            change(json!({"spec": {"taints": [{"key": "other", "effect": "NoSchedule"}]}})).await;
+            let berthd = |mode: &str| {
+                Program::berthd()
+                    .arg("--node-name", "gpu-0000")
+                    .arg("--simulate", "l40sx2")
+                    .arg("--simulate-control", "{dir}/orders")
+                    .arg("--kubelet-socket", "none")
+                    .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap())
+                    .arg("--node-health", mode)
+            };
+            let daemon = berthd("taint").start().await.unwrap();
+            order(daemon.dir(), r#"{"xid":{"gpu":0,"code":79}}"#);
+            becomes(&nodes, "one breaks", |status| status.summary.health == "Unhealthy")
+                .await
+                .unwrap();
+            says(&node, &["other"], false, false).await;
+            break_all(&daemon, &nodes).await;
+            says(&node, &["other", "gpu.berth.dev/unhealthy"], false, false).await;
+
+            // In another mode: what the former left is taken away. A restart makes nothing well.
+            let mut former = daemon;
+            former.kill();
+            let daemon = berthd("cordon").in_dir_of(&former).start().await.unwrap();
+            says(&node, &["other"], true, true).await;
+            mend_all(&daemon, &nodes).await;
+            says(&node, &["other"], false, false).await;
+
+            // A person's cordon is a person's.
+            change(json!({"spec": {"unschedulable": true}})).await;
+            break_all(&daemon, &nodes).await;
+            says(&node, &["other"], true, false).await;
+            mend_all(&daemon, &nodes).await;
+            says(&node, &["other"], true, false).await;
         },
     );
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 mod kubernetes;
 
-pub(crate) use kubernetes::{ClientBox, EventPoster, KubernetesBinder};
+pub(crate) use kubernetes::{BOUND_ELSEWHERE, ClientBox, EventPoster, KubernetesBinder};
 
 /// A pod, the node that has room for it, and what it got there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 
 mod feed;
 mod filter;
+mod hand_over;
 mod jobs;
 mod objects;
 mod pod;

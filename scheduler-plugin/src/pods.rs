@@ -3,7 +3,7 @@
 //! Bounded in number and in time. A pod that is forgotten too early costs one more round through filter.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -49,6 +49,8 @@ pub(crate) struct SeenPod {
     pub(crate) pod: PodRef,
     ask: Mutex<Ask>,
     held: Mutex<Option<Held>>,
+    /// Where it may be bound: nobody answered. What it holds there stays until it is known where the pod is.
+    doubts: Mutex<BTreeSet<NodeName>>,
     /// Why no node took it, as it was told last.
     refusal: Mutex<String>,
     /// One bind of a pod at a time. Held across the calls to daemons, hence tokio's.
@@ -137,6 +139,7 @@ impl SeenPod {
             pod,
             ask: Mutex::new(ask),
             held: Mutex::default(),
+            doubts: Mutex::default(),
             refusal: Mutex::default(),
             binding: Arc::default(),
         }
@@ -158,6 +161,27 @@ impl SeenPod {
             refusal.clone_into(&mut told);
         }
         is_news
+    }
+
+    /// Nobody answered when it was to be bound there.
+    pub(crate) fn doubt(&self, node: &NodeName) {
+        self.doubts.lock().insert(node.clone());
+    }
+
+    pub(crate) fn may_be_on(&self, node: &NodeName) -> bool {
+        self.doubts.lock().contains(node)
+    }
+
+    /// It is not there.
+    pub(crate) fn is_not_on(&self, node: &NodeName) {
+        self.doubts.lock().remove(node);
+    }
+
+    /// It is bound to `node`; the others on which it might have been.
+    pub(crate) fn bound_to(&self, node: &NodeName) -> BTreeSet<NodeName> {
+        let mut doubts = std::mem::take(&mut *self.doubts.lock());
+        doubts.remove(node);
+        doubts
     }
 
     pub(crate) fn set_held(&self, held: Option<Held>) {

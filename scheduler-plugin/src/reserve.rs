@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info, warn};
 
 use crate::{
-    binder::{BindFailed, Binder, Binding},
+    binder::{BOUND_ELSEWHERE, BindFailed, Binder, Binding},
     cluster::{Arbiter, Assumed, Cluster, MemberId},
     convert::CallError,
     daemons::Daemons,
@@ -116,6 +116,10 @@ impl BindError {
         }
     }
 
+    fn is_bound_elsewhere(&self) -> bool {
+        matches!(self, Self::Binder(failed) if failed.reason == BOUND_ELSEWHERE)
+    }
+
     /// Stable CamelCase name; the daemon's own where it refused.
     pub(crate) fn reason(&self) -> &str {
         match self {
@@ -209,6 +213,12 @@ impl Reserver {
         if let Err(error) = self.post(seen, node, Some((ask, &reserved.plan, verified))).await {
             // The pod may be bound: what it holds there must stay. The next attempt finds out.
             if error.outcome_unknown() {
+                seen.doubt(node);
+            }
+            if error.is_bound_elsewhere() {
+                seen.is_not_on(node);
+            }
+            if seen.may_be_on(node) {
                 return (Err(error), None);
             }
             if reserved.arbiter == Arbiter::Daemon {
@@ -219,7 +229,15 @@ impl Reserver {
             return (Err(error), None);
         }
         self.reserved(seen, ask, &reserved);
+        self.bound(seen, node);
         (Ok(()), None)
+    }
+
+    /// The pod is there: what it might have needed elsewhere goes back.
+    pub(crate) fn bound(&self, seen: &SeenPod, node: &NodeName) {
+        for other in seen.bound_to(node) {
+            self.release(seen.pod.clone(), &other, "bound to another node");
+        }
     }
 
     /// Gets the devices on that node. Where no daemon has a say the snapshot decides: of two schedulers that race there the
@@ -388,11 +406,14 @@ impl Reserver {
     }
 
     /// Gives up what the pod holds elsewhere, or in another shape. Where that daemon cannot be reached its reservation
-    /// lapses by itself: the pod does not run there.
+    /// lapses by itself: the pod does not run there. Where the pod may be bound it stays.
     async fn leave(&self, seen: &SeenPod, held: Option<&Held>) {
         let Some(held) = held else { return };
         self.cluster.forget(&seen.pod.uid);
         seen.set_held(None);
+        if seen.may_be_on(&held.node) {
+            return;
+        }
         let Some(member) = self.cluster.member_of(&held.node) else {
             return;
         };

@@ -50,11 +50,11 @@ pub struct ExtenderFilterResult {
     pub error: String,
 }
 
-/// One element of the answer of prioritize, which is a bare array.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostPriority {
+/// One element of the answer of prioritize, which is a bare array. Borrowed: there is one for each node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostPriority<'a> {
     #[serde(rename = "Host")]
-    pub host: String,
+    pub host: &'a str,
     /// In [`SCORES`]; larger is better.
     #[serde(rename = "Score")]
     pub score: i64,

@@ -9,6 +9,10 @@ pub mod berth {
     pub const HEALTH: &str = "gpu.berth.dev/health";
     /// Label on a node: the short model name of its GPUs.
     pub const MODEL: &str = "gpu.berth.dev/model";
+    /// Taint of a node none of whose GPUs is usable.
+    pub const UNHEALTHY: &str = "gpu.berth.dev/unhealthy";
+    /// Annotation on a node that berthd cordoned: another's cordon it does not undo.
+    pub const CORDONED: &str = "gpu.berth.dev/cordoned";
     /// Annotation on a pod that KAI's bind mode owns until it is bound or handed over; its value is the `PodGroup` that the
     /// pod came with, or empty.
     pub const KAI_BIND: &str = "gpu.berth.dev/kai-bind";

@@ -13,6 +13,7 @@ pub mod authority;
 #[cfg(feature = "rig")]
 pub mod bao;
 pub mod certs;
+pub mod collector;
 #[cfg(feature = "authority")]
 pub mod fake_sis;
 pub mod http;
@@ -31,6 +32,7 @@ pub mod wait;
 
 #[cfg(feature = "authority")]
 pub use authority::Authority;
+pub use collector::Collector;
 #[cfg(feature = "authority")]
 pub use fake_sis::FakeSis;
 pub use kubelet::FakeKubelet;

@@ -29,7 +29,7 @@ use std::{
 pub use error::RigError;
 pub use kai::Kai;
 pub use kwok::NodeProfile;
-pub use namespace::inside;
+pub use namespace::{in_rig, inside};
 pub use part::{Part, PartState};
 
 /// What a rig shall have.

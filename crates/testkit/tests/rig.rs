@@ -11,22 +11,11 @@ use std::{
 use anyhow::{Context as _, ensure};
 use berth_testkit::{
     eventually,
-    rig::{PartState, Rig, RigConfig, RigError, inside, namespace},
+    rig::{PartState, Rig, RigConfig, RigError, in_rig, namespace},
 };
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, api::PostParams};
 use serde_json::json;
-
-/// Runs an async body inside namespaces of its own.
-fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
 
 fn small() -> RigConfig {
     RigConfig {

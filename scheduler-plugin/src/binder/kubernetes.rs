@@ -29,6 +29,8 @@ const DEADLINE: Duration = Duration::from_millis(1500);
 const WAITING: usize = 1024;
 /// Longer messages are cut: the API server takes no more than 1024 bytes.
 const LONGEST: usize = 1000;
+/// The pod is on another node already: nothing is to be done to it any more.
+pub(crate) const BOUND_ELSEWHERE: &str = "BoundElsewhere";
 
 /// Clones share the client.
 #[derive(Debug, Clone)]
@@ -129,7 +131,7 @@ impl KubernetesBinder {
         match node {
             Some(node) if same && node == binding.node.as_str() => Ok(()),
             Some(node) if same => Err(BindFailed {
-                reason: "BoundElsewhere".to_owned(),
+                reason: BOUND_ELSEWHERE.to_owned(),
                 message: format!("the pod is bound to {node} already"),
                 outcome_unknown: false,
             }),

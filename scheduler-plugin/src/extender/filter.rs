@@ -43,19 +43,43 @@ impl Offer {
         }
     }
 
-    /// Those for which `keep` says so, by position.
-    fn keep(self, keep: &[bool]) -> (Option<NodeList>, Option<Vec<String>>) {
-        let mut keep = keep.iter().copied();
-        let mut kept = || keep.next().unwrap_or(false);
+    /// Takes out those for which there is a reason, by position. Nothing is copied: there are thousands.
+    fn refuse<R>(&mut self, reasons: Vec<Option<R>>) -> Vec<(String, R)> {
+        let mut refused = Vec::new();
+        let mut reasons = reasons.into_iter();
+        let mut reason = || reasons.next().flatten();
         match self {
-            Self::Names(mut names) => {
-                names.retain(|_| kept());
-                (None, Some(names))
+            Self::Names(names) => {
+                let kept = std::mem::take(names).into_iter().filter_map(|name| match reason() {
+                    None => Some(name),
+                    Some(reason) => {
+                        refused.push((name, reason));
+                        None
+                    }
+                });
+                *names = kept.collect();
             }
-            Self::Nodes(mut nodes) => {
-                nodes.items.retain(|_| kept());
-                (Some(nodes), None)
+            Self::Nodes(nodes) => {
+                let kept = std::mem::take(&mut nodes.items)
+                    .into_iter()
+                    .filter_map(|node| match reason() {
+                        None => Some(node),
+                        Some(reason) => {
+                            refused.push((node.into_name(), reason));
+                            None
+                        }
+                    });
+                nodes.items = kept.collect();
             }
+        }
+        refused
+    }
+
+    /// In the form that was asked, for the answer.
+    fn into_answer(self) -> (Option<NodeList>, Option<Vec<String>>) {
+        match self {
+            Self::Names(names) => (None, Some(names)),
+            Self::Nodes(nodes) => (Some(nodes), None),
         }
     }
 }
@@ -115,7 +139,7 @@ impl Extender {
             });
         }
         let pod = asked.pod_ref()?;
-        let Asked { shape, offer, .. } = asked;
+        let Asked { shape, mut offer, .. } = asked;
         let names = offer.names();
         let held = self.pods.held(&pod.uid);
         let ranking = self.cluster.rank_top(&shape, &names, held.as_ref(), NAMED);
@@ -142,20 +166,23 @@ impl Extender {
             self.reserver.binder.refused(&pod, &why);
         }
 
+        let outcome = if ranking.fits.is_empty() { "nofit" } else { "ok" };
+        let mut reasons: Vec<_> = std::iter::repeat_with(|| None).take(names.len()).collect();
+        for it in ranking.refused {
+            let at = it.at;
+            reasons[at] = Some(it);
+        }
         let mut failed = BTreeMap::new();
         let mut unresolvable = BTreeMap::new();
-        let mut keep = vec![true; names.len()];
-        for it in ranking.refused {
-            keep[it.at] = false;
+        for (name, it) in offer.refuse(reasons) {
             let map = if it.eviction_helps {
                 &mut failed
             } else {
                 &mut unresolvable
             };
-            map.insert(names[it.at].to_owned(), it.refusal.to_string());
+            map.insert(name, it.refusal.to_string());
         }
-        let (nodes, node_names) = offer.keep(&keep);
-        let outcome = if keep.contains(&true) { "ok" } else { "nofit" };
+        let (nodes, node_names) = offer.into_answer();
         let result = ExtenderFilterResult {
             nodes,
             node_names,
@@ -175,10 +202,7 @@ impl Extender {
             };
             self.pods.remember(pod, ask);
         }
-        let (nodes, node_names) = match asked.offer {
-            Offer::Names(names) => (None, Some(names)),
-            Offer::Nodes(nodes) => (Some(nodes), None),
-        };
+        let (nodes, node_names) = asked.offer.into_answer();
         let result = ExtenderFilterResult {
             nodes,
             node_names,

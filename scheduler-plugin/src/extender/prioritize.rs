@@ -50,7 +50,7 @@ fn protocol(senseless: Senseless) -> ExtenderError {
 
 /// The best node alone has the highest score, the rest follow by rank down to the lowest; nodes that do not fit have the
 /// lowest too. kube-scheduler picks by chance among equals, so that only the order below the best is coarse.
-fn scores(names: &[&str], fits: &[usize]) -> Vec<HostPriority> {
+fn scores<'a>(names: &[&'a str], fits: &[usize]) -> Vec<HostPriority<'a>> {
     let mut scores = vec![*SCORES.start(); names.len()];
     let steps = names.len().saturating_sub(1).max(1);
     for (rank, at) in fits.iter().enumerate() {
@@ -58,11 +58,8 @@ fn scores(names: &[&str], fits: &[usize]) -> Vec<HostPriority> {
         let below = (10 * rank).div_ceil(steps);
         scores[*at] = SCORES.end() - i64::try_from(below).unwrap_or(0).min(*SCORES.end());
     }
-    let host = |(name, score): (&&str, i64)| HostPriority {
-        host: (*name).to_owned(),
-        score,
-    };
-    names.iter().zip(scores).map(host).collect()
+    let hosts = names.iter().zip(scores);
+    hosts.map(|(host, score)| HostPriority { host, score }).collect()
 }
 
 #[cfg(test)]

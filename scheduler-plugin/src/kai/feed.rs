@@ -170,7 +170,6 @@ impl Actor {
                 let uid = |pod: &Pod| pod.uid().and_then(|uid| uid.parse().ok());
                 let (object, gone) = self.pods.step(*event, uid, || self.state.pods());
                 for uid in gone {
-                    self.hinted_at.remove(&uid);
                     self.state.pod(&uid, None);
                 }
                 if let Some((uid, pod)) = object {
@@ -205,12 +204,8 @@ impl Actor {
     fn work(&mut self, work: Option<Work>) {
         match work {
             Some(Work::Place(uid)) if self.is_ready() => self.place(&uid),
-            Some(Work::HintTaken(pod)) => {
-                self.hinted_at.remove(&pod.pod.uid);
-                self.jobs.hint_taken(&pod);
-            }
+            Some(Work::HintTaken(pod)) => self.jobs.hint_taken(&pod),
             Some(Work::HintMissed(pod, hinted)) => {
-                self.hinted_at.remove(&pod.pod.uid);
                 let jobs = self.jobs.clone();
                 let missed = async move { jobs.hint_missed(pod, hinted).await };
                 drop(self.jobs.reserver.tasks.spawn("hint-missed", missed));
@@ -346,26 +341,23 @@ impl Actor {
 
     fn ended(&mut self, End { uid, ended }: End) {
         let hint = match &ended {
-            Ended::Hinted(node) => Some(node.clone()),
-            _ => None,
+            Ended::Hinted(node) => Some(Some(node.clone())),
+            Ended::Unhinted => Some(None),
+            Ended::Bound | Ended::HandedOver | Ended::Again => None,
         };
-        if hint.is_some() {
-            self.hinted_at.insert(uid.clone(), Instant::now());
-        }
         if ended != Ended::Bound {
             let is_bound = self.state.get(&uid).is_some_and(|pod| pod.node.is_some());
             if !is_bound {
                 self.state.discharge(&uid);
             }
         }
+        self.state.end(&uid);
+        let Some(hint) = hint else { return };
+        self.hinted_at.insert(uid.clone(), Instant::now());
+        self.state.hint(&uid, hint);
         // It may have been placed before we heard that it was told where.
-        let before_us = hint
-            .as_ref()
-            .and_then(|_| self.state.get(&uid))
-            .filter(|pod| pod.node.is_some())
-            .cloned();
-        self.state.end(&uid, hint);
-        if let Some(pod) = before_us {
+        let placed = self.state.get(&uid).filter(|pod| pod.node.is_some()).cloned();
+        if let Some(pod) = placed {
             let work = self.state.pod(&uid, Some(pod));
             self.work(work);
         }
@@ -388,6 +380,7 @@ impl Actor {
                 self.gangs.remove(&key);
             }
         }
+        self.hinted_at.retain(|uid, _| self.state.is_hinted(uid));
         for (pod, hinted) in self.state.hinted() {
             let uid = pod.pod.uid.clone();
             let since = self.hinted_at.entry(uid.clone()).or_insert_with(Instant::now);
@@ -398,10 +391,7 @@ impl Actor {
             let (jobs, ends) = (self.jobs.clone(), self.ends.clone());
             self.state.start(std::slice::from_ref(&uid));
             let work = async move {
-                let ended = match jobs.refresh(pod, hinted, candidates).await {
-                    Some(node) => Ended::Hinted(node),
-                    None => Ended::HandedOver,
-                };
+                let ended = jobs.refresh(pod, hinted, candidates).await;
                 drop(ends.send(End { uid, ended }).await);
             };
             drop(self.jobs.reserver.tasks.spawn("refresh-hint", work));

@@ -18,9 +18,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{objects, pod::KaiPod, state};
+use super::{hand_over, objects, pod::KaiPod, state};
 use crate::{
-    binder::{Binder as _, Binding, ClientBox, KubernetesBinder},
+    binder::{BOUND_ELSEWHERE, Binder as _, Binding, ClientBox, KubernetesBinder},
     cluster::Arbiter,
     decide::{Decider, Verdict},
     pods::{Ask, Pods},
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// For one request to the API server.
-const REQUEST: Duration = Duration::from_secs(2);
+pub(super) const REQUEST: Duration = Duration::from_secs(2);
 /// Nodes that are asked in turn.
 const ATTEMPTS: usize = 3;
 
@@ -78,6 +78,8 @@ struct NotPlaced {
 pub(super) enum Ended {
     /// KAI was told this node.
     Hinted(NodeName),
+    /// KAI was told that the node it was told is none any more.
+    Unhinted,
     /// It is bound, or KAI's binder is at it.
     Bound,
     /// It is KAI's.
@@ -148,24 +150,44 @@ impl Jobs {
         }
     }
 
-    /// KAI did not place the pod yet: the hint is made anew if it is not good any more, or cleared. The node that is hinted now.
-    pub(super) async fn refresh(&self, pod: KaiPod, hinted: NodeName, candidates: Vec<NodeName>) -> Option<NodeName> {
-        let node = match self.place(&pod, &candidates).await {
-            // The reservation is prolonged by that, too.
-            Ok(place) if place.reserved.node == hinted => return Some(hinted),
-            Ok(place) => Some(place.reserved.node),
+    /// KAI did not place the pod yet: the hint is made anew if it is not good any more, or cleared. `hinted`: the node that KAI
+    /// was told last, if any.
+    pub(super) async fn refresh(&self, pod: KaiPod, hinted: Option<NodeName>, candidates: Vec<NodeName>) -> Ended {
+        let held = self.pods.held(&pod.pod.uid).map(|held| held.node);
+        let place = match self.place(&pod, &candidates).await {
+            Ok(place) => Some(place),
             Err(not) => {
                 self.tell_not_placed(&pod, &not);
                 None
             }
         };
-        info!(pod = %pod.pod, was = %hinted, now = node.as_ref().map(NodeName::as_str), "the hint is changed");
-        let patch = objects::nomination(node.as_ref());
-        match self.patch(&pod, Patch::Merge(patch), Some("status")).await {
-            Ok(()) => node,
-            // Tried again at the next turn.
-            Err(_) => Some(hinted),
+        let node = place.as_ref().map(|place| place.reserved.node.clone());
+        let ended = |node: Option<NodeName>| node.map_or(Ended::Unhinted, Ended::Hinted);
+        // The reservation is prolonged by that, too. Where it was elsewhere meanwhile, so may be what the pod was told.
+        if node == hinted && (held == hinted || node.is_none()) {
+            return ended(node);
         }
+        info!(
+            pod = %pod.pod, was = hinted.as_ref().map(NodeName::as_str), now = node.as_ref().map(NodeName::as_str),
+            "the hint is changed"
+        );
+        if self.rehint(&pod, place.as_ref()).await.is_err() {
+            // Tried again at the next turn.
+            return ended(hinted);
+        }
+        if let (Some(hinted), None) = (&hinted, &node) {
+            self.give_up(&pod, hinted);
+        }
+        ended(node)
+    }
+
+    /// The annotation first: whoever sees the pod go to the node finds the devices that it was given there.
+    async fn rehint(&self, pod: &KaiPod, place: Option<&Place>) -> Result<(), ApiError> {
+        let placement = place.map(|place| self.placement(place));
+        let annotation = Patch::Merge(objects::rehinted(pod, placement.as_ref()));
+        self.patch(pod, annotation, None).await?;
+        let nomination = Patch::Merge(objects::nomination(place.map(|place| &place.reserved.node)));
+        self.patch(pod, nomination, Some("status")).await
     }
 
     /// Where KAI put it is where it was told.
@@ -197,7 +219,9 @@ impl Jobs {
             "BerthHintMissed",
             &format!("KAI chose {node} instead of {hinted}"),
         );
-        let cleared = self.patch(&pod, Patch::Merge(objects::displaced(&pod)), None).await;
+        let cleared = self
+            .patch(&pod, Patch::Merge(objects::rehinted(&pod, None)), None)
+            .await;
         if let Err(error) = cleared.filter_gone() {
             debug!(pod = %pod.pod, error = &error as &dyn std::error::Error, "its annotation still speaks of another node");
         }
@@ -209,7 +233,7 @@ impl Jobs {
         for (pod, candidates) in &pods {
             let placed = timeout_at(
                 seen + self.deadline * u32::try_from(pods.len()).unwrap_or(1),
-                self.place(pod, candidates),
+                self.place_to_bind(pod, candidates),
             );
             match placed
                 .await
@@ -228,12 +252,7 @@ impl Jobs {
         for (pod, _) in pods {
             let outcome = match places.next() {
                 Some(place) if is_whole => self.bind_there(&pod, place).await,
-                place => {
-                    if let Some(place) = place {
-                        self.give_up(&pod, &place.reserved.node);
-                    }
-                    self.hand_over(&pod).await
-                }
+                place => self.leave_to_kai(&pod, place).await,
             };
             ended.insert(pod.pod.uid.to_string(), outcome);
         }
@@ -241,26 +260,53 @@ impl Jobs {
     }
 
     async fn bind_there(&self, pod: &KaiPod, place: Place) -> Ended {
+        let seen = self.pods.get(&pod.pod.uid);
         match self.try_bind(pod, &place).await {
-            Ok(()) => Ended::Bound,
+            Ok(()) => {
+                if let Some(seen) = seen {
+                    self.reserver.bound(&seen, &place.reserved.node);
+                }
+                Ended::Bound
+            }
             // What it holds there must stay: it may be bound.
             Err(not) if not.outcome_unknown => {
+                if let Some(seen) = seen {
+                    seen.doubt(&place.reserved.node);
+                }
                 let NotPlaced { reason, message, .. } = not;
                 warn!(pod = %pod.pod, reason, message, "not known to be bound: trying on");
                 Ended::Again
             }
+            // Another scheduler was quicker: the pod is its, with what it carries.
+            Err(not) if not.reason == BOUND_ELSEWHERE => {
+                info!(pod = %pod.pod, not.message, "bound by another scheduler");
+                if let Some(seen) = seen {
+                    seen.is_not_on(&place.reserved.node);
+                }
+                self.give_up(pod, &place.reserved.node);
+                Ended::Bound
+            }
             Err(not) => {
                 self.tell_not_placed(pod, &not);
-                self.give_up(pod, &place.reserved.node);
-                self.hand_over(pod).await
+                self.leave_to_kai(pod, Some(place)).await
             }
         }
+    }
+
+    /// With what was reserved for it, unless it turns out to be bound: that may be there.
+    async fn leave_to_kai(&self, pod: &KaiPod, place: Option<Place>) -> Ended {
+        let ended = self.hand_over(pod).await;
+        if let (Ended::HandedOver, Some(place)) = (&ended, place) {
+            self.give_up(pod, &place.reserved.node);
+        }
+        ended
     }
 
     async fn try_bind(&self, pod: &KaiPod, place: &Place) -> Result<(), NotPlaced> {
         let group = match pod.bind.as_deref() {
             Some(group) if !group.is_empty() => group.to_owned(),
             _ => {
+                // One that is there already is of an earlier attempt: its name has the pod's UID.
                 self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
                     .await?;
                 objects::group_name(pod)
@@ -282,8 +328,7 @@ impl Jobs {
             });
         }
         let groups = self.gpu_groups(place).await?;
-        let request = objects::bind_request(pod, &place.reserved.node, &groups);
-        self.create(pod, &objects::bind_requests(), request).await?;
+        self.ask_binder(pod, &place.reserved.node, &groups).await?;
         // KAI looks at the pod from here on, and finds it being bound.
         let patch = Patch::Merge(objects::placed(pod, &placement, &group));
         self.patch(pod, patch, None).await.map_err(|error| api(&error))?;
@@ -294,6 +339,35 @@ impl Jobs {
             &format!("on {}, bound by KAI's binder", place.reserved.node),
         );
         Ok(())
+    }
+
+    /// Asks KAI's binder for the node. A request that is there already will do if it is for this pod and for that node.
+    async fn ask_binder(&self, pod: &KaiPod, node: &NodeName, groups: &[String]) -> Result<(), NotPlaced> {
+        let request = objects::bind_request(pod, node, groups);
+        if self.create(pod, &objects::bind_requests(), request).await? {
+            return Ok(());
+        }
+        match self.asked_of_binder(pod).await? {
+            Some(asked) if asked == *node => Ok(()),
+            Some(asked) => Err(NotPlaced::new(
+                BOUND_ELSEWHERE,
+                format!("KAI's binder is at binding it to {asked}"),
+            )),
+            // Of an older pod of that name, which goes with it, or gone by now.
+            None => Err(NotPlaced {
+                outcome_unknown: true,
+                ..NotPlaced::new("OtherBindRequest", "the BindRequest of this name is of another pod")
+            }),
+        }
+    }
+
+    /// The node to which KAI's binder was asked to bind the pod, by whomever.
+    async fn asked_of_binder(&self, pod: &KaiPod) -> Result<Option<NodeName>, NotPlaced> {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.0.clone(), &pod.pod.namespace, &objects::bind_requests());
+        let found = within(REQUEST, api.get_opt(&pod.pod.name)).await;
+        let found = found.map_err(|error| self::api(&error))?;
+        Ok(found.and_then(|request| objects::selected_node(&request, pod)))
     }
 
     /// The group of each planned GPU: the one that shares it already, or a new one.
@@ -325,17 +399,11 @@ impl Jobs {
 
     /// As if Berth were not there.
     pub(super) async fn hand_over(&self, pod: &KaiPod) -> Ended {
-        match self
-            .patch(pod, Patch::Merge(objects::hand_over(pod)), None)
-            .await
-            .filter_gone()
-        {
-            Ok(()) => Ended::HandedOver,
-            Err(error) => {
-                warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "not handed over to KAI yet: trying on");
-                Ended::Again
-            }
-        }
+        let pods: Api<Pod> = Api::namespaced(self.client.0.clone(), &pod.pod.namespace);
+        hand_over::hand_over(&pods, pod).await.unwrap_or_else(|error| {
+            warn!(pod = %pod.pod, error = &error as &dyn std::error::Error, "not handed over to KAI yet: trying on");
+            Ended::Again
+        })
     }
 
     pub(super) fn tell_over_queue(&self, pod: &KaiPod, over: &super::queue::OverQueue) {
@@ -369,6 +437,16 @@ impl Jobs {
 
     fn groups(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.0.clone(), namespace, &objects::pod_groups())
+    }
+
+    /// What KAI's binder is at already is not decided anew: the pod will be there.
+    async fn place_to_bind(&self, pod: &KaiPod, candidates: &[NodeName]) -> Result<Place, NotPlaced> {
+        let asked = match state::is_plain(pod) {
+            true => None,
+            false => self.asked_of_binder(pod).await?,
+        };
+        self.place(pod, asked.as_ref().map_or(candidates, std::slice::from_ref))
+            .await
     }
 
     /// On the best node. Where somebody was quicker it is decided anew; a node whose daemon refused is not asked again.
@@ -470,14 +548,14 @@ impl Jobs {
         .map(drop)
     }
 
-    /// What is there already stays: an earlier attempt made it.
-    async fn create(&self, pod: &KaiPod, resource: &ApiResource, object: Value) -> Result<(), NotPlaced> {
+    /// False: something of that name is there already, and stays.
+    async fn create(&self, pod: &KaiPod, resource: &ApiResource, object: Value) -> Result<bool, NotPlaced> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.0.clone(), &pod.pod.namespace, resource);
         let object: DynamicObject =
             serde_json::from_value(object).map_err(|error| NotPlaced::new("BadObject", error.to_string()))?;
         match within(REQUEST, api.create(&PostParams::default(), &object)).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(self::api(&error)),
         }
     }

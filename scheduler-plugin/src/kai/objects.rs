@@ -5,7 +5,10 @@ use berth_kube_api::{
     placement::Placement,
 };
 use berth_placement::{GpuShape, NodeName, ShareSize};
-use kube::api::ApiResource;
+use kube::{
+    ResourceExt as _,
+    api::{ApiResource, DynamicObject},
+};
 use serde_json::{Value, json};
 
 use super::pod::KaiPod;
@@ -71,6 +74,14 @@ pub(super) fn bind_request(pod: &KaiPod, node: &NodeName, groups: &[String]) -> 
             "selectedGPUGroups": groups,
         },
     })
+}
+
+/// The node of a `BindRequest`, if that is the pod's: its name may be that of an older pod.
+pub(super) fn selected_node(request: &DynamicObject, pod: &KaiPod) -> Option<NodeName> {
+    let mut owners = request.owner_references().iter().filter(|owner| owner.kind == "Pod");
+    let is_its = owners.all(|owner| owner.uid == pod.pod.uid.as_str());
+    let node = request.data["spec"]["selectedNode"].as_str()?;
+    is_its.then(|| node.parse().ok()).flatten()
 }
 
 fn received(pod: &KaiPod) -> (&'static str, u32, String) {
@@ -142,10 +153,11 @@ pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, top: &[NodeName]) 
     patch
 }
 
-/// The pod is KAI's from now on, as if Berth were not there; a merge patch.
-pub(super) fn hand_over(pod: &KaiPod) -> Value {
+/// The pod is KAI's from now on, as if Berth were not there; a merge patch. `version`: of the pod as it was read, for that one
+/// only.
+pub(super) fn hand_over(pod: &KaiPod, version: Option<String>) -> Value {
     let group = pod.bind.as_deref().filter(|group| !group.is_empty());
-    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {
+    json!({"metadata": {"uid": pod.pod.uid.as_str(), "resourceVersion": version, "annotations": {
         berth::KAI_BIND: null,
         kai::SKIP_PODGROUPER: null,
         kai::POD_GROUP: group,
@@ -160,9 +172,10 @@ pub(super) fn placed(pod: &KaiPod, placement: &Placement, group: &str) -> Value 
     }}})
 }
 
-/// The annotation speaks of a node on which the pod does not run; a merge patch.
-pub(super) fn displaced(pod: &KaiPod) -> Value {
-    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {berth::PLACEMENT: null}}})
+/// What a pod without a gate is told now; `None`: the annotation speaks of a node to which the pod does not go. A merge patch.
+pub(super) fn rehinted(pod: &KaiPod, placement: Option<&Placement>) -> Value {
+    let annotation = placement.map(Placement::to_annotation);
+    json!({"metadata": {"uid": pod.pod.uid.as_str(), "annotations": {berth::PLACEMENT: annotation}}})
 }
 
 #[cfg(test)]
@@ -205,6 +218,16 @@ mod tests {
             }),
             "and no backoffLimit"
         );
+    }
+
+    #[test]
+    fn a_request_of_an_older_pod_of_the_same_name_says_nothing_of_this_one() {
+        let plain = KaiPod::of(&pod(|_| {})).unwrap();
+        let mut request = bind_request(&plain, &name("n"), &[]);
+        let node = |request: &Value| selected_node(&serde_json::from_value(request.clone()).unwrap(), &plain);
+        assert_eq!(node(&request), Some(name("n")));
+        request["metadata"]["ownerReferences"][0]["uid"] = json!("older");
+        assert_eq!(node(&request), None);
     }
 
     #[test]
@@ -251,12 +274,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hint_that_changes_brings_its_placement_and_one_that_goes_takes_it_along() {
+        let plain = KaiPod::of(&pod(|_| {})).unwrap();
+        let annotations =
+            |placement: Option<&Placement>| rehinted(&plain, placement)["metadata"]["annotations"].clone();
+        assert_eq!(
+            annotations(Some(&placement())),
+            json!({"gpu.berth.dev/placement": placement().to_annotation()})
+        );
+        assert_eq!(annotations(None), json!({"gpu.berth.dev/placement": null}));
+        assert_eq!(rehinted(&plain, None)["metadata"]["uid"], "u");
+    }
+
+    #[test]
     fn what_is_handed_over_is_as_if_berth_were_not_there() {
         let of_gang = KaiPod::of(&pod(|pod| {
             pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("gang");
         }))
         .unwrap();
-        let annotations = |pod: &KaiPod| hand_over(pod)["metadata"]["annotations"].clone();
+        let annotations = |pod: &KaiPod| hand_over(pod, None)["metadata"]["annotations"].clone();
         assert_eq!(
             annotations(&of_gang),
             json!({"gpu.berth.dev/kai-bind": null, "kai.scheduler/skip-podgrouper": null, "pod-group-name": "gang"})

@@ -18,8 +18,8 @@ pub(super) struct State {
     queues: Queues,
     /// What is counted in the queues, and for whom: bound pods, and those that are about to be.
     charged: HashMap<PodUid, (String, Demand, bool)>,
-    /// Pods for whom a node was named, and which.
-    hinted: HashMap<PodUid, NodeName>,
+    /// Pods for whom a node was named, and which; `None`: it is none any more.
+    hinted: HashMap<PodUid, Option<NodeName>>,
     /// Pods of whom somebody takes care now.
     working: HashSet<PodUid>,
 }
@@ -70,7 +70,7 @@ impl State {
             if !self.charged.contains_key(uid) {
                 self.charge(&pod);
             }
-            return self.hinted.remove(uid).map(|hint| {
+            return self.hinted.remove(uid).flatten().map(|hint| {
                 if hint == node {
                     Work::HintTaken(pod)
                 } else {
@@ -101,16 +101,24 @@ impl State {
         self.working.extend(uids.iter().cloned());
     }
 
-    /// The work is done; `hint`: the node that KAI was told.
-    pub(super) fn end(&mut self, uid: &PodUid, hint: Option<NodeName>) {
+    /// The work is done.
+    pub(super) fn end(&mut self, uid: &PodUid) {
         self.working.remove(uid);
-        if let (Some(hint), true) = (hint, self.pods.contains_key(uid)) {
-            self.hinted.insert(uid.clone(), hint);
+    }
+
+    /// KAI was told the node, or that there is none any more.
+    pub(super) fn hint(&mut self, uid: &PodUid, node: Option<NodeName>) {
+        if self.pods.contains_key(uid) {
+            self.hinted.insert(uid.clone(), node);
         }
     }
 
-    /// Pods with a hint that KAI has not placed yet, and where they were told to go.
-    pub(super) fn hinted(&self) -> Vec<(KaiPod, NodeName)> {
+    pub(super) fn is_hinted(&self, uid: &PodUid) -> bool {
+        self.hinted.contains_key(uid)
+    }
+
+    /// Pods that were told where to go and that KAI has not placed yet.
+    pub(super) fn hinted(&self) -> Vec<(KaiPod, Option<NodeName>)> {
         let pending = self.hinted.iter().filter_map(|(uid, node)| {
             let pod = self
                 .pods
@@ -244,14 +252,27 @@ mod tests {
         assert_eq!(state.pod(&p, Some(gated("p"))), Some(Work::Place(p.clone())));
         state.start(std::slice::from_ref(&p));
         assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting()), (None, Vec::new()));
-        state.end(&p, Some("a".parse().unwrap()));
+        state.end(&p);
+        state.hint(&p, Some("a".parse().unwrap()));
         assert_eq!(state.pod(&p, Some(named("p", |_| {}))), None);
         assert_eq!(state.hinted().len(), 1);
         assert!(matches!(state.pod(&p, Some(on("p", "a"))), Some(Work::HintTaken(_))));
         assert!(state.hinted().is_empty());
-        state.end(&p, Some("a".parse().unwrap()));
+        state.hint(&p, Some("a".parse().unwrap()));
         assert!(matches!(state.pod(&p, Some(on("p", "b"))), Some(Work::HintMissed(_, hint)) if hint.as_str() == "a"));
         assert!(state.pod(&p, None).is_none() && state.pods().is_empty());
+    }
+
+    #[test]
+    fn a_hint_that_is_cleared_is_looked_at_again_and_no_node_is_missed_for_it() {
+        let mut state = State::default();
+        let p: PodUid = "p".parse().unwrap();
+        state.pod(&p, Some(named("p", |_| {})));
+        state.hint(&p, Some("a".parse().unwrap()));
+        state.hint(&p, None);
+        assert!(matches!(state.hinted().as_slice(), [(_, None)]), "{:?}", state.hinted());
+        assert_eq!(state.pod(&p, Some(on("p", "b"))), None);
+        assert!(state.hinted().is_empty());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Through KAI: the real one where its variables are set, else the stand-in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
 use berth_testkit::{
     eventually,
     kai::{PodGroup, PodGroupSpec, QueueResource, queue, unlimited},
+    rig::in_rig,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     SOON,
-    kit::{Cluster, Way, in_rig, kai_pod},
+    kit::{Cluster, Way, kai_pod},
 };
 
 /// 200 pods on 20 nodes, 80 GPUs of 160: packed, each GPU once, and each pod says where and why. Then a GPU breaks.
@@ -37,40 +38,12 @@ async fn two_hundred_pods(mode: &'static str) {
             cluster.bound(name).await.unwrap();
         }
     }
-    let mut taken: BTreeSet<String> = BTreeSet::new();
-    let mut nodes: BTreeMap<String, u32> = BTreeMap::new();
-    let decisions = cluster.decisions().await;
-    for (name, gpus) in pods.iter().filter(|(_, gpus)| *gpus > 0) {
-        let pod = cluster.pod(name).await.unwrap();
-        let placement = pod.placement();
-        let placement = placement.with_context(|| cluster.log_of(name)).unwrap();
-        assert_eq!(
-            (placement.node.as_str(), placement.verified),
-            (pod.node(), true),
-            "{name}"
-        );
-        assert_eq!(placement.devices.len(), *gpus as usize, "{name}");
-        for device in &placement.devices {
-            assert!(
-                taken.insert(device.uuid.clone()),
-                "{name}: {} is held twice",
-                device.uuid
-            );
-        }
-        *nodes.entry(pod.node().to_owned()).or_default() += gpus;
-        let decision = &decisions[placement.decision.as_str()];
-        assert_eq!(
-            decision["ranked"][0],
-            pod.node(),
-            "{name}: not where the engine wanted it"
-        );
-    }
+    let with_gpus = || pods.iter().filter(|(_, gpus)| *gpus > 0);
+    let taken = cluster.each_gpu_once(with_gpus().map(|(name, _)| name)).await;
     assert_eq!(taken.len(), 80);
-    assert!(
-        nodes.len() <= 12,
-        "80 GPUs are spread over {} nodes: {nodes:?}",
-        nodes.len()
-    );
+    cluster.follows_its_decisions(with_gpus()).await;
+    let nodes: BTreeSet<&String> = taken.values().collect();
+    assert!(nodes.len() <= 12, "80 GPUs are spread over {nodes:?}");
     let event = cluster.event("p132", "BerthPlaced").await.unwrap();
     assert!(event.contains("GPU-") && event.contains("by fragmentation"), "{event}");
     assert_eq!(cluster.holders(80).await.len(), 80, "the daemons' books say the same");
@@ -78,7 +51,7 @@ async fn two_hundred_pods(mode: &'static str) {
     // Seven of the eight GPUs of a free node take pods, and the broken one none.
     let free = (0..20)
         .map(|at| format!("gpu-{at:04}"))
-        .find(|node| !nodes.contains_key(node))
+        .find(|node| !nodes.contains(node))
         .unwrap();
     cluster.order(&free, r#"{"xid":{"gpu":3,"code":79}}"#);
     cluster.health(&free, "Unhealthy").await;
@@ -129,32 +102,26 @@ fn rig_kai_gets_nothing_twice_from_three_schedulers_that_race_for_the_same_pods(
             let pods: Vec<String> = (0..28).map(|at| format!("p{at}")).collect();
             cluster.create_all(pods.iter().map(|name| kai_pod(name, 1))).await;
             // Each of the three reserves for each pod, and one binds it; meanwhile it can look full, and a pod is left to KAI.
-            let mut taken = BTreeSet::new();
+            let mut placed = Vec::new();
             for name in &pods {
                 cluster.bound(name).await.unwrap();
                 let pod = cluster.pod(name).await.unwrap();
-                if let Ok(placement) = pod.placement() {
-                    assert_eq!(placement.node, pod.node(), "{name}");
-                    assert!(
-                        taken.insert(placement.devices[0].uuid.clone()),
-                        "{name}: a GPU is held twice"
-                    );
+                if pod.placement().is_ok() {
+                    assert_ne!(pod.annotation("pod-group-name"), "", "{name}: KAI does not account it");
+                    placed.push(name);
                 } else {
-                    cluster
-                        .event(name, "BerthNoPlace")
-                        .await
-                        .with_context(|| cluster.log_of(name))
-                        .unwrap();
+                    let left = cluster.event(name, "BerthNoPlace").await;
+                    left.with_context(|| cluster.log_of(name)).unwrap();
                 }
             }
+            let taken = cluster.each_gpu_once(placed).await;
             assert!(
                 taken.len() > pods.len() / 2,
                 "{} pods were placed by Berth",
                 taken.len()
             );
             // What the losers had reserved is given back.
-            let held: BTreeSet<String> = cluster.holders(taken.len()).await.into_keys().collect();
-            assert_eq!(held, taken);
+            assert!(cluster.holders(taken.len()).await.keys().eq(taken.keys()));
         },
     );
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use berth_kube_api::{GpuNode, gpu_node::GpuNodeStatus, placement::Placement};
 use berth_testkit::{
     Process, Program, eventually, http,
-    rig::{Rig, RigConfig, inside},
+    rig::{Rig, RigConfig},
 };
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::{
@@ -33,16 +33,6 @@ use super::{SOON, by_id};
 /// Where the shipped configuration of kube-scheduler finds the extender.
 const EXTENDER: &str = "127.0.0.1:9450";
 const SHIPPED: &str = include_str!("../../../deploy/scheduler/kube-scheduler-config.yaml");
-
-pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
 
 /// A function pod that asks for so many GPUs.
 pub(crate) fn pod(name: &str, gpus: u32) -> Value {
@@ -364,6 +354,33 @@ impl Cluster {
             Ok(held)
         });
         held.await.unwrap()
+    }
+
+    /// Asserts that each of the pods is where its annotation says, and that no GPU is held by two of them. GPU to node.
+    pub(crate) async fn each_gpu_once(&self, pods: impl IntoIterator<Item = &String>) -> BTreeMap<String, String> {
+        let mut taken = BTreeMap::new();
+        for name in pods {
+            let pod = self.pod(name).await.unwrap();
+            let placement = pod.placement().with_context(|| self.log_of(name)).unwrap();
+            assert_eq!(placement.node, pod.node(), "{name}");
+            for device in placement.devices {
+                let holder = taken.insert(device.uuid.clone(), placement.node.clone());
+                assert_eq!(holder, None, "{name}: {} is held twice", device.uuid);
+            }
+        }
+        taken
+    }
+
+    /// Asserts that each pod has as many GPUs as it asked for, on the node that the engine ranked first, by the daemon's word.
+    pub(crate) async fn follows_its_decisions(&self, pods: impl IntoIterator<Item = &(String, u32)>) {
+        let decisions = self.decisions().await;
+        for (name, gpus) in pods {
+            let placement = self.pod(name).await.unwrap().placement().unwrap();
+            assert!(placement.verified, "{name}");
+            assert_eq!(placement.devices.len(), *gpus as usize, "{name}");
+            let best = &decisions[placement.decision.as_str()]["ranked"][0];
+            assert_eq!(*best, placement.node, "{name}: not where the engine wanted it");
+        }
     }
 
     /// The UUID of a node's GPU.

@@ -12,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use berth_testkit::rig::in_rig;
 use serde_json::{Value, json};
 
-use kit::{Cluster, in_rig, pod};
+use kit::{Cluster, pod};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -37,39 +38,12 @@ fn rig_function_pods_land_packed_where_the_engine_says_and_a_broken_gpu_takes_no
                 cluster.bound(name).await.unwrap();
             }
             // Each device once, on the node that the decision named best, and the pod's annotation says so.
-            let decisions = cluster.decisions().await;
-            let mut taken: BTreeSet<String> = BTreeSet::new();
-            let mut nodes: BTreeMap<String, u32> = BTreeMap::new();
-            for (name, gpus) in pods.iter().filter(|(_, gpus)| *gpus > 0) {
-                let pod = cluster.pod(name).await.unwrap();
-                let placement = pod.placement().unwrap();
-                assert_eq!(
-                    (placement.node.as_str(), placement.verified),
-                    (pod.node(), true),
-                    "{name}"
-                );
-                assert_eq!(placement.devices.len(), *gpus as usize, "{name}");
-                for device in &placement.devices {
-                    assert!(
-                        taken.insert(device.uuid.clone()),
-                        "{name}: {} is held twice",
-                        device.uuid
-                    );
-                }
-                *nodes.entry(pod.node().to_owned()).or_default() += gpus;
-                let decision = &decisions[placement.decision.as_str()];
-                assert_eq!(
-                    decision["ranked"][0],
-                    pod.node(),
-                    "{name}: not where the engine wanted it"
-                );
-            }
+            let with_gpus = || pods.iter().filter(|(_, gpus)| *gpus > 0);
+            let taken = cluster.each_gpu_once(with_gpus().map(|(name, _)| name)).await;
             assert_eq!(taken.len(), 80);
-            assert!(
-                nodes.len() <= 12,
-                "80 GPUs are spread over {} nodes: {nodes:?}",
-                nodes.len()
-            );
+            cluster.follows_its_decisions(with_gpus()).await;
+            let nodes: BTreeSet<&String> = taken.values().collect();
+            assert!(nodes.len() <= 12, "80 GPUs are spread over {nodes:?}");
             let event = cluster.event("p132", "BerthPlaced").await.unwrap();
             assert!(event.contains("GPU-") && event.contains("by fragmentation"), "{event}");
             // The daemons' books say the same.
@@ -80,7 +54,7 @@ fn rig_function_pods_land_packed_where_the_engine_says_and_a_broken_gpu_takes_no
             // A GPU of a free node breaks: no pod for the whole node, until it is well again.
             let free = (0..20)
                 .map(|at| format!("gpu-{at:04}"))
-                .find(|node| !nodes.contains_key(node))
+                .find(|node| !nodes.contains(node))
                 .unwrap();
             cluster.order(&free, r#"{"xid":{"gpu":3,"code":79}}"#);
             cluster.health(&free, "Unhealthy").await;
@@ -146,15 +120,9 @@ fn rig_daemons_and_schedulers_that_die_and_an_api_server_that_stops_book_nothing
                 cluster.bound(name).await.unwrap();
             }
             // Of 32 GPUs 22 are held, each by one pod, in the pods' words and in the daemons'.
-            let mut taken = BTreeSet::new();
-            for name in first.iter().chain(&second) {
-                for device in cluster.pod(name).await.unwrap().devices() {
-                    assert!(taken.insert(device.clone()), "{name}: {device} is held twice");
-                }
-            }
+            let taken = cluster.each_gpu_once(first.iter().chain(&second)).await;
             assert_eq!(taken.len(), 22);
-            let held: BTreeSet<String> = cluster.holders(22).await.into_keys().collect();
-            assert_eq!(held, taken);
+            assert!(cluster.holders(22).await.keys().eq(taken.keys()));
             // What is gone is free again, also without a kubelet that says so.
             cluster.delete_all().await;
             cluster.holders(0).await;

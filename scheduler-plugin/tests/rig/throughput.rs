@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use berth_testkit::rig::in_rig;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -12,7 +13,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::kit::{Cluster, Way, in_rig, kai_pod, pod};
+use crate::kit::{Cluster, Way, kai_pod, pod};
 
 const NODES: usize = 500;
 /// Pods one after the other, for the latency.

@@ -1,6 +1,12 @@
 //! From filter over prioritize to a grant, and everything that can go wrong on the way.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::ensure;
 use berth_scheduler::binder::{BindFailed, Binder, Binding};
@@ -234,6 +240,56 @@ async fn where_the_pod_may_be_bound_all_the_same_it_keeps_what_it_holds() {
         "{:?}",
         node.calls()
     );
+}
+
+/// Says of each binding in turn what became of it.
+#[derive(Debug)]
+struct InTurn(Mutex<VecDeque<Result<(), BindFailed>>>);
+
+impl InTurn {
+    /// The first answer gets lost.
+    fn lost_and(then: Result<(), &str>) -> Arc<Self> {
+        let failed = |reason: &str, outcome_unknown| BindFailed {
+            reason: reason.to_owned(),
+            message: "as it was told".to_owned(),
+            outcome_unknown,
+        };
+        let then = then.map_err(|reason| failed(reason, false));
+        Arc::new(Self(Mutex::new([Err(failed("ApiDeadline", true)), then].into())))
+    }
+}
+
+impl Binder for InTurn {
+    fn bind<'a>(&'a self, _: &'a Binding) -> Pin<Box<dyn Future<Output = Result<(), BindFailed>> + Send + 'a>> {
+        let answer = self.0.lock().unwrap().pop_front().unwrap();
+        Box::pin(async { answer })
+    }
+}
+
+/// A pod of two GPUs whose binding to `a` was not answered, and which is bound to `b` then.
+async fn lost_and_tried_elsewhere(then: Result<(), &str>) -> (FakeNode, FakeNode, String) {
+    let (a, b) = (FakeNode::start("a", 2).await, FakeNode::start("b", 4).await);
+    let scheduler = Scheduler::start_with(&[a.target(), b.target()], &[], InTurn::lost_and(then));
+    let pod = Pod::new("p1", 2);
+    scheduler.until_fits(&pod, &["a", "b"], &["a", "b"]).await;
+    assert!(scheduler.bind(&pod, "a").await.starts_with("ApiDeadline: "));
+    let told = scheduler.bind(&pod, "b").await;
+    assert!(scheduler.stop().await.is_clean(), "what is under way ends before that");
+    (a, b, told)
+}
+
+#[tokio::test]
+async fn a_pod_that_turns_out_to_be_bound_where_nobody_answered_still_holds_its_devices_there() {
+    let (a, b, told) = lost_and_tried_elsewhere(Err("BoundElsewhere")).await;
+    assert!(told.starts_with("BoundElsewhere: "), "{told}");
+    assert_eq!((a.held(), b.held().len()), ([("p1".to_owned(), 2)].into(), 0));
+}
+
+#[tokio::test]
+async fn a_pod_that_is_bound_elsewhere_after_nobody_answered_holds_nothing_at_the_first_node() {
+    let (a, b, told) = lost_and_tried_elsewhere(Ok(())).await;
+    assert_eq!(told, "");
+    assert_eq!((a.held().len(), b.held()), (0, [("p1".to_owned(), 2)].into()));
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use berth_proto::node::v1::{ListAllocationsRequest, allocation::Holder, node_service_client::NodeServiceClient};
-use berth_testkit::{Process, Program, eventually};
+use berth_testkit::{Collector, Process, Program, eventually};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::scheduler::{Pod, SOON, http};
+use crate::scheduler::{Pod, SOON, http, http_with};
 
 /// A berthd with simulated GPUs, reached over its unix socket.
 pub(crate) fn berthd(name: &str, profile: &str) -> Program {
@@ -25,10 +25,14 @@ pub(crate) fn socket(daemon: &Process) -> String {
 }
 
 async fn scheduler(targets: &[String]) -> Process {
+    scheduler_with(targets, |program| program).await
+}
+
+async fn scheduler_with(targets: &[String], more: impl FnOnce(Program) -> Program) -> Process {
     let scheduler = Program::scheduler()
         .arg("--nodes", targets.join(","))
         .arg("--unreachable-after", "300ms");
-    let scheduler = scheduler.start().await.unwrap();
+    let scheduler = more(scheduler).start().await.unwrap();
     let ready = eventually(SOON, async || {
         let (status, text) = get(scheduler.address("admin"), "/readyz").await?;
         ensure!(status == 200, "{text}");
@@ -169,6 +173,30 @@ async fn of_three_schedulers_racing_for_the_last_gpus_of_a_real_daemon_one_wins_
         "{book:?}"
     );
     until_fits(&one, &Pod::new("late", 1), &["node"], &[], SOON).await;
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_from_kube_scheduler_through_the_scheduler_to_the_daemon() {
+    let (collector, endpoint) = Collector::start().await;
+    let daemon = berthd("node", "l40s").arg("--otlp-endpoint", &endpoint);
+    let daemon = daemon.start().await.unwrap();
+    let scheduler = scheduler_with(&[socket(&daemon)], |program| program.arg("--otlp-endpoint", &endpoint)).await;
+    let pod = Pod::new("p", 1);
+    until_fits(&scheduler, &pod, &["node"], &["node"], SOON).await;
+    let trace: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+    let header = format!("Host: x\r\ntraceparent: 00-{trace:032x}-00f067aa0ba902b7-01");
+    let mut stream = TcpStream::connect(scheduler.address("extender")).await.unwrap();
+    let body = pod.bind_args("node").to_string();
+    let (status, body) = http_with(&mut stream, "POST /bind", &header, &body).await;
+    assert_eq!((status, body.as_str()), (200, r#"{"Error":""}"#));
+    let exported = eventually(SOON, async || {
+        for program in ["berth-scheduler", "berthd"] {
+            let is_there = collector.holds(&[program.as_bytes(), &trace.to_be_bytes()]);
+            ensure!(is_there, "{program} has told nothing of the trace");
+        }
+        Ok(())
+    });
+    exported.await.unwrap();
 }
 
 #[tokio::test]

@@ -142,8 +142,12 @@ pub(crate) fn build(targets: &[String], more: &[&str], binder: Arc<dyn Binder>) 
 
 /// One request and its whole answer, over a connection that stays open.
 pub(crate) async fn http(stream: &mut TcpStream, head: &str, body: &str) -> (u16, String) {
+    http_with(stream, head, "Host: x", body).await
+}
+
+pub(crate) async fn http_with(stream: &mut TcpStream, head: &str, header: &str, body: &str) -> (u16, String) {
     let request = format!(
-        "{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        "{head} HTTP/1.1\r\n{header}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -26,6 +26,10 @@ impl RawNode {
         &self.name
     }
 
+    pub fn into_name(self) -> String {
+        self.name
+    }
+
     /// The node's JSON; read it as a [`crate::Node`] where more than the name is needed.
     pub fn json(&self) -> &str {
         self.json.get()

@@ -81,10 +81,7 @@ fn answers_have_gos_keys_and_every_key() {
         json!({"Nodes": null, "NodeNames": ["a"], "FailedNodes": {"b": "DeviceHeld: 8 held"},
                "FailedAndUnresolvableNodes": null, "Error": ""})
     );
-    let scores = [HostPriority {
-        host: "a".to_owned(),
-        score: 10,
-    }];
+    let scores = [HostPriority { host: "a", score: 10 }];
     assert_eq!(serde_json::to_string(&scores).unwrap(), r#"[{"Host":"a","Score":10}]"#);
     let bound = ExtenderBindingResult { error: String::new() };
     assert_eq!(serde_json::to_string(&bound).unwrap(), r#"{"Error":""}"#);

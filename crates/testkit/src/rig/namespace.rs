@@ -44,6 +44,16 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     }
 }
 
+/// [`inside`] with a body that waits, on one thread.
+#[expect(clippy::panic, reason = "a failed test panics")]
+pub fn in_rig(test: &str, body: impl AsyncFnOnce()) {
+    inside(test, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
+        runtime.block_on(body());
+    });
+}
+
 /// `unshare … PROGRAM`, ready for the program's arguments.
 pub fn enter(program: &str) -> Command {
     let mut command = Command::new("unshare");

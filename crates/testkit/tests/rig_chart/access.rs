@@ -48,6 +48,7 @@ pub(crate) const BIND: &[&str] = &[
     "get podgroups.scheduling.run.ai",
     "create podgroups.scheduling.run.ai",
     "patch podgroups.scheduling.run.ai",
+    "get bindrequests.scheduling.run.ai",
     "create bindrequests.scheduling.run.ai",
 ];
 /// Only with KAI.

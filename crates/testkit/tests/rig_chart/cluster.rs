@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use berth_testkit::{
     eventually, http,
-    rig::{Rig, RigConfig, inside},
+    rig::{Rig, RigConfig},
 };
 use k8s_openapi::{
     ByteString,
@@ -27,16 +27,6 @@ use crate::{
 
 pub(crate) const SOON: Duration = Duration::from_mins(1);
 pub(crate) const WAIT: &[&str] = &["--wait", "--timeout", "2m"];
-
-pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
 
 pub(crate) struct Cluster {
     pub(crate) rig: Rig,

@@ -1,7 +1,7 @@
 //! The release on a real control plane: installed, at work, upgraded, gone.
 
 use anyhow::{Context as _, ensure};
-use berth_testkit::eventually;
+use berth_testkit::{eventually, rig::in_rig};
 use k8s_openapi::api::{
     admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingAdmissionPolicy},
     core::v1::{Node, Secret},
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     access,
-    cluster::{Cluster, SOON, WAIT, in_rig},
+    cluster::{Cluster, SOON, WAIT},
     kit::{NAMESPACE, RELEASE},
     programs::{Pods, names},
 };
@@ -146,8 +146,14 @@ async fn only_its_own_node(daemon: &kube::Client) {
         (
             "gpu-0000",
             json!({"spec": {"unschedulable": true}}),
-            "only labels of its node",
+            "undo no cordon but its own",
         ),
+        (
+            "gpu-0000",
+            json!({"spec": {"taints": [{"key": "gpu.berth.dev/unhealthy", "effect": "NoSchedule"}]}}),
+            "may change no taint",
+        ),
+        ("gpu-0000", json!({"spec": {"providerID": "x"}}), "but its own marks"),
     ] {
         let refused = change(node, patch).await.unwrap_err().to_string();
         assert!(refused.contains(tells), "{refused}");

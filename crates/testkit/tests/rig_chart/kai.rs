@@ -4,12 +4,13 @@ use anyhow::ensure;
 use berth_testkit::{
     eventually,
     kai::{PodGroup, PodGroupSpec},
+    rig::in_rig,
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, api::PostParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, SOON, WAIT, in_rig};
+use crate::cluster::{Cluster, SOON, WAIT};
 
 /// A function's pod on the node with a daemon.
 fn pod(name: &str, annotations: &Value, limits: &Value) -> Value {

@@ -6,6 +6,7 @@ mod cluster;
 mod install;
 mod kai;
 mod kit;
+mod marks;
 mod programs;
 mod shipped;
 mod sound;

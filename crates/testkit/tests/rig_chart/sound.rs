@@ -14,7 +14,12 @@ const EVERYTHING: &[&str] = &[
     "scheduler.allow={cn:me}",
     "tls.nodeAddresses={10.1.2.3,fd00::1}",
 ];
-const KAI_BINDS: &[&str] = &["kai.mode=bind", "daemon.simulate=dgx-h100x4", "daemon.hostNetwork=true"];
+const KAI_BINDS: &[&str] = &[
+    "kai.mode=bind",
+    "daemon.simulate=dgx-h100x4",
+    "daemon.hostNetwork=true",
+    "daemon.nodeHealth=cordon",
+];
 const OWN_SECRETS: &[&str] = &[
     "tls.source=existing",
     "tls.existing.daemon=a",
@@ -29,7 +34,7 @@ const OWN_FILES: &[&str] = &[
     "kubeScheduler.enabled=true",
     "fullnameOverride=another",
 ];
-const DAEMONS_ONLY: &[&str] = &["scheduler.enabled=false"];
+const DAEMONS_ONLY: &[&str] = &["scheduler.enabled=false", "daemon.nodeHealth=taint"];
 const ALL: &[&[&str]] = &[DEFAULTS, EVERYTHING, KAI_BINDS, OWN_SECRETS, OWN_FILES, DAEMONS_ONLY];
 
 /// The part of docs/cli.md that is about one program.
@@ -137,6 +142,7 @@ fn rig_chart_refuses_values_that_make_no_sense_and_says_why() {
             "additional properties 'Simulate' not allowed",
         ),
         (&["daemon.simulate=a-gpu"], "/daemon/simulate"),
+        (&["daemon.nodeHealth=drain"], "'label', 'taint', 'cordon'"),
         (&["kai.mode=hints"], "value must be one of '', 'hint', 'bind'"),
         (&["scheduler.replicas=0"], "/scheduler/replicas"),
         (&["scheduler.allow={loopback}"], "/scheduler/allow/0"),

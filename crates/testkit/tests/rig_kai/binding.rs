@@ -1,9 +1,9 @@
 //! What the binder makes of a `BindRequest`.
 
-use berth_testkit::kai::names;
+use berth_testkit::{kai::names, rig::in_rig};
 use serde_json::json;
 
-use crate::harness::{KaiRig, gpus, in_rig, pod};
+use crate::harness::{KaiRig, gpus, pod};
 
 #[test]
 fn rig_kai_executes_a_bind_request_of_somebody_else() {

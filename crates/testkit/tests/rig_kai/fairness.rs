@@ -1,8 +1,8 @@
 //! Who may have how much, and who has to leave.
 
-use berth_testkit::kai;
+use berth_testkit::{kai, rig::in_rig};
 
-use crate::harness::{KaiRig, gpus, in_rig, pod};
+use crate::harness::{KaiRig, gpus, pod};
 
 #[test]
 fn rig_kai_counts_pods_that_others_bound_and_leaves_the_non_preemptible_ones_alone() {

@@ -9,7 +9,7 @@ use berth_testkit::{
         self, BindRequest, BindRequestSpec, BindRequestStatus, PodGroup, PodGroupSpec, ReceivedGpu,
         SchedulingCondition, names,
     },
-    rig::{Rig, RigConfig, inside},
+    rig::{Rig, RigConfig},
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod};
 use kube::{
@@ -23,17 +23,6 @@ use serde_json::{Value, json};
 
 /// A cycle takes a second and the binder is quick; a machine that also compiles is slow.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Runs an async body inside namespaces of its own. `test` is the test's full name.
-pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
-    inside(test, || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
-    });
-}
 
 pub(crate) struct KaiRig {
     pub(crate) rig: Rig,

@@ -1,9 +1,9 @@
 //! Where KAI puts pods.
 
-use berth_testkit::kai::names;
+use berth_testkit::{kai::names, rig::in_rig};
 use serde_json::json;
 
-use crate::harness::{KaiRig, gpu_node, gpus, in_rig, pod};
+use crate::harness::{KaiRig, gpu_node, gpus, pod};
 
 #[test]
 fn rig_kai_binds_a_pod_through_a_group_and_a_bind_request() {

@@ -1,9 +1,9 @@
 //! Parts of a GPU.
 
-use berth_testkit::kai::names;
+use berth_testkit::{kai::names, rig::in_rig};
 use serde_json::json;
 
-use crate::harness::{KaiRig, gpu_node, gpus, in_rig, pod};
+use crate::harness::{KaiRig, gpu_node, gpus, pod};
 
 #[test]
 fn rig_kai_shares_one_gpu_between_fractions_and_gives_it_back() {
