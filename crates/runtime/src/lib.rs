@@ -43,7 +43,7 @@ pub mod args;
 mod build_info;
 mod clock;
 pub mod dial;
-mod file_watch;
+pub mod file_watch;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod identity;
