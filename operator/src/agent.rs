@@ -9,11 +9,17 @@
 //! Tokens come from OpenBao's file, so the cluster's own key set is not published to SIS: that is for tokens that the
 //! cluster signs itself.
 
+pub mod app;
+pub mod args;
 pub mod health;
 pub mod heartbeat;
 pub mod inventory;
 mod labels;
+pub mod metrics;
 pub mod register;
+mod report;
 pub mod schedule;
+mod server;
 pub mod settings;
 pub mod shapes;
+pub mod view;

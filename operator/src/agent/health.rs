@@ -100,9 +100,10 @@ impl Health {
                 return false;
             }
             if reason(before) != reason(trouble.as_ref()) {
-                match &trouble {
-                    Some(Trouble { reason, text }) => warn!(component, reason, "unhealthy: {text}"),
-                    None => info!(component, "healthy"),
+                if let Some(Trouble { reason, text }) = &trouble {
+                    warn!(component, reason, "unhealthy: {text}");
+                } else {
+                    info!(component, "healthy");
                 }
             }
             components.insert(component, trouble);

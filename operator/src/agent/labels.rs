@@ -25,7 +25,7 @@ use crate::names;
 /// Follows the inventory for ever.
 pub(crate) async fn keep(
     client: Client,
-    mut inventory: watch::Receiver<Arc<Inventory>>,
+    mut inventory: watch::Receiver<Option<Arc<Inventory>>>,
     mut settings: watch::Receiver<Arc<Settings>>,
     health: Health,
     seed: u64,
@@ -35,8 +35,9 @@ pub(crate) async fn keep(
     loop {
         let provider = settings.borrow_and_update().config.cluster.cloud_provider.clone();
         let seen = inventory.borrow_and_update().clone();
+        let to_set = seen.map(|seen| seen.labels_to_set(|gpu| base_name(&provider, gpu)));
         let mut failed = None;
-        for (node, value) in seen.labels_to_set(|gpu| base_name(&provider, gpu)) {
+        for (node, value) in to_set.unwrap_or_default() {
             match set(&nodes, &node, value.as_deref()).await {
                 Ok(()) => info!(node, value, "label of the instance type"),
                 Err(error) if error.is_not_found() => {}

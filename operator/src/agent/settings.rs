@@ -19,7 +19,7 @@ use super::health::{CONFIG, Health};
 use crate::agent_config::AgentConfig;
 
 /// What the configuration comes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     pub config: AgentConfig,
     /// `None` while there is none that could be used.
