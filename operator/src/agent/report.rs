@@ -327,3 +327,6 @@ fn words(error: &SisError) -> String {
     };
     format!("{}{hint}", error.chain())
 }
+
+#[cfg(test)]
+mod tests;
