@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod register;
 mod report;
 pub mod schedule;
+pub mod seam;
 mod server;
 pub mod settings;
 pub mod shapes;

@@ -30,9 +30,9 @@ use super::{
     labels,
     metrics::Metrics,
     report::Report,
+    seam::Seam,
     server::{self, Pages},
     settings::{self, Settings, SettingsError, chain},
-    view::View,
 };
 
 /// All phases of the end together; the pod's grace is 30 s.
@@ -61,22 +61,6 @@ pub enum BuildError {
     Settings(#[from] SettingsError),
     #[error("there is no way to the API server: this is no pod, so give --kubeconfig")]
     NoCluster,
-}
-
-/// Between what is told to SIS and what SIS asks for: the queues and pods take from here and give back.
-#[derive(Clone)]
-pub struct Seam {
-    pub settings: watch::Receiver<Arc<Settings>>,
-    /// Capacity, by which a request is taken or not.
-    pub view: watch::Receiver<Arc<View>>,
-    /// False: leave new requests where they are.
-    pub takes_work: watch::Receiver<bool>,
-    /// What requests hold: goes into the heartbeat.
-    pub allocation: watch::Sender<Allocation>,
-    pub health: Health,
-    pub metrics: Metrics,
-    /// Once there is a way to the API server.
-    pub client: watch::Receiver<Option<Client>>,
 }
 
 /// Everything is bound, nothing is served yet.
@@ -134,6 +118,7 @@ pub fn build(args: Args, context: Context) -> Result<Bound, BuildError> {
     };
     let seam = Seam {
         settings: settings_seen,
+        inventory: inventory.subscribe(),
         view: view_seen,
         takes_work: takes_work_seen,
         allocation,
@@ -164,11 +149,6 @@ impl Bound {
             admin: Some(self.admin.bound_addr().to_string()),
             ..Addresses::default()
         }
-    }
-
-    /// For the queues and pods.
-    pub fn seam(&self) -> Seam {
-        self.seam.clone()
     }
 
     /// Serves until the shutdown, and to its end.
@@ -230,14 +210,6 @@ impl Bound {
 }
 
 // A Kubernetes client shows nothing of itself.
-impl fmt::Debug for Seam {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seam")
-            .field("health", &self.health)
-            .finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound")

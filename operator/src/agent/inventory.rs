@@ -71,8 +71,16 @@ pub struct Host {
 /// What can be had now, for whoever takes work.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capacity {
-    /// GPU name → free units of each node that has any.
-    free: BTreeMap<String, Vec<u32>>,
+    /// By GPU name.
+    kinds: BTreeMap<String, Room>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Room {
+    /// Of each node that has any.
+    free: Vec<u32>,
+    ours: u32,
+    pending: u32,
 }
 
 impl Inventory {
@@ -86,8 +94,7 @@ impl Inventory {
             *ours += host.ours;
         }
         let usage = |(gpu, (capacity, free, ours)): (&str, (u32, u32, u32))| {
-            let held = allocation.get(gpu).copied().unwrap_or_default();
-            let available = free.saturating_sub(held.saturating_sub(ours));
+            let available = free.saturating_sub(pending(allocation, gpu, ours));
             let usage = GpuUsage {
                 available: available.into(),
                 capacity: capacity.into(),
@@ -98,12 +105,18 @@ impl Inventory {
         counts.into_iter().map(usage).collect()
     }
 
-    pub fn capacity(&self) -> Capacity {
-        let mut free: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for host in self.hosts.values().filter(|host| host.free > 0) {
-            free.entry(host.gpu.clone()).or_default().push(host.free);
+    /// What can be had while requests hold so much.
+    pub fn capacity(&self, allocation: &Allocation) -> Capacity {
+        let mut kinds: BTreeMap<String, Room> = BTreeMap::new();
+        for host in self.hosts.values() {
+            let room = kinds.entry(host.gpu.clone()).or_default();
+            room.free.extend((host.free > 0).then_some(host.free));
+            room.ours += host.ours;
         }
-        Capacity { free }
+        for (gpu, room) in &mut kinds {
+            room.pending = pending(allocation, gpu, room.ours);
+        }
+        Capacity { kinds }
     }
 
     /// The nodes whose label is not as it should be, and what it should be (`None`: not there).
@@ -120,10 +133,18 @@ impl Inventory {
 }
 
 impl Capacity {
-    /// How many instances of so many GPUs, each on one node, can be had now. Pods that were made and have no GPU yet are
-    /// not taken out: whoever made them knows them.
+    /// How many instances of so many GPUs, each on one node, can be had now. What pods that are still to start will take is
+    /// taken out as far as it must be: on which nodes that will be nobody knows.
     pub fn fits(&self, gpu: &str, gpus_per_instance: u32) -> u32 {
-        let free = self.free.get(gpu).into_iter().flatten();
-        free.map(|free| free / gpus_per_instance.max(1)).sum()
+        let size = gpus_per_instance.max(1);
+        let Some(room) = self.kinds.get(gpu) else { return 0 };
+        let fit: u32 = room.free.iter().map(|free| free / size).sum();
+        fit.saturating_sub(room.pending.div_ceil(size))
     }
+}
+
+/// What requests hold and no pod has yet.
+fn pending(allocation: &Allocation, gpu: &str, ours: u32) -> u32 {
+    let held = allocation.get(gpu).copied().unwrap_or_default();
+    held.saturating_sub(ours)
 }

@@ -141,7 +141,36 @@ fn removed_types(refusal: &SisError) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::{
+        agent::{
+            inventory::tests::{H100, inventory, node},
+            shapes,
+        },
+        agent_config::AgentConfig,
+    };
+
+    #[test]
+    fn the_body_is_the_one_of_the_real_agent() {
+        let nodes = ["a", "b", "c"].map(|name| (node(name, H100, 8), None));
+        let mut config = AgentConfig::default();
+        config.cluster.nvca_version = "3.3.0".to_owned();
+        let settings = Settings::of(config);
+        let gpus = shapes::gpus(&inventory(&nodes), "NCP", settings.multi_node());
+        let request = request(&settings, "v1.35.4", gpus).unwrap();
+        // Recorded from the real agent.
+        let gpus: Value = serde_json::from_str(include_str!("../../testdata/register-gpus.json")).unwrap();
+        let recorded = json!({"status": "READY", "k8sVersion": "v1.35.4", "gpus": gpus, "allowClusterTargeting": true,
+            "allowTaskClusterCreationQueues": true, "nvcaVersion": "3.3.0"});
+        assert_eq!(serde_json::to_value(&request).unwrap(), recorded);
+        assert_eq!(
+            super::request(&settings, "v1.35.4", Vec::new()),
+            None,
+            "SIS takes no empty list"
+        );
+    }
 
     fn refusal(text: &str) -> SisError {
         SisError::Refused {

@@ -25,7 +25,7 @@ impl View {
             inventory: Arc::clone(inventory),
             gpus: shapes::gpus(inventory, provider, settings.multi_node()),
             usage: inventory.usage(allocation),
-            capacity: inventory.capacity(),
+            capacity: inventory.capacity(allocation),
         }
     }
 

@@ -23,7 +23,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 const GROUP: &str = "11111111-0000-4000-8000-000000000000";
 
 pub(crate) struct Cluster {

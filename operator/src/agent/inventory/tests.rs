@@ -93,11 +93,14 @@ fn capacity_is_counted_per_node_and_not_as_a_sum() {
     }
     let nodes = ["a", "b"].map(|name| (node(name, H100, 8), Some(devices.clone())));
     let inventory = inventory(&nodes);
-    let capacity = inventory.capacity();
+    let capacity = inventory.capacity(&Allocation::new());
     assert_eq!(inventory.usage(&Allocation::new())["H100"].available, 8);
     let fits = [1, 2, 4, 8].map(|gpus| capacity.fits("H100", gpus));
     assert_eq!(fits, [8, 4, 2, 0]);
     assert_eq!((capacity.fits("A100", 1), capacity.fits("H100", 0)), (0, 8));
+    // Requests hold two that have no pod yet.
+    let capacity = inventory.capacity(&Allocation::from([("H100".to_owned(), 2)]));
+    assert_eq!([1, 2, 4].map(|gpus| capacity.fits("H100", gpus)), [6, 3, 1]);
 }
 
 #[test]

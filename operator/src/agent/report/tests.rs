@@ -274,7 +274,7 @@ async fn a_failed_gpu_reaches_sis_within_five_seconds_and_nothing_is_told_twice(
     let start = clock.monotonic();
     bench.has(&[h100("a", 1), h100("b", 0)]);
     bench.beat_is(json!({"H100": [15, 15, 0]}), true).await;
-    let took = clock.monotonic() - start;
+    let took = clock.monotonic().saturating_sub(start);
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(bench.known().await.0.len(), 5, "no type is gone");
     bench
