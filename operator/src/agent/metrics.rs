@@ -1,8 +1,9 @@
 //! The agent's metrics, by the names that dashboards of NVCF know. Levels are taken from the view when asked for.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use berth_sis::{SisError, wire::NodeType};
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{
         EncodeLabelSet,
@@ -18,6 +19,8 @@ use super::{settings::Settings, view::View};
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     upstream: Family<Upstream, Counter>,
+    /// Of the queues and pods.
+    more: Arc<Mutex<Registry>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,28 +53,42 @@ impl Metrics {
         self.upstream.get_or_create(&Upstream { operation, status }).inc();
     }
 
+    /// Metrics that another part registers, in place of those that it registered before.
+    pub fn replace_more(&self, settings: &Settings, register: impl FnOnce(&mut Registry)) {
+        let mut registry = Registry::with_labels(labels(settings));
+        register(&mut registry);
+        *self.more.lock() = registry;
+    }
+
     /// The page. `process`: what every program tells of itself.
     ///
     /// # Errors
     /// The text cannot be written.
     pub fn page(&self, view: &View, settings: &Settings, process: &Registry) -> Result<String, std::fmt::Error> {
-        let cluster = &settings.config.cluster;
-        let labels = [
-            ("nvca_nca_id", cluster.nca_id.clone()),
-            ("nvca_cluster_name", cluster.name.clone()),
-            ("nvca_cluster_group", cluster.group_name.clone()),
-            ("nvca_version", settings.version().to_owned()),
-        ];
-        let labels = labels.map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));
-        let mut registry = Registry::with_prefix_and_labels("nvca", labels.into_iter());
+        let mut registry = Registry::with_prefix_and_labels("nvca", labels(settings));
         registry.register("upstream_request", "Requests to SIS", self.upstream.clone());
         levels(&mut registry, view);
         let mut text = String::new();
         encode_registry(&mut text, &registry)?;
+        encode_registry(&mut text, &self.more.lock())?;
         encode_registry(&mut text, process)?;
         encode_eof(&mut text)?;
         Ok(text)
     }
+}
+
+/// On every metric.
+fn labels(settings: &Settings) -> impl Iterator<Item = (Cow<'static, str>, Cow<'static, str>)> {
+    let cluster = &settings.config.cluster;
+    let labels = [
+        ("nvca_nca_id", cluster.nca_id.clone()),
+        ("nvca_cluster_name", cluster.name.clone()),
+        ("nvca_cluster_group", cluster.group_name.clone()),
+        ("nvca_version", settings.version().to_owned()),
+    ];
+    labels
+        .into_iter()
+        .map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)))
 }
 
 fn levels(registry: &mut Registry, view: &View) {
@@ -116,8 +133,6 @@ fn levels(registry: &mut Registry, view: &View) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         agent::inventory::{
@@ -138,6 +153,9 @@ mod tests {
         let metrics = Metrics::default();
         metrics.asked("register", None);
         metrics.asked("heartbeat", Some(&SisError::Forbidden));
+        metrics.replace_more(&settings, |registry| {
+            registry.register("nvca_queue_message_processed", "Messages", Counter::<u64>::default());
+        });
         let view = View::of(&inventory, &settings, &Allocation::new());
         let text = metrics.page(&view, &settings, &Registry::default()).unwrap();
         let of = "nvca_nca_id=\"n\",nvca_cluster_name=\"c\",nvca_cluster_group=\"\",nvca_version=\"3.3.0\"";
@@ -149,6 +167,7 @@ mod tests {
             format!("nvca_instance_type_unschedulable{{{of},instance_type=\"NCP.GPU.H100_8x\"}} 0"),
             format!("nvca_gpu_node_total_count{{{of},gpu_family=\"hopper\",gpu_machine=\"DGXH100\"}} 1"),
             format!("nvca_gpu_node_unclassified_count{{{of}}} 1"),
+            format!("nvca_queue_message_processed_total{{{of}}} 0"),
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
         }

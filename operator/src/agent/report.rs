@@ -10,7 +10,7 @@ use berth_runtime::{
     secret_file::{Secret, SecretFile},
 };
 use berth_sis::{
-    ClusterId, RetryPolicy, SisClient, SisConfig, SisError, TokenFile, TokenRules,
+    ClusterId, RetryPolicy, SetupError, SisClient, SisError,
     wire::{Heartbeat, HeartbeatAction, RegisterRequest},
 };
 use tokio::sync::watch;
@@ -27,7 +27,6 @@ use super::{
     settings::{Settings, chain},
     view::View,
 };
-use crate::names;
 
 /// SIS is told the same again.
 const REGISTER_EVERY: Duration = Duration::from_hours(1);
@@ -110,20 +109,11 @@ impl Report {
         }
     }
 
-    fn connect(&self, settings: Arc<Settings>, cluster: ClusterId) -> Result<Line, berth_sis::SetupError> {
-        let config = &settings.config;
-        let secret = SecretFile::new(&config.authz.secrets_file);
-        let sis = SisConfig {
-            url: config.agent.sis_url.clone(),
-            host: config.agent.sis_host.clone(),
-            user_agent: format!("{}/{}", names::AGENT, settings.version()),
-            // The schedule knows what is due after a failure: by then it may be something else.
-            retry: RetryPolicy::ONCE,
-            deadline: None,
-        };
-        let token = TokenFile::new(secret.clone());
-        let client = SisClient::new(&sis, token, TokenRules::agent(), self.clock.clone())?;
-        info!(sis = config.agent.sis_url, %cluster, "telling SIS of the cluster");
+    fn connect(&self, settings: Arc<Settings>, cluster: ClusterId) -> Result<Line, SetupError> {
+        let secret = SecretFile::new(&settings.config.authz.secrets_file);
+        // The schedule knows what is due after a failure: by then it may be something else.
+        let client = settings.sis_client(secret.clone(), RetryPolicy::ONCE, self.clock.clone())?;
+        info!(sis = settings.config.agent.sis_url, %cluster, "telling SIS of the cluster");
         Ok(Line {
             client,
             cluster,

@@ -9,14 +9,14 @@ use std::{
     sync::Arc,
 };
 
-use berth_runtime::{file_watch::FileWatch, telemetry::LogLevel};
-use berth_sis::{ClusterId, IdError};
+use berth_runtime::{SharedClock, file_watch::FileWatch, secret_file::SecretFile, telemetry::LogLevel};
+use berth_sis::{ClusterId, IdError, RetryPolicy, SetupError, SisClient, SisConfig, TokenFile, TokenRules};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::health::{CONFIG, Health};
-use crate::agent_config::AgentConfig;
+use crate::{agent_config::AgentConfig, names};
 
 /// What the configuration comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,6 +76,27 @@ impl Settings {
     pub fn multi_node(&self) -> bool {
         let flags = &self.config.agent.feature_flags;
         !flags.iter().any(|flag| flag == "-MultiNodeWorkloads")
+    }
+
+    /// A way to SIS, with the tokens that OpenBao signs.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn sis_client(
+        &self,
+        secret: SecretFile,
+        retry: RetryPolicy,
+        clock: SharedClock,
+    ) -> Result<SisClient, SetupError> {
+        let agent = &self.config.agent;
+        let sis = SisConfig {
+            url: agent.sis_url.clone(),
+            host: agent.sis_host.clone(),
+            user_agent: format!("{}/{}", names::AGENT, self.version()),
+            retry,
+            deadline: None,
+        };
+        SisClient::new(&sis, TokenFile::new(secret), TokenRules::agent(), clock)
     }
 
     /// What is wrong with it, as far as that shows by itself.

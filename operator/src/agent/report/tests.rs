@@ -6,7 +6,10 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use axum::{Json, Router, body::Body, http::Request, routing::get};
 use berth_runtime::{Clock as _, Shutdown, SystemClock, Tasks, tls};
-use berth_sis::fake::{Fake, FakeConfig, admin};
+use berth_sis::{
+    TokenRules,
+    fake::{Fake, FakeConfig, admin},
+};
 use berth_testkit::{bao::jwt::Signer, eventually};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
