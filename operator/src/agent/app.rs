@@ -247,6 +247,7 @@ impl Cluster {
             client,
             functions: self.functions,
             health: self.health.clone(),
+            seed: self.seed,
             inventory: self.inventory,
         });
         tokio::join!(labels, version, follow);

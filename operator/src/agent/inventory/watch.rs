@@ -1,14 +1,11 @@
 //! Follows Nodes and GpuNodes: two watches for ever. What is known stays known while the API server is away.
 
-use std::{collections::HashSet, fmt::Debug, sync::Arc};
+use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
 
 use berth_kube_api::GpuNode;
+use berth_sis::Backoff;
 use futures_util::{FutureExt as _, StreamExt as _, future, stream, stream::BoxStream};
-use kube::{
-    Api, Client, Resource, ResourceExt as _,
-    api::ApiResource,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Client, Resource, ResourceExt as _, api::ApiResource, runtime::watcher};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -19,12 +16,16 @@ use crate::agent::{
     settings::chain,
 };
 
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
 /// What the task needs.
 pub(crate) struct Follow {
     pub(crate) client: Client,
     /// The namespace of function pods.
     pub(crate) functions: String,
     pub(crate) health: Health,
+    pub(crate) seed: u64,
     /// `None` until every node was heard of.
     pub(crate) inventory: watch::Sender<Option<Arc<Inventory>>>,
 }
@@ -55,9 +56,10 @@ pub(crate) async fn follow(follow: Follow) {
         client,
         functions,
         health,
+        seed,
         inventory,
     } = follow;
-    let mut seen = watches(&client);
+    let mut seen = watches(&client, seed);
     let mut join = Join::default();
     let (mut nodes, mut gpu_nodes) = (Listing::default(), Listing::default());
     while let Some(first) = seen.next().await {
@@ -146,7 +148,7 @@ impl Listing {
     }
 }
 
-fn watches(client: &Client) -> BoxStream<'static, Seen> {
+fn watches(client: &Client, seed: u64) -> BoxStream<'static, Seen> {
     let node = ApiResource {
         group: String::new(),
         version: "v1".to_owned(),
@@ -157,26 +159,29 @@ fn watches(client: &Client) -> BoxStream<'static, Seen> {
     let nodes: Api<WatchedNode> = Api::all_with(client.clone(), &node);
     let gpu_nodes: Api<GpuNode> = Api::all(client.clone());
     stream::select(
-        watch_for_ever(nodes, false).map(Seen::Node),
-        watch_for_ever(gpu_nodes, true).map(Seen::GpuNode),
+        watch_for_ever(nodes, false, seed).map(Seen::Node),
+        watch_for_ever(gpu_nodes, true, seed.rotate_left(9)).map(Seen::GpuNode),
     )
     .boxed()
 }
 
-/// Errors are waited out; each kind of trouble is logged once. `optional`: there may be no such kind.
-fn watch_for_ever<K>(api: Api<K>, optional: bool) -> BoxStream<'static, Step<K>>
+/// Errors are waited out, longer and longer; a trouble is logged once. `optional`: there may be no such kind.
+fn watch_for_ever<K>(api: Api<K>, optional: bool, seed: u64) -> BoxStream<'static, Step<K>>
 where
-    K: Resource + Clone + Debug + Send + DeserializeOwned + 'static,
+    K: Resource + Clone + Debug + Send + Sync + DeserializeOwned + 'static,
 {
     let mut told = false;
+    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY, seed);
     let what = api.resource_url().to_owned();
-    let step = move |event| {
+    let take = move |event| {
         let step = match event {
             Ok(event) => Step::Event(event),
             Err(error) if optional && is_no_such_kind(&error) => Step::NoSuchKind,
             Err(error) => Step::Broken(error),
         };
         let trouble = match &step {
+            // Each try begins with it: it says nothing.
+            Step::Event(watcher::Event::Init) => return (step, Duration::ZERO),
             Step::Event(_) => None,
             Step::NoSuchKind => {
                 Some("there is no such kind, or it is not for us: GPUs are taken from labels".to_owned())
@@ -189,17 +194,27 @@ where
             warn!(what, trouble, "a watch broke: trying on");
         }
         told = trouble.is_some();
-        future::ready(step)
+        if told {
+            return (step, backoff.after(None));
+        }
+        backoff.reset();
+        (step, Duration::ZERO)
     };
+    let then_wait = |(step, wait): (Step<K>, Duration)| {
+        let wait = stream::once(tokio::time::sleep(wait)).filter_map(|()| future::ready(None));
+        stream::once(future::ready(step)).chain(wait)
+    };
+    // The watcher's own backoff would begin anew with each try.
     watcher(api, watcher::Config::default())
-        .default_backoff()
-        .then(step)
+        .map(take)
+        .flat_map(then_wait)
         .boxed()
 }
 
+/// By its code: where the whole group is missing, the answer is no Status.
 fn is_no_such_kind(error: &watcher::Error) -> bool {
     let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else {
         return false;
     };
-    status.is_not_found() || status.is_forbidden()
+    matches!(status.code, 403 | 404)
 }
