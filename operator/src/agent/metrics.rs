@@ -54,10 +54,11 @@ impl Metrics {
     }
 
     /// Metrics that another part registers, in place of those that it registered before.
-    pub fn replace_more(&self, settings: &Settings, register: impl FnOnce(&mut Registry)) {
+    pub fn replace_more<T>(&self, settings: &Settings, register: impl FnOnce(&mut Registry) -> T) -> T {
         let mut registry = Registry::with_labels(labels(settings));
-        register(&mut registry);
+        let registered = register(&mut registry);
         *self.more.lock() = registry;
+        registered
     }
 
     /// The page. `process`: what every program tells of itself.
