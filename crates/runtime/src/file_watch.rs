@@ -18,7 +18,8 @@ const POLL: Duration = Duration::from_secs(30);
 /// Writers change several files one after the other: let them finish.
 const SETTLE: Duration = Duration::from_millis(100);
 
-pub(crate) struct FileWatch {
+#[derive(Debug)]
+pub struct FileWatch {
     directories: BTreeSet<PathBuf>,
     changed: Arc<Notify>,
     /// Absent where the kernel gives none (out of inotify instances): then the poll is all there is.
@@ -26,7 +27,7 @@ pub(crate) struct FileWatch {
 }
 
 impl FileWatch {
-    pub(crate) fn new<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
+    pub fn new<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let directories = files.into_iter().map(|file| match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -60,7 +61,7 @@ impl FileWatch {
     }
 
     /// Returns when a file may have changed, and every [`POLL`].
-    pub(crate) async fn changed(&mut self) {
+    pub async fn changed(&mut self) {
         if tokio::time::timeout(POLL, self.changed.notified()).await.is_ok() {
             tokio::time::sleep(SETTLE).await;
         }

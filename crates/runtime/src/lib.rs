@@ -45,7 +45,7 @@ pub mod authority;
 mod build_info;
 mod clock;
 pub mod dial;
-mod file_watch;
+pub mod file_watch;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod identity;

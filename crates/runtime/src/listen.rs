@@ -110,7 +110,7 @@ impl Listen {
     }
 
     /// For the admin endpoint, which is plain by nature and guards what is not for everybody itself.
-    pub(crate) fn plain_tcp_anywhere(&mut self, addr: SocketAddr) -> Result<SocketAddr, ListenError> {
+    pub fn plain_tcp_anywhere(&mut self, addr: SocketAddr) -> Result<SocketAddr, ListenError> {
         self.bind_tcp(addr, None)
     }
 

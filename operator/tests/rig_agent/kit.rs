@@ -1,0 +1,201 @@
+//! A rig with `fake-sis` and the agent in it.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use axum::{Json, Router, routing::get};
+use berth_kube_api::{GpuNode, gpu_node::GpuNodeSpec};
+use berth_runtime::{Clock as _, SystemClock, tls};
+use berth_sis::{ClusterId, TokenRules};
+use berth_testkit::{
+    Process, Program,
+    bao::jwt::Signer,
+    eventually, http,
+    rig::{Rig, RigConfig, inside},
+};
+use k8s_openapi::{
+    api::core::v1::Node, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, CustomResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+pub(crate) const SOON: Duration = Duration::from_mins(1);
+const GROUP: &str = "11111111-0000-4000-8000-000000000000";
+
+pub(crate) struct Cluster {
+    pub(crate) rig: Rig,
+    pub(crate) agent: Process,
+    nodes: usize,
+    id: ClusterId,
+    state: PathBuf,
+    /// Ends with the cluster.
+    _sis: Process,
+}
+
+pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
+    inside(test, || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(body());
+    });
+}
+
+/// Status and body of the agent's health page.
+pub(crate) async fn healthz(agent: &Process) -> anyhow::Result<(u16, Value)> {
+    let answer = http::get(&format!("http://{}/healthz", agent.address("http"))).await?;
+    let page = serde_json::from_str(&answer.body).with_context(|| answer.body.clone())?;
+    Ok((answer.status, page))
+}
+
+impl Cluster {
+    /// With so many nodes of 8 H100, of which only labels tell.
+    pub(crate) async fn up(nodes: usize) -> Self {
+        tls::install_crypto_provider();
+        let config = RigConfig {
+            nodes,
+            ..RigConfig::default()
+        };
+        let rig = Rig::up(config).await.unwrap();
+        let signer = Signer::generate("k1").unwrap();
+        let set = json!({"keys": [signer.jwk()]});
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let key_set = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let routes = Router::new().route("/jwks", get(async move || Json(set)));
+        drop(berth_testkit::spawn(async move { axum::serve(listener, routes).await }));
+
+        let id = ClusterId::of_client("nvca");
+        let sis = Program::new("fake-sis", "berth-sis")
+            .arg("--listen", "127.0.0.1:0")
+            .arg("--admin", "127.0.0.1:0")
+            .arg("--state", "{dir}")
+            .arg("--issuer", format!("{}={key_set}", TokenRules::SIS_ISSUER));
+        let state = sis.dir().join("state.json");
+        let row = json!({"cluster_id": id, "group_id": GROUP, "name": "c1", "group_name": "g", "nca_id": "n",
+            "provider": "NCP", "region": "us-west-1", "capabilities": ["DynamicGPUDiscovery"], "client_id": "nvca"});
+        let known = json!({"by_id": {id.as_str(): row},
+            "by_name": {"n/c1": {"cluster_id": id, "group_id": GROUP, "group_name": "g"}}});
+        fs::write(&state, known.to_string()).unwrap();
+        let sis = sis.start().await.unwrap();
+
+        let agent = Program::new("nvca", "berth-operator")
+            .arg("--config", "{dir}/config.yaml")
+            .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap());
+        let dir = agent.dir().to_owned();
+        let now = SystemClock::new().now_unix_ms() / 1000;
+        let claims = json!({"iss": TokenRules::SIS_ISSUER, "sub": "nvca", "aud": ["nvca"], "scopes": ["nvca-cluster"],
+            "iat": now, "nbf": now, "exp": now + 3600});
+        let token = signer.sign(claims.as_object().unwrap()).unwrap();
+        let secrets = json!({"kv": {"tokens": {"icms": token}}});
+        fs::write(dir.join("secrets.json"), secrets.to_string()).unwrap();
+        let config = json!({
+            "agent": {"svcAddr": "127.0.0.1:0", "adminAddr": "127.0.0.1:0",
+                "icmsurl": format!("http://{}", sis.address("http"))},
+            "authz": {"selfManagedVaultSecretsJSONPath": dir.join("secrets.json")},
+            "cluster": {"id": id, "name": "c1", "cloudProvider": "NCP", "ncaid": "n"},
+        });
+        // JSON is YAML.
+        fs::write(dir.join("config.yaml"), config.to_string()).unwrap();
+        Self {
+            agent: agent.start().await.unwrap(),
+            rig,
+            nodes,
+            id,
+            state,
+            _sis: sis,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.rig.client()
+    }
+
+    /// What SIS has stored.
+    pub(crate) fn state(&self) -> Value {
+        serde_json::from_slice(&fs::read(&self.state).unwrap()).unwrap()
+    }
+
+    pub(crate) fn types_of(&self, state: &Value) -> Vec<String> {
+        let gpus = state["by_id"][self.id.as_str()]["gpus"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let types = gpus
+            .iter()
+            .flat_map(|gpu| gpu["instanceTypes"].as_array().cloned().unwrap_or_default());
+        types.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until SIS knows of so many H100: available, capacity, allocated.
+    pub(crate) async fn usage_is(&self, usage: [i64; 3]) {
+        let known = eventually(SOON, async || {
+            let beat = &self.state()["beats"][self.id.as_str()];
+            let is = beat["usage"] == json!({ "H100": usage }) && beat["healthy"] == true;
+            ensure!(is, "{beat}");
+            Ok(())
+        });
+        let known = known.await.with_context(|| self.agent.stderr());
+        known.unwrap();
+    }
+
+    pub(crate) async fn label_is(&self, node: &str, value: Option<&str>) {
+        let nodes: Api<Node> = Api::all(self.client());
+        let found = eventually(SOON, async || {
+            let labels = nodes.get(node).await?.metadata.labels.unwrap_or_default();
+            let label = labels.get("nvca.nvcf.nvidia.io/instance-type");
+            ensure!(label.map(String::as_str) == value, "{label:?}");
+            Ok(())
+        });
+        found.await.with_context(|| self.agent.stderr()).unwrap();
+    }
+
+    /// As if a daemon ran on each node: 8 healthy GPUs that nobody has.
+    pub(crate) async fn install_gpu_nodes(&self) {
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client());
+        definitions
+            .create(&PostParams::default(), &GpuNode::crd())
+            .await
+            .unwrap();
+        let nodes: Api<GpuNode> = Api::all(self.client());
+        let device = |index: usize| {
+            json!({"uuid": format!("GPU-{index}"), "index": index, "product": "NVIDIA H100 80GB HBM3", "model": "H100",
+                "memoryBytes": 81_559_u64 << 20, "computeMode": "Default", "health": "Healthy", "schedulable": true,
+                "outOfBand": false, "freeMilli": 1000, "freeMemoryBytes": 81_559_u64 << 20})
+        };
+        let devices: Vec<Value> = (0..8).map(device).collect();
+        let status = Patch::Merge(
+            json!({"status": {"generation": 1, "instance": "i", "version": "v", "address": "",
+            "simulated": true, "driver": {"backend": "nvml", "driverVersion": "580.1", "nvmlVersion": "13"},
+            "summary": {"model": "H100", "gpus": 8, "free": 8, "health": "Healthy"}, "conditions": [],
+            "devices": devices}}),
+        );
+        for index in 0..self.nodes {
+            let name = format!("gpu-{index:04}");
+            let created = eventually(SOON, async || {
+                let node = GpuNode::new(&name, GpuNodeSpec {});
+                Ok(nodes.create(&PostParams::default(), &node).await?)
+            });
+            created.await.unwrap();
+            nodes
+                .patch_status(&name, &PatchParams::default(), &status)
+                .await
+                .unwrap();
+        }
+    }
+
+    pub(crate) async fn change_device(&self, node: &str, index: usize, change: &Value) {
+        let nodes: Api<GpuNode> = Api::all(self.client());
+        let status = nodes.get(node).await.unwrap().status.unwrap();
+        let mut status = serde_json::to_value(status).unwrap();
+        let device = status["devices"][index].as_object_mut().unwrap();
+        device.extend(change.as_object().unwrap().clone());
+        let patch = Patch::Merge(json!({ "status": status }));
+        nodes.patch_status(node, &PatchParams::default(), &patch).await.unwrap();
+    }
+}
