@@ -15,12 +15,13 @@ mod controller;
 mod events;
 mod health;
 mod live;
-pub mod manifest;
+mod manifest;
 mod metrics;
 mod object;
 mod plan;
 mod settings;
 mod status;
-pub mod teardown;
+mod teardown;
 
 pub use settings::Settings;
+pub use teardown::Report;

@@ -191,12 +191,12 @@ impl Work {
                 () = turn.pass() => {}
             }
         };
-        let ended = stop.run_until_cancelled(async {
+        let ended = stop.run_until_cancelled(Box::pin(async {
             tokio::select! {
                 () = follow => {}
                 () = work => {}
             }
-        });
+        }));
         if ended.await.is_some() {
             // What it did was half-way; a new process looks at everything anew.
             self.shutdown.fail("the lease is lost");

@@ -17,10 +17,10 @@ const SELF_HOSTED: &str = "SelfHosted";
 /// `spec.overrides` cannot be used.
 #[derive(Debug, Error)]
 #[error("spec.overrides does not fit the spec: {0}; correct or remove it")]
-pub struct OverridesError(#[from] serde_json::Error);
+pub(super) struct OverridesError(#[from] serde_json::Error);
 
 /// The spec as the operator writes it: without overrides.
-pub fn spec(dto: &ClusterDto, registration: &Registration, settings: &Settings) -> NvcfBackendSpec {
+pub(super) fn spec(dto: &ClusterDto, registration: &Registration, settings: &Settings) -> NvcfBackendSpec {
     let is_gate = |it: &&String| *it != DYNAMIC_DISCOVERY && *it != SELF_HOSTED;
     NvcfBackendSpec {
         version: dto.nvca_version.clone(),
@@ -69,7 +69,7 @@ pub fn spec(dto: &ClusterDto, registration: &Registration, settings: &Settings) 
 ///
 /// # Errors
 /// An override has another type than what it stands for.
-pub fn effective(spec: &NvcfBackendSpec) -> Result<NvcfBackendSpec, OverridesError> {
+pub(super) fn effective(spec: &NvcfBackendSpec) -> Result<NvcfBackendSpec, OverridesError> {
     let mut spec = spec.clone();
     let Some(overrides) = spec.overrides.take() else {
         return Ok(spec);

@@ -18,7 +18,7 @@ const RENEWED_AFTER_MS: u64 = 30 * 86_400_000;
 
 /// All that the webhooks need.
 #[derive(Debug, Clone)]
-pub struct Certificates {
+pub(super) struct Certificates {
     authority: Authority,
     authority_made: u64,
     serving: Serving,
@@ -30,7 +30,7 @@ impl Certificates {
     ///
     /// # Errors
     /// The crypto provider makes no key.
-    pub fn of(ca: Option<&Value>, server: Option<&Value>, now: u64) -> Result<Self, AuthorityError> {
+    pub(super) fn of(ca: Option<&Value>, server: Option<&Value>, now: u64) -> Result<Self, AuthorityError> {
         let kept = ca.and_then(|secret| {
             let authority = Authority::of_parts(text(secret, "ca.key")?, text(secret, "ca.pem")?)?;
             Some((authority, made(secret)?))
@@ -62,12 +62,12 @@ impl Certificates {
     }
 
     /// For webhook configurations, in base64.
-    pub fn ca_bundle(&self) -> Value {
+    pub(super) fn ca_bundle(&self) -> Value {
         json!(ByteString(self.authority.trusted().as_bytes().to_vec()))
     }
 
     /// The two Secrets.
-    pub fn secrets(&self) -> [Value; 2] {
+    pub(super) fn secrets(&self) -> [Value; 2] {
         let mut ca = secret(names::WEBHOOK_CA, "Opaque", self.authority_made);
         ca["data"] = json!({"ca.pem": bytes(self.authority.trusted()), "ca.key": bytes(self.authority.key())});
         let mut server = secret(names::WEBHOOK_CERTIFICATE, "kubernetes.io/tls", self.serving_made);

@@ -203,11 +203,11 @@ impl Controller {
             match written {
                 Ok(_) => {
                     info!(object = %key, "applied");
-                    self.metrics.applied(key.kind.kind);
+                    self.metrics.applied(key.kind.name);
                 }
                 Err(error) => {
                     warn!(object = %key, error = &error as &dyn std::error::Error, "not applied");
-                    failure.get_or_insert((key.clone(), error));
+                    failure.get_or_insert_with(|| (key.clone(), error));
                 }
             }
         }
@@ -216,7 +216,9 @@ impl Controller {
             match deleted {
                 Ok(_) => info!(object = %key, "not wanted any more: deleted"),
                 Err(error) if error.is_not_found() => {}
-                Err(error) => drop(failure.get_or_insert((key.clone(), error))),
+                Err(error) => {
+                    failure.get_or_insert_with(|| (key.clone(), error));
+                }
             }
         }
         let is_wanted = |key: &Key| plan.apply.iter().any(|(it, _)| it == key);
@@ -370,7 +372,7 @@ impl Memory {
         };
         let since = now.saturating_sub(tried.at);
         if since < tried.wait {
-            return Some(tried.wait - since);
+            return Some(tried.wait.saturating_sub(since));
         }
         // Quiet for long: somebody did it once more, not all the time.
         tried.wait = if since > LAST_WAIT {

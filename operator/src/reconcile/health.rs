@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// What the agent said last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
+pub(super) struct Health {
     pub status: AgentStatus,
     pub gpu_usage: BTreeMap<String, GpuUsage>,
     pub kubernetes_version: String,
@@ -27,7 +27,7 @@ pub struct Health {
 
 /// As `status.agentStatus` spells it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AgentStatus {
+pub(super) enum AgentStatus {
     Healthy,
     Unhealthy,
     /// Nobody answers, or nothing that is understood.
@@ -36,7 +36,7 @@ pub enum AgentStatus {
 }
 
 impl AgentStatus {
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::Unhealthy => "unhealthy",
@@ -46,7 +46,7 @@ impl AgentStatus {
 }
 
 /// Asks `url` for ever, and tells what changed.
-pub async fn follow(url: String, to: watch::Sender<Health>) {
+pub(super) async fn follow(url: String, to: watch::Sender<Health>) {
     let client = reqwest::Client::builder().timeout(DEADLINE).build();
     let mut last = Health::default();
     loop {

@@ -30,7 +30,7 @@ use crate::names;
 
 /// All of it, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Live {
+pub(super) struct Live {
     /// Objects with the operator's label.
     pub objects: BTreeMap<Key, Value>,
     /// Of the operator's namespace, by name.
@@ -40,11 +40,11 @@ pub struct Live {
 }
 
 /// ConfigMap of the chart: policies of the user.
-pub const CUSTOM_POLICIES: &str = "nvcf-custom-network-policies";
+pub(super) const CUSTOM_POLICIES: &str = "nvcf-custom-network-policies";
 /// ConfigMap of the chart: annotations of the user for functions' pods.
-pub const POD_ANNOTATIONS: &str = "nvca-namespace-pod-annotations";
+pub(super) const POD_ANNOTATIONS: &str = "nvca-namespace-pod-annotations";
 /// What the operator reads in its namespace.
-pub const MAPS: [&str; 4] = [
+pub(super) const MAPS: [&str; 4] = [
     names::CLUSTER_DTO,
     names::REGISTRATION,
     CUSTOM_POLICIES,
@@ -53,9 +53,9 @@ pub const MAPS: [&str; 4] = [
 
 /// A step of one of the watches.
 enum Seen {
-    Object(Kind, Event<DynamicObject>),
-    Backend(Event<NvcfBackend>),
-    Map(Event<ConfigMap>),
+    Object(Kind, Box<Event<DynamicObject>>),
+    Backend(Box<Event<NvcfBackend>>),
+    Map(Box<Event<ConfigMap>>),
 }
 
 /// Writes [`Live`] as the API server tells it.
@@ -67,10 +67,10 @@ struct Follower {
 }
 
 /// `None` until everything was listed once.
-pub type LiveReceiver = channel::Receiver<Option<Arc<Live>>>;
+pub(super) type LiveReceiver = channel::Receiver<Option<Arc<Live>>>;
 
 /// Follows the API server, until nobody listens any more.
-pub async fn follow(client: Client, namespace: String, to: channel::Sender<Option<Arc<Live>>>) {
+pub(super) async fn follow(client: Client, namespace: String, to: channel::Sender<Option<Arc<Live>>>) {
     let mut seen = watches(&client, &namespace);
     let mut follower = Follower {
         live: Live::default(),
@@ -97,15 +97,23 @@ fn watches(client: &Client, namespace: &str) -> SelectAll<BoxStream<'static, See
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
         all.push(
             watch(api, ours.clone())
-                .map(move |event| Seen::Object(kind, event))
+                .map(move |event| Seen::Object(kind, Box::new(event)))
                 .boxed(),
         );
     }
     let backends: Api<NvcfBackend> = Api::namespaced(client.clone(), namespace);
-    all.push(watch(backends, watcher::Config::default()).map(Seen::Backend).boxed());
+    all.push(
+        watch(backends, watcher::Config::default())
+            .map(|event| Seen::Backend(Box::new(event)))
+            .boxed(),
+    );
     // The chart's and the bootstrap's own; a ConfigMap of the user in this namespace is of no interest, and small.
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    all.push(watch(maps, watcher::Config::default()).map(Seen::Map).boxed());
+    all.push(
+        watch(maps, watcher::Config::default())
+            .map(|event| Seen::Map(Box::new(event)))
+            .boxed(),
+    );
     stream::select_all(all)
 }
 
@@ -122,14 +130,14 @@ impl Follower {
                 };
                 let objects = &mut self.live.objects;
                 let known = || objects.keys().filter(|key| key.kind == kind).cloned().collect();
-                let (there, gone) = resync.step(event, |object| Key::of_live(kind, object), known);
-                gone.iter().for_each(|key| drop(objects.remove(key)));
+                let (there, gone) = resync.step(*event, |object| Key::of_live(kind, object), known);
+                objects.retain(|key, _| !gone.contains(key));
                 objects.extend(there.and_then(|(key, object)| Some((key, slim(object)?))));
             }
-            Seen::Backend(event) => settle(&mut self.backends, &mut self.live.backends, event, |_| true),
+            Seen::Backend(event) => settle(&mut self.backends, &mut self.live.backends, *event, |_| true),
             Seen::Map(event) => {
                 let is_read = |name: &str| MAPS.contains(&name);
-                settle(&mut self.maps, &mut self.live.maps, event, is_read);
+                settle(&mut self.maps, &mut self.live.maps, *event, is_read);
             }
         }
     }
@@ -145,7 +153,7 @@ fn settle<K: kube::Resource>(
     let key = |object: &K| Some(object.name_any()).filter(|name| is_read(name));
     let known = || objects.keys().cloned().collect::<HashSet<_>>();
     let (there, gone) = resync.step(event, key, known);
-    gone.iter().for_each(|name| drop(objects.remove(name)));
+    objects.retain(|name, _| !gone.contains(name));
     objects.extend(there.map(|(name, mut object)| {
         object.managed_fields_mut().clear();
         (name, object)

@@ -14,18 +14,17 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-pub use network::{PolicyError, custom as custom_policies};
-pub use rbac::agent_rules;
+pub(super) use network::{PolicyError, custom as custom_policies};
 
 use super::{certificates::Certificates, settings::Settings};
 use crate::names;
 
 /// Value of the label [`names::MANAGED_BY`] on all of it.
-pub const OPERATOR: &str = "nvca-operator";
+pub(super) const OPERATOR: &str = "nvca-operator";
 
 /// What the objects are made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Parts<'a> {
+pub(super) struct Parts<'a> {
     /// With overrides.
     pub spec: &'a NvcfBackendSpec,
     pub settings: &'a Settings,
@@ -39,7 +38,7 @@ pub struct Parts<'a> {
 }
 
 /// All objects, in the order in which they are to be made.
-pub fn all(parts: Parts<'_>) -> Vec<Value> {
+pub(super) fn all(parts: Parts<'_>) -> Vec<Value> {
     let config = config::agent(parts.spec, parts.settings);
     let mut objects = definitions();
     objects.extend(namespaces::all());
@@ -59,7 +58,7 @@ pub fn all(parts: Parts<'_>) -> Vec<Value> {
 }
 
 /// The resources of the agent. That of the `NVCFBackend` itself is the chart's.
-pub fn definitions() -> Vec<Value> {
+pub(super) fn definitions() -> Vec<Value> {
     let all = [
         nvcf::MiniService::crd(),
         nvcf::storage_request::definition(),

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 /// A kind of object that the operator makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kind {
+pub(super) struct Kind {
     pub group: &'static str,
     pub version: &'static str,
-    pub kind: &'static str,
+    pub name: &'static str,
     pub plural: &'static str,
     /// What is not wanted any more is removed. Namespaces and definitions hold what is not ours.
     pub is_pruned: bool,
@@ -22,7 +22,7 @@ const fn kind(group: &'static str, kind: &'static str, plural: &'static str, is_
     Kind {
         group,
         version: "v1",
-        kind,
+        name: kind,
         plural,
         is_pruned,
     }
@@ -32,7 +32,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// In the order in which they are made.
-pub const KINDS: [Kind; 14] = [
+pub(super) const KINDS: [Kind; 14] = [
     kind(
         "apiextensions.k8s.io",
         "CustomResourceDefinition",
@@ -66,30 +66,30 @@ pub const KINDS: [Kind; 14] = [
 
 impl Kind {
     /// Of an object's JSON, if it is one of [`KINDS`].
-    pub fn of(object: &Value) -> Option<Self> {
+    pub(super) fn of(object: &Value) -> Option<Self> {
         let api_version = object["apiVersion"].as_str()?;
         let name = object["kind"].as_str()?;
         KINDS
             .into_iter()
-            .find(|it| it.kind == name && it.api_version() == api_version)
+            .find(|it| it.name == name && it.api_version() == api_version)
     }
 
-    pub fn api_version(&self) -> String {
+    pub(super) fn api_version(&self) -> String {
         if self.group.is_empty() {
             return self.version.to_owned();
         }
         format!("{}/{}", self.group, self.version)
     }
 
-    pub fn resource(&self) -> ApiResource {
-        let kind = GroupVersionKind::gvk(self.group, self.version, self.kind);
+    pub(super) fn resource(&self) -> ApiResource {
+        let kind = GroupVersionKind::gvk(self.group, self.version, self.name);
         ApiResource::from_gvk_with_plural(&kind, self.plural)
     }
 }
 
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub(super) struct Key {
     pub kind: Kind,
     pub namespace: Option<String>,
     pub name: String,
@@ -98,15 +98,15 @@ pub struct Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.namespace {
-            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.kind, self.name),
-            None => write!(f, "{} {}", self.kind.kind, self.name),
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.name, self.name),
+            None => write!(f, "{} {}", self.kind.name, self.name),
         }
     }
 }
 
 impl Key {
     /// Of an object that is to be applied.
-    pub fn of(object: &Value) -> Option<Self> {
+    pub(super) fn of(object: &Value) -> Option<Self> {
         Some(Self {
             kind: Kind::of(object)?,
             namespace: object["metadata"]["namespace"].as_str().map(str::to_owned),
@@ -115,7 +115,7 @@ impl Key {
     }
 
     /// Of an object of that kind as the API server gave it.
-    pub fn of_live(kind: Kind, object: &DynamicObject) -> Option<Self> {
+    pub(super) fn of_live(kind: Kind, object: &DynamicObject) -> Option<Self> {
         Some(Self {
             kind,
             namespace: object.metadata.namespace.clone(),
@@ -127,7 +127,7 @@ impl Key {
 /// Whether everything that `wanted` says is so in `live`. What others added is theirs.
 ///
 /// A list is compared element by element: those that the operator writes are owned as a whole.
-pub fn holds(wanted: &Value, live: &Value) -> bool {
+pub(super) fn holds(wanted: &Value, live: &Value) -> bool {
     match (wanted, live) {
         (Value::Object(wanted), Value::Object(live)) => wanted.iter().all(|(key, value)| {
             live.get(key)

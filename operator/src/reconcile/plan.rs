@@ -25,7 +25,7 @@ use crate::{
 
 /// What is to be done.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub(super) struct Plan {
     /// The `NVCFBackend` that this cluster is to have, where it is known.
     pub backend: Option<Wanted>,
     /// Of [`Self::backend`], where it is as it should be.
@@ -43,7 +43,7 @@ pub struct Plan {
 
 /// The `NVCFBackend` that this cluster is to have.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
+pub(super) struct Wanted {
     pub name: String,
     /// As the operator writes it.
     pub spec: NvcfBackendSpec,
@@ -53,7 +53,7 @@ pub struct Wanted {
 
 /// Why not everything can be done. Everything else is.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub(super) enum Problem {
     #[error("waiting for the ConfigMap {}: the chart makes it", names::CLUSTER_DTO)]
     NoCluster,
     #[error(transparent)]
@@ -83,7 +83,7 @@ pub enum Problem {
 
 impl Problem {
     /// Stable, for conditions and events.
-    pub fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::NoCluster => "WaitingForCluster",
             Self::Dto(error) => error.reason(),
@@ -100,7 +100,7 @@ impl Problem {
     }
 
     /// The cluster works all the same.
-    pub const fn is_minor(&self) -> bool {
+    pub(super) const fn is_minor(&self) -> bool {
         matches!(
             self,
             Self::Policy(_) | Self::Annotations | Self::NoAnnotations | Self::Superfluous { .. }
@@ -109,7 +109,7 @@ impl Problem {
 }
 
 /// `retired`: what the cluster was when its backend was deleted; until that changes, there is to be none.
-pub fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: Option<&Value>) -> Plan {
+pub(super) fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: Option<&Value>) -> Plan {
     let mut plan = Plan::default();
     let dto = match dto(live) {
         Ok(dto) => Some(dto),
@@ -153,21 +153,19 @@ pub fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: Option<
     if plan.deleting.is_some() || retired.is_some() && retired == cluster_text(live).as_ref() {
         return plan;
     }
-    let spec = dto.and_then(|dto| match registration(live, &dto) {
-        Some(registration) => Some(backend::spec(&dto, &registration, settings)),
-        None => {
-            plan.problems.push(Problem::NotRegistered);
-            None
-        }
-    });
-    let Some(spec) = spec else { return plan };
+    let Some(dto) = dto else { return plan };
+    let Some(registration) = registration(live, &dto) else {
+        plan.problems.push(Problem::NotRegistered);
+        return plan;
+    };
+    let spec = backend::spec(&dto, &registration, settings);
     plan.backend = Some(wanted(spec.clone(), plan.current.as_deref()));
     objects(&mut plan, spec, live, settings, now_unix_ms);
     plan
 }
 
 /// What the chart says of the cluster, to be compared.
-pub fn cluster_text(live: &Live) -> Option<Value> {
+pub(super) fn cluster_text(live: &Live) -> Option<Value> {
     let map = live.maps.get(names::CLUSTER_DTO)?;
     serde_json::to_value((&map.metadata.uid, &map.data)).ok()
 }
@@ -230,7 +228,7 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
         return;
     }
     let secret = |name: &str| {
-        let is_it = |key: &&Key| key.kind.kind == "Secret" && key.name == name;
+        let is_it = |key: &&Key| key.kind.name == "Secret" && key.name == name;
         let key = live.objects.keys().find(is_it)?;
         live.objects.get(key)
     };

@@ -43,7 +43,7 @@ pub struct Vault {
 /// A base64 value of the chart is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("it is no {what} as JSON in base64: {why}")]
-pub struct EncodedError {
+pub(super) struct EncodedError {
     what: &'static str,
     why: String,
 }
@@ -52,7 +52,7 @@ pub struct EncodedError {
 ///
 /// # Errors
 /// It is something else.
-pub fn pull_secrets(encoded: &str) -> Result<Vec<String>, EncodedError> {
+pub(super) fn pull_secrets(encoded: &str) -> Result<Vec<String>, EncodedError> {
     let what = "list of pull secrets";
     let value = decoded(what, encoded)?.unwrap_or_default();
     let list = value.get("imagePullSecrets").unwrap_or(&value);
@@ -72,7 +72,7 @@ pub fn pull_secrets(encoded: &str) -> Result<Vec<String>, EncodedError> {
 ///
 /// # Errors
 /// It is something else.
-pub fn resources(encoded: &str) -> Result<Value, EncodedError> {
+pub(super) fn resources(encoded: &str) -> Result<Value, EncodedError> {
     let what = "map of resources";
     match decoded(what, encoded)? {
         None => Ok(json!({})),

@@ -12,7 +12,7 @@ use super::health::{AgentStatus, Health};
 
 /// What a condition is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub(super) struct Verdict {
     pub kind: &'static str,
     /// `None`: not known.
     pub holds: Option<bool>,
@@ -21,7 +21,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub fn new(kind: &'static str, holds: Option<bool>, reason: &str, message: impl Into<String>) -> Self {
+    pub(super) fn new(kind: &'static str, holds: Option<bool>, reason: &str, message: impl Into<String>) -> Self {
         Self {
             kind,
             holds,
@@ -32,7 +32,7 @@ impl Verdict {
 }
 
 /// The status as it is to be, the one before given.
-pub fn status(
+pub(super) fn status(
     before: Option<&NvcfBackendStatus>,
     version: &str,
     health: &Health,
@@ -72,7 +72,7 @@ pub fn status(
 }
 
 /// Whether everything holds.
-pub fn summary(verdicts: &[Verdict]) -> Verdict {
+pub(super) fn summary(verdicts: &[Verdict]) -> Verdict {
     let first = verdicts.iter().find(|it| it.holds != Some(true));
     match first {
         None => Verdict::new("Ready", Some(true), "AsExpected", "the cluster takes functions"),

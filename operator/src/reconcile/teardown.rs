@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Takes it down.
 #[derive(Clone)]
-pub struct Teardown {
+pub(super) struct Teardown {
     pub client: Client,
     /// For functions to end and to be reported; as much again for namespaces to go.
     pub drain: Duration,
@@ -45,7 +45,7 @@ pub struct Report {
 }
 
 /// Hears how far it is.
-pub trait Progress {
+pub(super) trait Progress {
     /// One line, for people.
     fn tell(&mut self, message: String) -> impl Future<Output = ()> + Send;
 }
@@ -62,16 +62,16 @@ impl Teardown {
     ///
     /// # Errors
     /// The API server did not do what it was asked; asking again goes on from there.
-    pub async fn run(&self, progress: &mut impl Progress) -> Result<Report, ApiError> {
+    pub(super) async fn run(&self, progress: &mut impl Progress) -> Result<Report, ApiError> {
         let mut report = Report::default();
-        for kind in KINDS.into_iter().filter(|it| it.kind.ends_with("WebhookConfiguration")) {
+        for kind in KINDS.into_iter().filter(|it| it.name.ends_with("WebhookConfiguration")) {
             self.delete(kind, names::AGENT).await?;
         }
         self.drain(progress, &mut report).await?;
         let agents: Api<Deployment> = Api::namespaced(self.client.clone(), names::SYSTEM_NAMESPACE);
         gone(within(DEADLINE, agents.delete(names::AGENT, &background())).await)?;
         self.namespaces(progress, &mut report).await?;
-        for kind in KINDS.into_iter().filter(|it| it.kind.starts_with("ClusterRole")) {
+        for kind in KINDS.into_iter().filter(|it| it.name.starts_with("ClusterRole")) {
             self.delete(kind, names::AGENT).await?;
         }
         self.nodes().await?;
@@ -213,7 +213,7 @@ impl Teardown {
 ///
 /// # Errors
 /// What the API server said.
-pub async fn free(api: &Api<DynamicObject>, object: &DynamicObject) -> Result<(), ApiError> {
+pub(super) async fn free(api: &Api<DynamicObject>, object: &DynamicObject) -> Result<(), ApiError> {
     let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     let name = object.name_any();
     info!(object = shown(object), "removing its finalizers");

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use berth_placement::{NodeName, PodUid};
-use berth_runtime::kubernetes::lease::{Contender, Pace, Turn};
+use berth_runtime::kubernetes::{
+    lease::{Contender, Pace, Turn},
+    watch::{Resync, watch},
+};
 use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},

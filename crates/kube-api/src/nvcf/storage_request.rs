@@ -49,7 +49,7 @@ pub struct StorageRequestStatus {
 pub fn definition() -> CustomResourceDefinition {
     let mut crd = StorageRequest::crd();
     let older = crd.spec.versions.first().cloned().map(|mut version| {
-        version.name = "v2beta1".to_owned();
+        "v2beta1".clone_into(&mut version.name);
         version.storage = false;
         version
     });

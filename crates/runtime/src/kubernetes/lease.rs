@@ -184,15 +184,14 @@ impl Turn {
 
     /// One request where nobody else wrote since, `written` being the version of the last renewal.
     async fn renew(&self, written: &mut Option<String>) -> Result<bool, ApiError> {
-        let version = match written.take() {
-            Some(version) => version,
-            None => {
-                let lease = within(REQUEST, self.leases.get(self.name)).await?;
-                if !self.is_mine(&lease) {
-                    return Ok(false);
-                }
-                lease.resource_version().unwrap_or_default()
+        let version = if let Some(version) = written.take() {
+            version
+        } else {
+            let lease = within(REQUEST, self.leases.get(self.name)).await?;
+            if !self.is_mine(&lease) {
+                return Ok(false);
             }
+            lease.resource_version().unwrap_or_default()
         };
         let mine = self.mine(Some(version));
         match within(REQUEST, self.leases.replace(self.name, &PostParams::default(), &mine)).await {

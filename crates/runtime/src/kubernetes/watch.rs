@@ -18,6 +18,12 @@ pub struct Resync<K> {
     complete: bool,
 }
 
+impl<K: Eq + Hash + Clone> Default for Resync<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<K: Eq + Hash + Clone> Resync<K> {
     pub const fn new() -> Self {
         Self {

@@ -16,7 +16,7 @@ const MONITORED: [u16; 7] = [8002, 8010, 8018, 8888, 10103, 18888, 19090];
 
 /// One entry of the user's ConfigMap cannot be used; the others can.
 #[derive(Debug, Error)]
-pub enum PolicyError {
+pub(in crate::reconcile) enum PolicyError {
     #[error("`{key}` is no NetworkPolicy: {why}")]
     Unreadable { key: String, why: String },
     #[error("`{key}` has no metadata.name")]
@@ -24,7 +24,7 @@ pub enum PolicyError {
 }
 
 /// The policies that the ConfigMap `nvcf-custom-network-policies` has, and what is wrong with the others.
-pub fn custom(data: &BTreeMap<String, String>) -> (Vec<NetworkPolicy>, Vec<PolicyError>) {
+pub(in crate::reconcile) fn custom(data: &BTreeMap<String, String>) -> (Vec<NetworkPolicy>, Vec<PolicyError>) {
     let (mut policies, mut errors) = (Vec::new(), Vec::new());
     for (key, text) in data {
         match serde_saphyr::from_str::<Value>(text)

@@ -12,7 +12,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 const API: &str = "rbac.authorization.k8s.io/v1";
 
 /// Of the ClusterRole `nvca`.
-pub fn agent_rules() -> Value {
+pub(super) fn agent_rules() -> Value {
     let read = ["get", "list", "watch"];
     json!([
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},

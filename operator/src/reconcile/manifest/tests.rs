@@ -46,7 +46,7 @@ fn every_object_is_of_an_owned_kind_has_the_labels_and_comes_once() {
     }
     let last = keys.last().unwrap();
     assert_eq!(
-        last.kind.kind, "MutatingWebhookConfiguration",
+        last.kind.name, "MutatingWebhookConfiguration",
         "nothing is asked of what is not there yet"
     );
 }

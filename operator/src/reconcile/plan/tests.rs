@@ -85,14 +85,14 @@ fn what_is_deleted_or_changed_by_hand_comes_back_and_nothing_else_is_touched() {
     let key = live
         .objects
         .keys()
-        .find(|key| key.kind.kind == "Deployment")
+        .find(|key| key.kind.name == "Deployment")
         .unwrap()
         .clone();
     live.objects.remove(&key);
     let service = live
         .objects
         .keys()
-        .find(|key| key.kind.kind == "Service")
+        .find(|key| key.kind.name == "Service")
         .unwrap()
         .clone();
     live.objects.get_mut(&service).unwrap()["spec"]["ports"][0]["port"] = json!(1);
@@ -108,7 +108,7 @@ fn another_registration_changes_the_backend_the_configuration_and_the_pod() {
         &[(names::CLUSTER_ID_KEY, "other"), (names::CLUSTER_GROUP_ID_KEY, "group")],
     )]);
     let plan = of(&live);
-    let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.kind).collect();
+    let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.name).collect();
     assert_eq!(kinds, ["ConfigMap", "Deployment"]);
     let wanted = plan.backend.unwrap();
     assert!(wanted.is_stale);
@@ -154,7 +154,7 @@ fn an_override_rolls_out_and_the_backend_stays_the_users() {
         Some(json!({"featureGate": {"values": ["CordonMaintenance"]}}));
     let plan = of(&live);
     assert!(!plan.backend.unwrap().is_stale);
-    let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.kind).collect();
+    let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.name).collect();
     assert_eq!(kinds, ["ConfigMap", "Deployment"]);
 }
 
