@@ -24,3 +24,5 @@ mod server;
 pub mod settings;
 pub mod shapes;
 pub mod view;
+pub mod work;
+mod worker;

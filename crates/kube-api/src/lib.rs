@@ -11,6 +11,7 @@ pub mod extender;
 pub mod gpu_node;
 pub mod names;
 mod null;
+pub mod nvcf;
 pub mod object;
 pub mod placement;
 pub mod product;

@@ -1,0 +1,185 @@
+//! Why an instance ends: the words that the control plane knows, and how one is reported. Pure.
+
+use berth_sis::wire::{HealthInfo, InstanceUpdate};
+
+/// The reason of an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The control plane said so.
+    User,
+    /// No node had room for it in time.
+    NoCapacity,
+    /// Its pod went away and nobody here asked for that.
+    NotFound,
+    /// The node refused its pod.
+    Admission(String),
+    /// Its pod failed.
+    Failed(String),
+    /// It cannot be made here; in plain words.
+    Refused(String),
+    /// The control plane does not want it any more.
+    Unwanted,
+    /// Its `ICMSRequest` was deleted.
+    Deleted,
+    /// A task came to its end.
+    Succeeded,
+}
+
+/// What a pod's state is to the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    Starting,
+    /// With the addresses of its node and pod.
+    Running([String; 2]),
+    Terminated(Cause),
+}
+
+impl Cause {
+    /// As the control plane spells it.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::User => "instance-terminated-by-user",
+            Self::NoCapacity => "instance-terminated-no-capacity",
+            Self::NotFound => "instance-not-found",
+            Self::Admission(_) => "instance-terminated-admission-error",
+            Self::Failed(_) | Self::Refused(_) => "instance-terminated-terminal-error",
+            Self::Unwanted => "instance-terminated-precondition-failure",
+            Self::Deleted => "instance-terminated-sync-action",
+            Self::Succeeded => "succeeded",
+        }
+    }
+
+    /// For people; empty: the word says it all.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::Admission(text) | Self::Failed(text) | Self::Refused(text) => text,
+            Self::User | Self::NoCapacity | Self::NotFound | Self::Unwanted | Self::Deleted | Self::Succeeded => "",
+        }
+    }
+
+    /// From what was kept; what is not known counts as a failure.
+    pub(crate) fn of(word: &str, message: &str) -> Option<Self> {
+        let message = message.to_owned();
+        Some(match word {
+            "" => return None,
+            "instance-terminated-by-user" => Self::User,
+            "instance-terminated-no-capacity" => Self::NoCapacity,
+            "instance-not-found" => Self::NotFound,
+            "instance-terminated-admission-error" => Self::Admission(message),
+            "instance-terminated-precondition-failure" => Self::Unwanted,
+            "instance-terminated-sync-action" => Self::Deleted,
+            "succeeded" => Self::Succeeded,
+            _ => Self::Failed(message),
+        })
+    }
+}
+
+impl Told {
+    /// As `ICMSRequest` and control plane spell it.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running(_) => "running",
+            Self::Terminated(_) => "terminated",
+        }
+    }
+
+    /// The body of a report. `action`: how the instance was asked for.
+    pub(crate) fn update(&self, action: &str) -> InstanceUpdate {
+        let alive = |ips: [String; 2]| InstanceUpdate {
+            status: "fulfilled".to_owned(),
+            instance_state: self.word().to_owned(),
+            request_state: "active".to_owned(),
+            action: action.to_owned(),
+            instance_ips: ips.to_vec(),
+            ..InstanceUpdate::default()
+        };
+        let cause = match self {
+            Self::Starting => return alive([String::new(), String::new()]),
+            Self::Running(ips) => return alive(ips.clone()),
+            Self::Terminated(cause) => cause,
+        };
+        let over = InstanceUpdate {
+            instance_state: self.word().to_owned(),
+            request_state: "closed".to_owned(),
+            action: "TerminateInstances".to_owned(),
+            ..InstanceUpdate::default()
+        };
+        if *cause == Cause::User {
+            let status = cause.word().to_owned();
+            return InstanceUpdate { status, ..over };
+        }
+        let word = cause.word();
+        let error_log = match cause.message() {
+            "" => format!("pod terminated due to state {word}\n---\n"),
+            message => message.to_owned(),
+        };
+        InstanceUpdate {
+            status: "instance-terminated-by-service".to_owned(),
+            termination_cause: word.to_owned(),
+            health_info: HealthInfo {
+                error_log,
+                error_source: String::new(),
+            },
+            system_failure: word.to_owned(),
+            ..over
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn body(told: &Told) -> serde_json::Value {
+        serde_json::to_value(told.update("RequestSpotInstances")).unwrap()
+    }
+
+    #[test]
+    fn reports_are_those_of_the_real_agent() {
+        let ips = ["127.0.0.1".to_owned(), "10.244.0.9".to_owned()];
+        assert_eq!(
+            body(&Told::Running(ips)),
+            json!({"status": "fulfilled", "instanceState": "running", "requestState": "active",
+                "action": "RequestSpotInstances", "healthInfo": {}, "instanceIps": ["127.0.0.1", "10.244.0.9"]})
+        );
+        assert_eq!(body(&Told::Starting)["instanceIps"], json!(["", ""]));
+        assert_eq!(
+            body(&Told::Terminated(Cause::User)),
+            json!({"status": "instance-terminated-by-user", "instanceState": "terminated", "requestState": "closed",
+                "action": "TerminateInstances", "healthInfo": {}})
+        );
+        assert_eq!(
+            body(&Told::Terminated(Cause::NoCapacity)),
+            json!({"status": "instance-terminated-by-service", "instanceState": "terminated", "requestState": "closed",
+                "action": "TerminateInstances", "terminationCause": "instance-terminated-no-capacity",
+                "healthInfo": {"errorLog": "pod terminated due to state instance-terminated-no-capacity\n---\n"},
+                "systemFailure": "instance-terminated-no-capacity"})
+        );
+    }
+
+    #[test]
+    fn a_cause_is_kept_and_read_again() {
+        let text = || "because".to_owned();
+        for cause in [
+            Cause::User,
+            Cause::NoCapacity,
+            Cause::NotFound,
+            Cause::Admission(text()),
+            Cause::Failed(text()),
+            Cause::Unwanted,
+            Cause::Deleted,
+            Cause::Succeeded,
+        ] {
+            assert_eq!(Cause::of(cause.word(), cause.message()), Some(cause));
+        }
+        let refused = Cause::Refused(text());
+        assert_eq!(
+            Cause::of(refused.word(), refused.message()),
+            Some(Cause::Failed(text()))
+        );
+        assert_eq!(Cause::of("", ""), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! One instance: how its pod is, whether it has to end, what the control plane was told. Pure.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        cause::{Cause, Told},
+        pod::{PodState, Seen},
+    },
+    millis,
+};
+
+/// The control plane wants to hear as often, even if nothing changed.
+const TELL_AGAIN: Duration = Duration::from_mins(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its pod is to be made.
+    Wanted,
+    /// Its pod was made.
+    Made,
+    /// There is no pod and will be none.
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Instance {
+    pub(super) phase: Phase,
+    seen: Option<Seen>,
+    pub(super) end: Option<Cause>,
+    deleting: bool,
+    /// And when, unix milliseconds.
+    pub(super) told: Option<(Told, u64)>,
+}
+
+impl Instance {
+    pub(super) const fn new(end: Option<Cause>) -> Self {
+        Self {
+            phase: Phase::Wanted,
+            seen: None,
+            end,
+            deleting: false,
+            told: None,
+        }
+    }
+
+    /// As it was kept.
+    pub(super) const fn kept(phase: Phase, end: Option<Cause>, told: Option<(Told, u64)>) -> Self {
+        Self {
+            phase,
+            seen: None,
+            end,
+            deleting: false,
+            told,
+        }
+    }
+
+    pub(super) fn saw(&mut self, seen: &Seen) {
+        // The echo of a pod that is gone comes before its end.
+        if self.phase != Phase::Gone {
+            self.phase = Phase::Made;
+            self.seen = Some(seen.clone());
+        }
+    }
+
+    pub(super) fn lost(&mut self) {
+        if self.phase == Phase::Made {
+            self.phase = Phase::Gone;
+            self.end.get_or_insert(Cause::NotFound);
+        }
+    }
+
+    pub(super) const fn is_unseen(&self) -> bool {
+        matches!(self.phase, Phase::Made) && self.seen.is_none()
+    }
+
+    /// The first reason counts.
+    pub(super) fn end(&mut self, cause: Cause) {
+        self.end.get_or_insert(cause);
+    }
+
+    pub(super) const fn made(&mut self) {
+        if matches!(self.phase, Phase::Wanted) {
+            self.phase = Phase::Made;
+        }
+    }
+
+    pub(super) fn refused(&mut self, text: String) {
+        self.phase = Phase::Gone;
+        self.end.get_or_insert(Cause::Refused(text));
+    }
+
+    pub(super) const fn deleting(&mut self) {
+        self.deleting = true;
+    }
+
+    /// Nothing was made, and nobody waits for a word of it.
+    pub(super) fn drop_silently(&mut self) {
+        self.end = Some(Cause::Unwanted);
+        self.told = Some((Told::Terminated(Cause::Unwanted), 0));
+    }
+
+    pub(super) fn told(&mut self, told: Told, now: u64) {
+        self.told = Some((told, now));
+    }
+
+    /// What time and the pod's state make of it.
+    pub(super) fn judge(&mut self, now: u64, patience: Duration) {
+        match self.seen.as_ref().map(|seen| &seen.state) {
+            Some(PodState::Unplaced(since)) if now.saturating_sub(*since) >= millis(patience) => {
+                self.end.get_or_insert(Cause::NoCapacity);
+            }
+            Some(PodState::Over(cause)) => {
+                self.end.get_or_insert_with(|| cause.clone());
+            }
+            _ => {}
+        }
+        if self.phase == Phase::Wanted && self.end.is_some() {
+            self.phase = Phase::Gone;
+        }
+    }
+
+    pub(super) const fn is_wanted(&self) -> bool {
+        matches!(self.phase, Phase::Wanted) && self.end.is_none()
+    }
+
+    pub(super) const fn must_go(&self) -> bool {
+        matches!(self.phase, Phase::Made) && self.end.is_some() && !self.deleting
+    }
+
+    /// It is gone, and the control plane knows.
+    pub(super) const fn is_over(&self) -> bool {
+        matches!((self.phase, &self.told), (Phase::Gone, Some((Told::Terminated(_), _))))
+    }
+
+    /// Its state for the control plane; `None`: there is nothing to say.
+    pub(super) fn state(&self) -> Option<Told> {
+        match (self.phase, &self.end, &self.seen) {
+            (Phase::Wanted, ..) | (Phase::Made, Some(_), _) => None,
+            (Phase::Gone, end, _) => Some(Told::Terminated(end.clone().unwrap_or(Cause::NotFound))),
+            (Phase::Made, None, Some(seen)) if seen.state == PodState::Running => Some(Told::Running(seen.ips.clone())),
+            (Phase::Made, None, _) => Some(Told::Starting),
+        }
+    }
+
+    /// A change at once, an end once, everything else again and again.
+    pub(super) fn to_tell(&self, now: u64) -> Option<Told> {
+        let state = self.state()?;
+        match &self.told {
+            Some((Told::Terminated(_), _)) => None,
+            Some((told, at)) if *told == state && now.saturating_sub(*at) < millis(TELL_AGAIN) => None,
+            _ => Some(state),
+        }
+    }
+}

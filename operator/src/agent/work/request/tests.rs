@@ -1,0 +1,408 @@
+//! Wishes step by step: the effects that come out, with outcomes put in.
+
+use berth_kube_api::nvcf::icms_request::ICMSRequest;
+use serde_json::json;
+
+use super::*;
+use crate::agent::work::pod::PodState;
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn wish(instances: u32) -> Wish {
+    Wish::of(
+        json!({"requestId": "r-1", "messageBatchId": "b-1", "ncaId": "n", "action": "RequestSpotInstances",
+        "instanceCount": instances, "requestedGPUCount": 2, "instanceType": "NCP.GPU.H100",
+        "launchSpecification": {"gpuName": "H100", "containerImage": "i"}}),
+    )
+    .unwrap()
+}
+
+fn new(instances: u32) -> Request {
+    Request::new(wish(instances), None, 7, NOW)
+}
+
+fn seen(request: &Request, index: u32, state: PodState) -> Seen {
+    Seen {
+        instance: request.wish.instance(index),
+        state,
+        ips: ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()],
+    }
+}
+
+/// Does everything that is wanted now, well; the effects as words.
+fn run(request: &mut Request, now: u64) -> Vec<String> {
+    let mut words = Vec::new();
+    while let Some(effect) = request.next(now) {
+        assert_eq!(request.next(now), None, "one at a time");
+        let word = match &effect {
+            Effect::Report(_, Told::Terminated(cause)) => format!("{} {}", key(&effect), cause.word()),
+            Effect::Report(_, told) => format!("{} {}", key(&effect), told.word()),
+            effect => key(effect),
+        };
+        words.push(word.replace(&request.wish.name, "sr"));
+        request.done(effect, Outcome::Done, now);
+        assert!(words.len() < 100, "it does not end: {words:?}");
+    }
+    words
+}
+
+/// Two instances that run.
+fn running() -> Request {
+    let mut request = new(2);
+    run(&mut request, NOW);
+    for index in 0..2 {
+        request.saw(&seen(&request, index, PodState::Running));
+    }
+    run(&mut request, NOW);
+    request
+}
+
+/// As another process finds it.
+fn restarted(request: &Request) -> Request {
+    let mut object = request.object("nvcf-backend", "receipt");
+    object.status = Some(request.saved.clone());
+    let text = serde_json::to_string(&object).unwrap();
+    let object: ICMSRequest = serde_json::from_str(&text).unwrap();
+    Request::kept(&object, |_| None, NOW).unwrap()
+}
+
+fn next(request: &mut Request, now: u64) -> Effect {
+    request.next(now).expect("something to do")
+}
+
+#[test]
+fn a_wish_is_kept_acknowledged_settled_made_and_told() {
+    let mut request = new(2);
+    assert_eq!(
+        run(&mut request, NOW),
+        [
+            "store",
+            "acknowledge",
+            "settle 7",
+            "make 0-sr",
+            "report 0-sr starting",
+            "make 1-sr",
+            "report 1-sr starting",
+            "save",
+        ]
+    );
+    assert_eq!(
+        (request.gpus(), request.status().request_status.as_str()),
+        (4, "RequestInstancesInProgress")
+    );
+    request.saw(&seen(&request, 1, PodState::Running));
+    assert_eq!(run(&mut request, NOW), ["report 1-sr running", "save"]);
+    request.saw(&seen(&request, 1, PodState::Running));
+    assert_eq!(run(&mut request, NOW), [""; 0], "nothing changed: nothing to do");
+    request.saw(&seen(&request, 0, PodState::Running));
+    run(&mut request, NOW);
+    assert_eq!(request.status().request_status, "RequestCompleted");
+}
+
+#[test]
+fn a_state_is_told_again_after_five_minutes() {
+    let mut request = running();
+    assert_eq!(run(&mut request, NOW + 299_999), [""; 0]);
+    assert_eq!(
+        run(&mut request, NOW + 300_000),
+        ["report 0-sr running", "report 1-sr running", "save"]
+    );
+}
+
+#[test]
+fn the_end_of_one_of_two_is_told_once_when_its_pod_is_gone_and_its_sibling_runs_on() {
+    let mut request = running();
+    let first = request.wish.instance(0);
+    request.end(&first, Cause::User);
+    assert_eq!(
+        run(&mut request, NOW),
+        ["delete 0-sr", "save"],
+        "no word before it is gone"
+    );
+    request.end(&first, Cause::User);
+    assert_eq!(run(&mut request, NOW), [""; 0], "asked again: nothing more");
+    assert_eq!(request.gpus(), 4, "its GPUs are not free yet");
+    request.lost(&first);
+    assert_eq!(
+        run(&mut request, NOW),
+        ["report 0-sr instance-terminated-by-user", "save"]
+    );
+    assert_eq!(request.gpus(), 2);
+    assert_eq!(
+        run(&mut request, NOW + 300_000),
+        ["report 1-sr running", "save"],
+        "the end is not told again"
+    );
+    let second = request.wish.instance(1);
+    request.end(&second, Cause::User);
+    run(&mut request, NOW);
+    request.lost(&second);
+    let words = run(&mut request, NOW);
+    assert_eq!(words, ["report 1-sr instance-terminated-by-user", "save", "remove"]);
+    assert!(request.is_removed());
+}
+
+#[test]
+fn a_pod_that_vanishes_is_told_as_not_found_and_not_made_again() {
+    let mut request = running();
+    let first = request.wish.instance(0);
+    request.lost(&first);
+    assert_eq!(run(&mut request, NOW), ["report 0-sr instance-not-found", "save"]);
+    // Its last echo comes late.
+    request.saw(&seen(&request, 0, PodState::Running));
+    assert_eq!(run(&mut request, NOW), [""; 0]);
+}
+
+#[test]
+fn a_pod_without_a_node_for_ten_minutes_ends_for_want_of_room() {
+    let mut request = new(1);
+    run(&mut request, NOW);
+    request.saw(&seen(&request, 0, PodState::Unplaced(NOW)));
+    assert_eq!(run(&mut request, NOW + 299_999), [""; 0]);
+    run(&mut request, NOW + 599_999);
+    assert_eq!(run(&mut request, NOW + 600_000), ["delete 0-sr", "save"]);
+    request.lost(&request.wish.instance(0));
+    assert_eq!(
+        run(&mut request, NOW + 600_000),
+        ["report 0-sr instance-terminated-no-capacity", "save", "remove"]
+    );
+}
+
+#[test]
+fn a_failed_pod_is_deleted_and_told_with_its_reason() {
+    let mut request = new(1);
+    run(&mut request, NOW);
+    request.saw(&seen(
+        &request,
+        0,
+        PodState::Over(Cause::Admission("no device".to_owned())),
+    ));
+    assert_eq!(run(&mut request, NOW), ["delete 0-sr", "save"]);
+    let status = request.status();
+    assert_eq!(
+        status.instances[&request.wish.instance(0)].termination_message,
+        "no device"
+    );
+    request.lost(&request.wish.instance(0));
+    assert_eq!(
+        run(&mut request, NOW),
+        ["report 0-sr instance-terminated-admission-error", "save", "remove"]
+    );
+}
+
+#[test]
+fn what_cannot_be_made_here_is_acknowledged_and_refused_in_words() {
+    let mut request = Request::new(wish(1), Some("Helm charts are not supported"), 7, NOW);
+    assert_eq!(next(&mut request, NOW), Effect::Store);
+    assert_eq!(request.gpus(), 0);
+    request.done(Effect::Store, Outcome::Done, NOW);
+    let mut told = None;
+    while let Some(effect) = request.next(NOW) {
+        assert!(!matches!(effect, Effect::Make(_) | Effect::Delete(_)), "{effect:?}");
+        if let Effect::Report(_, Told::Terminated(cause)) = &effect {
+            told = Some(cause.message().to_owned());
+        }
+        request.done(effect, Outcome::Done, NOW);
+    }
+    assert_eq!(told.as_deref(), Some("Helm charts are not supported"));
+    assert!(request.is_removed());
+}
+
+#[test]
+fn a_pod_that_the_api_server_refuses_is_told_with_its_words() {
+    let mut request = new(1);
+    while let Some(effect) = request.next(NOW) {
+        let outcome = match &effect {
+            Effect::Make(_) => Outcome::Refused {
+                status: 422,
+                text: "name is too long".to_owned(),
+            },
+            _ => Outcome::Done,
+        };
+        if let Effect::Report(_, told) = &effect {
+            assert_eq!(*told, Told::Terminated(Cause::Refused("name is too long".to_owned())));
+        }
+        request.done(effect, outcome, NOW);
+    }
+    assert!(request.is_removed());
+}
+
+#[test]
+fn a_message_that_comes_again_makes_nothing_twice_and_is_settled() {
+    let mut request = running();
+    request.redelivered(9);
+    assert_eq!(run(&mut request, NOW), ["settle 9"]);
+    // It comes again while the first is being settled.
+    let mut request = new(1);
+    while let Some(effect) = request.next(NOW) {
+        if effect == Effect::Settle(7) {
+            request.redelivered(8);
+        }
+        let is_second = effect == Effect::Settle(8);
+        request.done(effect, Outcome::Done, NOW);
+        if is_second {
+            return;
+        }
+    }
+    panic!("the second was never settled");
+}
+
+#[test]
+fn a_wish_is_not_settled_before_the_control_plane_took_the_word_and_trouble_waits_longer_and_longer() {
+    let mut request = new(1);
+    let mut tries = Vec::new();
+    for second in 0..200 {
+        let now = NOW + second * 1000;
+        while let Some(effect) = request.next(now) {
+            let outcome = match effect {
+                Effect::Acknowledge => {
+                    tries.push(second);
+                    Outcome::Later(None)
+                }
+                Effect::Store | Effect::Save(_) => Outcome::Done,
+                effect => panic!("{effect:?} came before the word was taken"),
+            };
+            request.done(effect, outcome, now);
+        }
+    }
+    assert_eq!(tries, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+    let now = NOW + 243_000;
+    assert_eq!(next(&mut request, now), Effect::Acknowledge);
+    request.done(Effect::Acknowledge, Outcome::Later(Some(Duration::from_mins(2))), now);
+    assert_eq!(request.next(now + 119_999), None, "the control plane's own wish counts");
+    assert_eq!(next(&mut request, now + 120_000), Effect::Acknowledge);
+}
+
+fn run_to(request: &mut Request, wanted: &Effect) {
+    while let Some(effect) = request.next(NOW) {
+        if effect == *wanted {
+            return;
+        }
+        request.done(effect, Outcome::Done, NOW);
+    }
+    panic!("{wanted:?} was never wanted");
+}
+
+#[test]
+fn a_wish_that_is_cancelled_before_it_is_taken_on_leaves_nothing() {
+    let cancelled = || Outcome::Refused {
+        status: 412,
+        text: "canceled".to_owned(),
+    };
+    let mut request = new(1);
+    run_to(&mut request, &Effect::Acknowledge);
+    request.done(Effect::Acknowledge, cancelled(), NOW);
+    assert_eq!(run(&mut request, NOW), ["settle 7", "save", "remove"]);
+
+    // Not known yet is not cancelled, for a while.
+    let unknown = || Outcome::Refused {
+        status: 404,
+        text: "unknown".to_owned(),
+    };
+    let mut request = new(1);
+    run_to(&mut request, &Effect::Acknowledge);
+    request.done(Effect::Acknowledge, unknown(), NOW + 299_999);
+    assert!(!request.unwanted);
+    run_to_at(&mut request, NOW + 300_999);
+    request.done(Effect::Acknowledge, unknown(), NOW + 300_999);
+    assert!(request.unwanted);
+}
+
+fn run_to_at(request: &mut Request, now: u64) {
+    while let Some(effect) = request.next(now) {
+        if effect == Effect::Acknowledge {
+            return;
+        }
+        request.done(effect, Outcome::Done, now);
+    }
+    panic!("it was never tried again");
+}
+
+#[test]
+fn an_instance_that_the_control_plane_does_not_want_any_more_goes_and_an_end_that_it_does_not_take_is_over() {
+    let refused = || Outcome::Refused {
+        status: 412,
+        text: "over".to_owned(),
+    };
+    let mut request = new(1);
+    let report = |request: &Request, told| Effect::Report(request.wish.instance(0), told);
+    run_to(&mut request, &report(&new(1), Told::Starting));
+    let effect = report(&request, Told::Starting);
+    request.done(effect, refused(), NOW);
+    assert_eq!(run(&mut request, NOW), ["delete 0-sr", "save"]);
+    request.lost(&request.wish.instance(0));
+    let effect = report(&request, Told::Terminated(Cause::Unwanted));
+    assert_eq!(next(&mut request, NOW), effect);
+    request.done(effect, refused(), NOW);
+    assert_eq!(run(&mut request, NOW), ["save", "remove"]);
+}
+
+#[test]
+fn trouble_with_reports_does_not_keep_a_pod_from_going() {
+    let mut request = running();
+    let first = request.wish.instance(0);
+    let effect = next(&mut request, NOW + 300_000);
+    assert_eq!(key(&effect), format!("report {first}"));
+    request.end(&first, Cause::User);
+    request.done(effect, Outcome::Later(None), NOW + 300_000);
+    assert_eq!(next(&mut request, NOW + 300_000), Effect::Delete(first));
+}
+
+#[test]
+fn another_process_goes_on_where_this_one_stopped() {
+    let mut request = restarted(&running());
+    request.saw(&seen(&request, 0, PodState::Running));
+    request.all_seen();
+    assert_eq!(
+        run(&mut request, NOW),
+        ["report 0-sr running", "report 1-sr instance-not-found", "save"],
+        "the one runs, the other went meanwhile"
+    );
+
+    // It stopped between the order to end and the end.
+    let mut ending = running();
+    let first = ending.wish.instance(0);
+    ending.end(&first, Cause::User);
+    run(&mut ending, NOW);
+    let mut request = restarted(&ending);
+    request.saw(&seen(&request, 1, PodState::Running));
+    request.all_seen();
+    assert_eq!(
+        run(&mut request, NOW),
+        ["report 0-sr instance-terminated-by-user", "report 1-sr running", "save"]
+    );
+
+    // It stopped before anything was made.
+    let mut early = new(1);
+    run_to(&mut early, &Effect::Acknowledge);
+    let mut request = restarted(&early);
+    request.all_seen();
+    assert_eq!(
+        run(&mut request, NOW),
+        ["acknowledge", "make 0-sr", "report 0-sr starting", "save"]
+    );
+
+    // It stopped after the last word.
+    let mut over = running();
+    over.end_all(&Cause::Deleted);
+    run(&mut over, NOW);
+    for index in 0..2 {
+        let name = over.wish.instance(index);
+        over.lost(&name);
+    }
+    run_to(&mut over, &Effect::Remove);
+    let mut request = restarted(&over);
+    request.all_seen();
+    assert_eq!(run(&mut request, NOW), ["remove"]);
+}
+
+#[test]
+fn the_object_has_the_labels_by_which_others_find_it() {
+    let object = new(1).object("nvcf-backend", "Create.NVCA.Function.c.H100.NCP|GPU|H100:1");
+    let labels = object.metadata.labels.unwrap();
+    assert_eq!(labels["icms-request-id"], "r-1");
+    assert_eq!(labels["nca-id"], "nca-n-nca");
+    assert_eq!(labels["SQSMessageID"].len(), 63);
+    assert_eq!(object.metadata.finalizers.unwrap(), ["nvca.finalizers.nvidia.io"]);
+    assert_eq!(object.spec.creation_msg_info["requestId"], "r-1");
+}
