@@ -25,3 +25,4 @@ pub mod settings;
 pub mod shapes;
 pub mod view;
 pub mod work;
+mod worker;

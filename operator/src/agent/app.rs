@@ -33,6 +33,7 @@ use super::{
     seam::Seam,
     server::{self, Pages},
     settings::{self, Settings, SettingsError, chain},
+    worker,
 };
 
 /// All phases of the end together; the pod's grace is 30 s.
@@ -174,6 +175,10 @@ impl Bound {
         };
 
         let mut drain = Drain::new(shutdown, clock.clone(), DRAIN_DEADLINE);
+        // What pods came to is told to SIS while the rest still is.
+        let stop_work = drain.token("stop work");
+        let worked = tasks.spawn("work", worker::run(self.seam.clone(), clock.clone(), stop_work));
+        drain.phase("last jobs", async move { drop(worked.await) });
         let stop = drain.token("stop telling");
         let functions = self.seam.settings.borrow().config.agent.requests_namespace.clone();
         let cluster = Cluster {
