@@ -77,12 +77,17 @@ fn rig_the_api_server_has_the_node_as_the_daemon_sees_it_whatever_happens() {
             assert_eq!((summary.model.as_str(), summary.gpus, summary.free), ("H100", 8, 8));
             assert_eq!(summary.health, "Healthy");
             let node: Api<Node> = Api::all(client.clone());
-            let label = async || {
-                let labels = node.get("gpu-0000").await?.metadata.labels.context("no labels")?;
-                labels.get("gpu.berth.dev/health").cloned().context("no label")
+            // It follows the resource a moment later.
+            let label = async |wanted: &str| {
+                let labelled = eventually(SOON, async || {
+                    let labels = node.get("gpu-0000").await?.metadata.labels.context("no labels")?;
+                    let value = labels.get("gpu.berth.dev/health").context("no label")?;
+                    ensure!(value == wanted, "{value}");
+                    Ok(())
+                });
+                labelled.await.unwrap();
             };
-            let healthy = eventually(SOON, async || label().await).await.unwrap();
-            assert_eq!(healthy, "Healthy");
+            label("Healthy").await;
 
             // A fault: in the resource, in the label, as an event.
             order(daemon.dir(), r#"{"xid":{"gpu":3,"code":79}}"#);
@@ -95,12 +100,7 @@ fn rig_the_api_server_has_the_node_as_the_daemon_sees_it_whatever_happens() {
                 "{:?}",
                 status.devices[3]
             );
-            let ill = async || {
-                let value = label().await?;
-                ensure!(value == "Unhealthy", "{value}");
-                Ok(())
-            };
-            eventually(SOON, ill).await.unwrap();
+            label("Unhealthy").await;
             let events: Api<Event> = Api::namespaced(client.clone(), "default");
             let told = async || {
                 let all = events.list(&ListParams::default()).await?;

@@ -4,7 +4,7 @@
 use berth_runtime::kubernetes::{ApiError, within};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, ResourceExt as _,
+    Api,
     api::{Patch, PatchParams},
 };
 
@@ -29,7 +29,7 @@ pub(super) async fn hand_over(api: &Api<Pod>, pod: &KaiPod) -> Result<Ended, Api
         if found.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()) {
             return Ok(Ended::Bound);
         }
-        let patch = Patch::Merge(objects::hand_over(pod, found.resource_version()));
+        let patch = Patch::Merge(objects::hand_over(pod, found.metadata.resource_version.as_deref()));
         match within(REQUEST, api.patch(&pod.pod.name, &PatchParams::default(), &patch)).await {
             Ok(_) => return Ok(Ended::HandedOver),
             Err(error) if error.is_conflict() || error.is_not_found() => {}

@@ -441,9 +441,10 @@ impl Jobs {
 
     /// What KAI's binder is at already is not decided anew: the pod will be there.
     async fn place_to_bind(&self, pod: &KaiPod, candidates: &[NodeName]) -> Result<Place, NotPlaced> {
-        let asked = match state::is_plain(pod) {
-            true => None,
-            false => self.asked_of_binder(pod).await?,
+        let asked = if state::is_plain(pod) {
+            None
+        } else {
+            self.asked_of_binder(pod).await?
         };
         self.place(pod, asked.as_ref().map_or(candidates, std::slice::from_ref))
             .await

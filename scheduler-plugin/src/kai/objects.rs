@@ -155,7 +155,7 @@ pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, top: &[NodeName]) 
 
 /// The pod is KAI's from now on, as if Berth were not there; a merge patch. `version`: of the pod as it was read, for that one
 /// only.
-pub(super) fn hand_over(pod: &KaiPod, version: Option<String>) -> Value {
+pub(super) fn hand_over(pod: &KaiPod, version: Option<&str>) -> Value {
     let group = pod.bind.as_deref().filter(|group| !group.is_empty());
     json!({"metadata": {"uid": pod.pod.uid.as_str(), "resourceVersion": version, "annotations": {
         berth::KAI_BIND: null,

@@ -356,6 +356,24 @@ impl Cluster {
         held.await.unwrap()
     }
 
+    /// Until just these GPUs are held by the daemons' own word. Each tells it at its own pace, so that a number alone may be right
+    /// by chance.
+    pub(crate) async fn hold_just(&self, taken: &BTreeMap<String, String>) {
+        let held = eventually(SOON, async || {
+            let devices = self.statuses().await.into_iter().flat_map(|(_, status)| status.devices);
+            let held = devices.filter(|device| !device.holders.is_empty());
+            let held: BTreeMap<String, Vec<String>> = held.map(|device| (device.uuid, device.holders)).collect();
+            let too_many: Vec<_> = held.iter().filter(|(uuid, _)| !taken.contains_key(*uuid)).collect();
+            let too_few: Vec<_> = taken.iter().filter(|(uuid, _)| !held.contains_key(*uuid)).collect();
+            ensure!(
+                too_many.is_empty() && too_few.is_empty(),
+                "held by nobody who is bound: {too_many:?}, not held: {too_few:?}"
+            );
+            Ok(())
+        });
+        held.await.unwrap();
+    }
+
     /// Asserts that each of the pods is where its annotation says, and that no GPU is held by two of them. GPU to node.
     pub(crate) async fn each_gpu_once(&self, pods: impl IntoIterator<Item = &String>) -> BTreeMap<String, String> {
         let mut taken = BTreeMap::new();

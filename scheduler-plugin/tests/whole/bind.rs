@@ -1,16 +1,11 @@
 //! From filter over prioritize to a grant, and everything that can go wrong on the way.
 
-use std::{
-    collections::VecDeque,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use berth_scheduler::binder::{BindFailed, Binder, Binding};
 use berth_testkit::eventually;
+use parking_lot::Mutex;
 
 use crate::{
     fake_node::{FakeNode, NextReserve},
@@ -261,7 +256,7 @@ impl InTurn {
 
 impl Binder for InTurn {
     fn bind<'a>(&'a self, _: &'a Binding) -> Pin<Box<dyn Future<Output = Result<(), BindFailed>> + Send + 'a>> {
-        let answer = self.0.lock().unwrap().pop_front().unwrap();
+        let answer = self.0.lock().pop_front().unwrap();
         Box::pin(async { answer })
     }
 }

@@ -53,10 +53,11 @@ fn rig_chart_lets_a_daemon_mark_its_node_in_the_way_that_it_is_told_to_and_take_
             // The first of what it may and the last of what it may not tell that the policy is the new one.
             for (mode, may, may_not) in [
                 ("taint", vec![&ours, &untainted, &ours], vec![&foreign, &sneaky, &own]),
+                // Before the node has the taint that Kubernetes gives to what is cordoned: that one is another's.
                 (
                     "cordon",
-                    vec![&own, &untainted, &free, &own],
-                    vec![&ours, &foreign, &sneaky],
+                    vec![&untainted, &own, &free, &own],
+                    vec![&foreign, &sneaky, &ours],
                 ),
                 ("label", vec![&free], vec![&ours, &foreign, &unmarked, &own]),
             ] {
