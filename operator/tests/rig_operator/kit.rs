@@ -8,6 +8,7 @@ use berth_kube_api::nvcf::NvcfBackend;
 use berth_testkit::{
     Process, Program, eventually,
     rig::{Rig, RigConfig, inside},
+    spawn,
 };
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace},
@@ -62,7 +63,7 @@ impl Scene {
             .with_state(Arc::clone(&health));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let health_url = format!("http://{}/healthz", listener.local_addr().unwrap());
-        drop(tokio::spawn(async move { axum::serve(listener, router).await }));
+        drop(spawn(async move { axum::serve(listener, router).await }));
         let scene = Self {
             rig,
             health,

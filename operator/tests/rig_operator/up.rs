@@ -181,9 +181,8 @@ fn rig_operator_rolls_out_each_change_without_a_restart() {
                 match change {
                     "registration" => scene.register("22222222-2222-2222-2222-222222222222").await,
                     "chart" => {
-                        scene
-                            .map("nvcfbackend-self-managed", json!({"cluster-dto.yaml": dto("2.52.2")}))
-                            .await
+                        let chart = json!({"cluster-dto.yaml": dto("2.52.2")});
+                        scene.map("nvcfbackend-self-managed", chart).await;
                     }
                     "annotation" => {
                         scene
