@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{mpsc, watch as channel},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -162,10 +162,11 @@ impl Work {
                     }
                 },
                 Some(incoming) = messages.recv(), if has_pods => self.message(incoming),
-                Some(done) = self.jobs.join_next() => if let Ok(Some((job, outcome))) = done {
+                Some(done) = self.jobs.join_next() => if let Some((job, outcome)) = well(done) {
                     self.metrics.job(job.kind(), &outcome);
                     self.book.done(job, outcome, self.clock.now_unix_ms());
                 },
+                Some(ended) = queues.join_next() => well(ended),
             }
         }
         drop(messages);
@@ -334,6 +335,14 @@ impl Work {
                 Fate::Again(after)
             }
         }
+    }
+}
+
+/// A panic in a part is the whole's.
+fn well<T>(ended: Result<T, JoinError>) -> T {
+    match ended {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

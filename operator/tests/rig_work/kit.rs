@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
+use async_nats::{
+    ConnectOptions,
+    jetstream::{self, Context, stream},
+};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
@@ -30,8 +34,8 @@ use berth_runtime::{Clock as _, SystemClock, secret_file::SecretFile, tls};
 use berth_sis::{
     ClusterId, RetryPolicy, SisClient, SisConfig, TokenFile, TokenRules,
     wire::{
-        AgentStatus, CloudProvider, CreateCluster, Gpu, GpuUsage, Heartbeat, InstanceType, MaintenanceMode,
-        RegisterRequest, RegisterStatus,
+        AgentStatus, CREATION_STREAM, CloudProvider, CreateCluster, Gpu, GpuUsage, Heartbeat, InstanceType,
+        MaintenanceMode, RegisterRequest, RegisterStatus, TERMINATION_STREAM,
     },
 };
 use berth_testkit::{
@@ -195,12 +199,15 @@ impl Bench {
         "us-west-1".clone_into(&mut config.cluster.region);
         let (_, config) = watch::channel(Arc::new(config));
         let (room, held) = (Arc::clone(&self.room), self.allocation.clone());
+        let stop = CancellationToken::new();
+        let secrets = SecretFile::new(&self.secrets);
+        drop(berth_testkit::spawn(secrets.clone().follow(stop.clone())));
         let parts = Parts {
             client: self.rig.client(),
             sis: self.client.clone(),
             cluster: self.cluster.clone(),
             config,
-            secrets: SecretFile::new(&self.secrets),
+            secrets,
             fits: Arc::new(move |gpu, gpus| {
                 let held = held.borrow().get(gpu).copied().unwrap_or_default();
                 room.load(Ordering::SeqCst).saturating_sub(held) / gpus
@@ -208,7 +215,6 @@ impl Bench {
             allocation: self.tell.clone(),
             clock: SystemClock::shared(),
         };
-        let stop = CancellationToken::new();
         let work = Work::new(parts, &mut prometheus_client::registry::Registry::default());
         let running = berth_testkit::spawn(work.run(stop.clone()));
         self.work = Some((stop, running));
@@ -343,13 +349,53 @@ impl Bench {
             .pods()
             .create_subresource::<Value, Value>("binding", pod, &PostParams::default(), &binding)
             .await;
-        bound.context("not bound").unwrap();
+        bound.unwrap();
+    }
+
+    /// From now on NATS lets in only who has this key, and the tests.
+    pub(crate) fn lock_nats(&mut self, key: &nkeys::KeyPair) {
+        let path = self.sis.dir().join("nats.conf");
+        let config = format!(
+            "listen: 127.0.0.1:4222\njetstream: {{store_dir: \"{}\"}}\nauthorization: {{users: [\n  {{nkey: {}}}\n  \
+             {{user: test, password: test}}\n]}}\n",
+            self.sis.dir().join("jetstream").display(),
+            key.public_key()
+        );
+        fs::write(&path, config).unwrap();
+        let nats = self.rig.part("nats-server").unwrap();
+        nats.set_args(vec!["-c".to_owned(), path.display().to_string()]);
+        nats.restart().unwrap();
+    }
+
+    /// As OpenBao's agent renders it.
+    pub(crate) fn give_key(&self, key: &nkeys::KeyPair) {
+        let auth = json!({"user": key.public_key(), "user-seed": key.seed().unwrap()});
+        let secrets = json!({"kv": {"tokens": {"icms": self.token}, "nats": {"api-auth": auth}}});
+        let next = self.secrets.with_extension("next");
+        fs::write(&next, secrets.to_string()).unwrap();
+        fs::rename(next, &self.secrets).unwrap();
+    }
+
+    /// With streams that outlive NATS.
+    pub(crate) async fn make_streams(&self) {
+        let context = jetstream().await;
+        for (name, subjects) in [
+            (CREATION_STREAM, "Create.NVCA.>"),
+            (TERMINATION_STREAM, "Terminate.NVCA.>"),
+        ] {
+            let config = stream::Config {
+                name: name.to_owned(),
+                subjects: vec![subjects.to_owned()],
+                retention: stream::RetentionPolicy::WorkQueue,
+                ..stream::Config::default()
+            };
+            context.get_or_create_stream(config).await.unwrap();
+        }
     }
 
     /// What anybody may publish.
     pub(crate) async fn publish(&self, subject: &str, payload: &str) {
-        let client = async_nats::connect(NATS).await.unwrap();
-        let context = async_nats::jetstream::new(client);
+        let context = jetstream().await;
         let sent = context
             .publish(subject.to_owned(), payload.to_owned().into())
             .await
@@ -359,7 +405,7 @@ impl Bench {
 
     /// Messages that a stream still has.
     pub(crate) async fn until_empty(&self, stream: &str) {
-        let context = async_nats::jetstream::new(async_nats::connect(NATS).await.unwrap());
+        let context = jetstream().await;
         let empty = eventually(SOON, async || {
             let info = context.get_stream(stream).await?.get_info().await?;
             ensure!(info.state.messages == 0, "{} messages", info.state.messages);
@@ -375,6 +421,15 @@ impl Bench {
     pub(crate) fn held(&self) -> BTreeMap<String, u32> {
         self.allocation.borrow().clone()
     }
+}
+
+/// NATS may be on its way up.
+async fn jetstream() -> Context {
+    let connected = eventually(SOON, async || {
+        let options = ConnectOptions::with_user_and_password("test".to_owned(), "test".to_owned());
+        Ok(options.connect(NATS).await?)
+    });
+    jetstream::new(connected.await.unwrap())
 }
 
 /// A cluster with H100s, registered and healthy.

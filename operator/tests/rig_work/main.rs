@@ -9,6 +9,7 @@ use kube::{
     ResourceExt as _,
     api::{DeleteParams, ListParams},
 };
+use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use kit::{Bench, SOON, in_rig};
@@ -133,6 +134,30 @@ fn rig_what_does_not_fit_waits_what_is_not_supported_is_refused_and_garbage_is_d
                 Ok(())
             });
             gone.await.unwrap();
+        },
+    );
+}
+
+#[test]
+fn rig_the_agent_shows_nats_its_key_and_comes_with_the_next_one_when_the_server_wants_that() {
+    in_rig(
+        "rig_the_agent_shows_nats_its_key_and_comes_with_the_next_one_when_the_server_wants_that",
+        async || {
+            let mut bench = Bench::up(4).await;
+            let (first, second) = (KeyPair::new_user(), KeyPair::new_user());
+            bench.lock_nats(&first);
+            bench.make_streams().await;
+            // The key comes after the agent.
+            bench.start_work();
+            bench.give_key(&first);
+            let subject = format!("Terminate.NVCA.{}", bench.cluster());
+            bench.publish(&subject, "garbage").await;
+            bench.until_empty(TERMINATION_STREAM).await;
+            // OpenBao is ahead of the server.
+            bench.give_key(&second);
+            bench.lock_nats(&second);
+            bench.publish(&subject, "garbage").await;
+            bench.until_empty(TERMINATION_STREAM).await;
         },
     );
 }

@@ -26,6 +26,8 @@ use tracing::{debug, info, warn};
 
 /// Between tries.
 const RETRY: Duration = Duration::from_secs(2);
+/// A server that says nothing for twice as long has forgotten us.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Messages asked for at a time.
 const BATCH: usize = 20;
 
@@ -182,7 +184,7 @@ impl Queue {
     async fn consume(&self, client: &Client, kind: Kind, to: &mpsc::Sender<Incoming>) {
         let mut told = String::new();
         while !to.is_closed() {
-            if let Err(error) = self.pass(client, kind, to).await {
+            if let Err(error) = self.pass(client, kind, to, &mut told).await {
                 let text = error.to_string();
                 if text != told {
                     let stream = kind.stream();
@@ -197,8 +199,14 @@ impl Queue {
         }
     }
 
-    /// Until something breaks.
-    async fn pass(&self, client: &Client, kind: Kind, to: &mpsc::Sender<Incoming>) -> Result<(), async_nats::Error> {
+    /// Until something breaks. `told`: the trouble before, over once messages may come.
+    async fn pass(
+        &self,
+        client: &Client,
+        kind: Kind,
+        to: &mpsc::Sender<Incoming>,
+        told: &mut String,
+    ) -> Result<(), async_nats::Error> {
         let subject = kind.subject(&self.cluster);
         let durable = format!("{}-{}", kind.stream(), self.cluster);
         let config = pull::Config {
@@ -214,8 +222,14 @@ impl Queue {
         };
         let context = jetstream::new(client.clone());
         let consumer: PullConsumer = context.create_consumer_on_stream(config, kind.stream()).await?;
-        let mut messages = consumer.stream().max_messages_per_batch(BATCH).messages().await?;
+        let mut messages = consumer
+            .stream()
+            .heartbeat(HEARTBEAT)
+            .max_messages_per_batch(BATCH)
+            .messages()
+            .await?;
         info!(stream = kind.stream(), "taking messages");
+        told.clear();
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
