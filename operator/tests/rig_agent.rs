@@ -10,10 +10,10 @@ use anyhow::{Context as _, ensure};
 use berth_kube_api::GpuNode;
 use berth_runtime::{Clock as _, SystemClock};
 use berth_testkit::{Program, eventually, http};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
@@ -169,5 +169,29 @@ fn rig_agent_goes_on_after_the_api_server_was_away() {
         let gpu_nodes: Api<GpuNode> = Api::all(cluster.client());
         gpu_nodes.delete("gpu-0000", &DeleteParams::default()).await.unwrap();
         cluster.usage_is([8, 8, 0]).await;
+    });
+}
+
+#[test]
+fn rig_agent_runs_what_sis_asks_for_and_tells_what_it_holds() {
+    in_rig("rig_agent_runs_what_sis_asks_for_and_tells_what_it_holds", async || {
+        let cluster = Cluster::up(1).await;
+        cluster.install_gpu_nodes().await;
+        cluster.usage_is([8, 8, 0]).await;
+        cluster.ask_for_pairs(3).await;
+        cluster.usage_is([2, 8, 6]).await;
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), "nvcf-backend");
+        let made = eventually(SOON, async || {
+            let pods = pods.list(&ListParams::default()).await?.items;
+            ensure!(pods.len() == 3, "{} pods", pods.len());
+            Ok(())
+        });
+        made.await.unwrap();
+        let metrics = format!("http://{}/metrics", cluster.agent.address("http"));
+        let metrics = http::get(&metrics).await.unwrap().body;
+        assert!(
+            metrics.contains("nvca_queue_message_processed_total{nvca_nca_id=\"n\""),
+            "{metrics}"
+        );
     });
 }

@@ -18,6 +18,7 @@ const POLL: Duration = Duration::from_secs(30);
 /// Writers change several files one after the other: let them finish.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// Tells when files may have changed.
 #[derive(Debug)]
 pub struct FileWatch {
     directories: BTreeSet<PathBuf>,
@@ -27,6 +28,7 @@ pub struct FileWatch {
 }
 
 impl FileWatch {
+    /// Watches from now on, also for files and folders that are not there yet.
     pub fn new<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
         let directories = files.into_iter().map(|file| match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),

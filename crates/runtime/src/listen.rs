@@ -109,7 +109,7 @@ impl Listen {
         self.bind_tcp(addr, tls)
     }
 
-    /// For the admin endpoint, which is plain by nature and guards what is not for everybody itself.
+    /// For what is plain by nature (the admin endpoint, health pages) and guards what is not for everybody itself.
     pub fn plain_tcp_anywhere(&mut self, addr: SocketAddr) -> Result<SocketAddr, ListenError> {
         self.bind_tcp(addr, None)
     }

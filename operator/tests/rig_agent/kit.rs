@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use axum::{Json, Router, routing::get};
-use berth_kube_api::{GpuNode, gpu_node::GpuNodeSpec};
+use berth_kube_api::{GpuNode, gpu_node::GpuNodeSpec, nvcf::icms_request::ICMSRequest};
 use berth_runtime::{Clock as _, SystemClock, tls};
 use berth_sis::{ClusterId, TokenRules};
 use berth_testkit::{
@@ -14,16 +14,21 @@ use berth_testkit::{
     rig::{Rig, RigConfig, inside},
 };
 use k8s_openapi::{
-    api::core::v1::Node, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::core::v1::{Namespace, Node},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, CustomResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 pub(crate) const SOON: Duration = Duration::from_mins(1);
+const NATS: &str = "nats://127.0.0.1:4222";
 const GROUP: &str = "11111111-0000-4000-8000-000000000000";
 
 pub(crate) struct Cluster {
@@ -32,8 +37,8 @@ pub(crate) struct Cluster {
     nodes: usize,
     id: ClusterId,
     state: PathBuf,
-    /// Ends with the cluster.
-    _sis: Process,
+    token: String,
+    sis: Process,
 }
 
 pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce()) {
@@ -54,12 +59,25 @@ pub(crate) async fn healthz(agent: &Process) -> anyhow::Result<(u16, Value)> {
     Ok((answer.status, page))
 }
 
+/// What the operator makes for the agent.
+async fn create_kinds(client: &Client) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "nvcf-backend"}})).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    definitions
+        .create(&PostParams::default(), &ICMSRequest::crd())
+        .await
+        .unwrap();
+}
+
 impl Cluster {
     /// With so many nodes of 8 H100, of which only labels tell.
     pub(crate) async fn up(nodes: usize) -> Self {
         tls::install_crypto_provider();
         let config = RigConfig {
             nodes,
+            nats: true,
             ..RigConfig::default()
         };
         let rig = Rig::up(config).await.unwrap();
@@ -75,6 +93,7 @@ impl Cluster {
             .arg("--listen", "127.0.0.1:0")
             .arg("--admin", "127.0.0.1:0")
             .arg("--state", "{dir}")
+            .arg("--nats", NATS)
             .arg("--issuer", format!("{}={key_set}", TokenRules::SIS_ISSUER));
         let state = sis.dir().join("state.json");
         let row = json!({"cluster_id": id, "group_id": GROUP, "name": "c1", "group_name": "g", "nca_id": "n",
@@ -89,13 +108,14 @@ impl Cluster {
             .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap());
         let dir = agent.dir().to_owned();
         let now = SystemClock::new().now_unix_ms() / 1000;
-        let claims = json!({"iss": TokenRules::SIS_ISSUER, "sub": "nvca", "aud": ["nvca"], "scopes": ["nvca-cluster"],
+        let claims = json!({"iss": TokenRules::SIS_ISSUER, "sub": "nvca", "aud": ["nvca"], "scopes": ["nvca-cluster", "instance_request_update", "instance-request"],
             "iat": now, "nbf": now, "exp": now + 3600});
         let token = signer.sign(claims.as_object().unwrap()).unwrap();
+        create_kinds(&rig.client()).await;
         let secrets = json!({"kv": {"tokens": {"icms": token}}});
         fs::write(dir.join("secrets.json"), secrets.to_string()).unwrap();
         let config = json!({
-            "agent": {"svcAddr": "127.0.0.1:0", "adminAddr": "127.0.0.1:0",
+            "agent": {"svcAddr": "127.0.0.1:0", "adminAddr": "127.0.0.1:0", "NATSURL": NATS,
                 "icmsurl": format!("http://{}", sis.address("http"))},
             "authz": {"selfManagedVaultSecretsJSONPath": dir.join("secrets.json")},
             "cluster": {"id": id, "name": "c1", "cloudProvider": "NCP", "ncaid": "n"},
@@ -108,8 +128,34 @@ impl Cluster {
             nodes,
             id,
             state,
-            _sis: sis,
+            token,
+            sis,
         }
+    }
+
+    /// A customer asks for so many instances of two GPUs.
+    pub(crate) async fn ask_for_pairs(&self, count: u32) {
+        // Base64: the images that a function's pod runs, none of which is ever fetched here.
+        let environment = "SU5GRVJFTkNFX0NPTlRBSU5FUj1yZWdpc3RyeS5pbnZhbGlkL2Y6MQpVVElMU19DT05UQUlORVI9cmVnaXN0cnkuaW52\
+                           YWxpZC91OjEKTlZDRl9XT1JLRVJfVE9LRU49dAo%3D";
+        let form = format!(
+            "Action=RequestInstances&InstanceCount={count}&LaunchSpecification.Gpu=H100\
+             &LaunchSpecification.InstanceType=NCP.GPU.H100_2x&LaunchSpecification.NcaId=n\
+             &LaunchSpecification.Environment={environment}&FunctionDetails.FunctionId=f-1\
+             &FunctionDetails.FunctionVersionId=v-1"
+        );
+        let host = self.sis.address("http");
+        let head = format!(
+            "POST /v1/si HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+            self.token,
+            form.len()
+        );
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        stream.write_all(format!("{head}{form}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use axum::{Json, Router, body::Body, http::Request, routing::get};
-use berth_runtime::{Clock as _, Shutdown, SystemClock, Tasks, tls};
+use berth_runtime::{Clock as _, ManualClock, Shutdown, SystemClock, Tasks, tls};
 use berth_sis::{
     TokenRules,
     fake::{Fake, FakeConfig, admin},
@@ -48,6 +48,10 @@ struct Bench {
 impl Bench {
     /// SIS is down, there is no token, and no node was heard of.
     async fn new() -> Self {
+        Self::by(SystemClock::shared()).await
+    }
+
+    async fn by(clock: SharedClock) -> Self {
         tls::install_crypto_provider();
         let dir = tempfile::tempdir().unwrap();
         let signer = Signer::generate("k1").unwrap();
@@ -82,7 +86,7 @@ impl Bench {
             health_seen: health.subscribe(),
             health: health.clone(),
             metrics: Metrics::default(),
-            clock: SystemClock::shared(),
+            clock,
             seed: 7,
             view,
             takes_work: sender,
@@ -129,8 +133,8 @@ impl Bench {
 
     fn write_token(&self, scope: &str) {
         let now = SystemClock::new().now_unix_ms() / 1000;
-        let claims = json!({"iss": TokenRules::SIS_ISSUER, "sub": "nvca", "aud": ["nvca"], "scopes": [scope],
-            "iat": now, "nbf": now, "exp": now + 600});
+        let claims = json!({"iss": TokenRules::SIS_ISSUER, "sub": "nvca", "aud": ["nvca"],
+            "scopes": [scope, "instance-status-update"], "iat": now, "nbf": now, "exp": now + 6 * 3600});
         let token = self.signer.sign(claims.as_object().unwrap()).unwrap();
         let secrets = json!({"kv": {"tokens": {"icms": token}}});
         fs::write(self.dir.path().join("secrets.json"), secrets.to_string()).unwrap();
@@ -201,6 +205,39 @@ impl Bench {
             Ok(beat)
         });
         found.await.unwrap()
+    }
+
+    async fn types_are(&self, expected: &[&str]) {
+        let found = eventually(SOON, async || {
+            let (types, _) = self.known().await;
+            ensure!(types == expected, "{types:?}");
+            Ok(())
+        });
+        found.await.unwrap();
+    }
+
+    async fn asked_is(&self, call: &str, times: usize) {
+        let found = eventually(SOON, async || {
+            let asked = self.asked(call).await;
+            ensure!(asked == times, "{asked}");
+            Ok(())
+        });
+        found.await.unwrap();
+    }
+
+    /// By a clock that stands still: lets the agent look at it again, as often as it takes to see that something is due.
+    async fn wait_for(&self, clock: &ManualClock, what: &str) {
+        let before = self.asked("register").await;
+        let seen = eventually(SOON, async || {
+            clock.advance(Duration::from_millis(100));
+            self.allocation.send_replace(Allocation::new());
+            ensure!(self.asked("register").await > before, "{what} is not seen");
+            Ok(())
+        });
+        seen.await.unwrap();
+        // For what is due after that.
+        clock.advance(Duration::from_secs(2));
+        self.allocation.send_replace(Allocation::new());
     }
 
     fn trouble(&self, component: &'static str) -> Option<(&'static str, String)> {
@@ -290,7 +327,8 @@ async fn a_failed_gpu_reaches_sis_within_five_seconds_and_nothing_is_told_twice(
 
 #[tokio::test]
 async fn a_type_in_use_that_no_node_offers_does_not_keep_the_rest_from_being_told() {
-    let mut bench = Bench::new().await;
+    let clock = ManualClock::at_unix_ms(SystemClock::new().now_unix_ms());
+    let mut bench = Bench::by(clock.shared()).await;
     let asked = json!({"nca_id": "n", "cluster_id": bench.cluster.to_string(), "gpu": "H100",
         "kind_name": "NCP.GPU.H100_8x", "kind_value": "NCP.GPU.H100", "count": 1, "state": "active",
         "status": "fulfilled", "acknowledged": 1, "instances": {"0-sr-1": "running"}});
@@ -301,21 +339,38 @@ async fn a_type_in_use_that_no_node_offers_does_not_keep_the_rest_from_being_tol
     bench.beat_is(json!({"H100": [8, 8, 0]}), true).await;
 
     // The node with eight is gone, one with another kind is there.
+    clock.advance(Duration::from_secs(10));
     bench.has(&[(node("b", "NVIDIA-A100-SXM4-40GB", 2), None)]);
+    bench.wait_for(&clock, "the change").await;
+    let kept = ["NCP.GPU.A100_1x", "NCP.GPU.A100_2x", "NCP.GPU.H100_8x"];
+    bench.types_are(&kept).await;
     bench.beat_is(json!({"A100": [2, 2, 0]}), true).await;
-    let current = eventually(SOON, async || {
-        let (types, _) = bench.known().await;
-        let expected = ["NCP.GPU.A100_1x", "NCP.GPU.A100_2x", "NCP.GPU.H100_8x"];
-        ensure!(types == expected, "{types:?}");
-        Ok(())
-    });
-    current.await.unwrap();
     bench.becomes(REGISTRATION, None).await;
     assert_eq!(
         bench.asked("register").await,
         3,
         "the first, the refused one, the completed one"
     );
+
+    // An hour later it is still in use, and then it is not.
+    clock.advance(REGISTER_EVERY);
+    bench.wait_for(&clock, "the hour").await;
+    bench.asked_is("register", 5).await;
+    bench.types_are(&kept).await;
+    let settings = bench.settings.borrow().clone();
+    let secret = SecretFile::new(bench.dir.path().join("secrets.json"));
+    let sis = settings
+        .sis_client(secret, RetryPolicy::ONCE, SystemClock::shared())
+        .unwrap();
+    let over = json!({"status": "instance-terminated-by-user", "instanceState": "terminated",
+        "requestState": "closed", "action": "TerminateInstances", "healthInfo": {}});
+    let over = serde_json::from_value(over).unwrap();
+    sis.report_instance(&bench.cluster, "r-1", "0-sr-1", &over)
+        .await
+        .unwrap();
+    clock.advance(REGISTER_EVERY);
+    bench.wait_for(&clock, "another hour").await;
+    bench.types_are(&kept[..2]).await;
 }
 
 #[tokio::test]
