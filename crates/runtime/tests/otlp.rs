@@ -1,9 +1,5 @@
 //! Traces to a collector that is there, and to one that is not.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "test code, also outside of the tests' own functions"
-)]
+#![expect(clippy::unwrap_used, reason = "test code, also outside of the tests' own functions")]
 
 use std::time::Duration;
 
