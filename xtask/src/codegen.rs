@@ -73,6 +73,12 @@ fn command_lines() -> anyhow::Result<String> {
                 "run",
             ],
         ),
+        ("nvca-self-managed", &["bootstrap", "watch"]),
+        ("nvca-operator", &[]),
+        ("nvca-operator-cleanup", &[]),
+        ("nvca-mirror", &["run"]),
+        ("nvca", &[]),
+        ("webhook-server", &[]),
         ("fake-nvml-ctl", &[]),
     ] {
         section(&mut page, program, &[])?;

@@ -55,5 +55,7 @@ pub(crate) fn build_programs() -> anyhow::Result<()> {
         "berth-cli",
         "-p",
         "berth-fake-nvml",
+        "-p",
+        "berth-operator",
     ]))
 }

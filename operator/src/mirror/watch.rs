@@ -4,6 +4,7 @@
 
 use std::{fmt::Debug, hash::Hash};
 
+use berth_runtime::kubernetes::watch::patient;
 use futures_util::{FutureExt as _, StreamExt as _, future, stream, stream::BoxStream};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
@@ -96,8 +97,7 @@ where
     let what = api.resource_url().to_owned();
     let selector = config.field_selector.clone();
     let mut told = false;
-    let changes = watcher(api, config)
-        .default_backoff()
+    let changes = patient(api, config)
         .modify(|object| {
             // Not needed, and an annotation may hold the data once more.
             object.managed_fields_mut().clear();

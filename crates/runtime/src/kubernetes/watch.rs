@@ -1,14 +1,18 @@
 //! A watch for ever: errors are waited out, and what is gone after a break is told as gone. Knows no kind of object.
 
-use std::{collections::HashSet, fmt::Debug, hash::Hash};
+use std::{collections::HashSet, fmt::Debug, hash::Hash, time::Duration};
 
-use futures_util::{StreamExt as _, future, stream::BoxStream};
-use kube::{
-    Api, Resource,
-    runtime::{WatchStreamExt as _, watcher},
+use futures_util::{
+    StreamExt as _, future,
+    stream::{self, BoxStream},
 };
+use kube::{Api, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
 use tracing::warn;
+
+/// After the first error, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LAST_WAIT: Duration = Duration::from_secs(30);
 
 /// Who was told of since a watch began anew.
 #[derive(Debug)]
@@ -64,6 +68,36 @@ impl<K: Eq + Hash + Clone> Resync<K> {
     }
 }
 
+/// The events and errors of a watch. After an error it rests, longer with each, until something is told again.
+///
+/// The watcher's own backoff begins anew with each try, as each begins with an event: a kind that is not there would be asked
+/// for each second.
+pub fn patient<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, watcher::Result<watcher::Event<K>>>
+where
+    K: Resource + Clone + Debug + Send + DeserializeOwned + 'static,
+{
+    let mut wait = FIRST_WAIT;
+    let events = watcher(api, config).map(move |event| {
+        let rest = match &event {
+            Ok(watcher::Event::Init) => Duration::ZERO,
+            Ok(_) => {
+                wait = FIRST_WAIT;
+                Duration::ZERO
+            }
+            Err(_) => {
+                let longer = (wait * 2).min(LAST_WAIT);
+                std::mem::replace(&mut wait, longer)
+            }
+        };
+        (event, rest)
+    });
+    let then_rest = |(event, rest)| {
+        let rest = stream::once(tokio::time::sleep(rest)).filter_map(|()| future::ready(None));
+        stream::once(future::ready(event)).chain(rest)
+    };
+    events.flat_map(then_rest).boxed()
+}
+
 /// Errors are waited out; each kind of trouble is told once.
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, watcher::Event<K>>
 where
@@ -71,8 +105,7 @@ where
 {
     let mut told = false;
     let what = api.resource_url().to_owned();
-    watcher(api, config)
-        .default_backoff()
+    patient(api, config)
         .filter_map(move |event| {
             let event = match event {
                 Ok(event) => {

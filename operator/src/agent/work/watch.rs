@@ -2,11 +2,9 @@
 
 use std::{collections::HashSet, fmt::Debug};
 
+use berth_runtime::kubernetes::watch::patient;
 use futures_util::{StreamExt as _, future, stream, stream::BoxStream};
-use kube::{
-    Api, Resource, ResourceExt as _,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Resource, ResourceExt as _, runtime::watcher};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
@@ -64,7 +62,7 @@ where
 {
     let what = api.resource_url().to_owned();
     let (mut told, mut known) = (false, Known::default());
-    let events = watcher(api, config).default_backoff().filter_map(move |event| {
+    let events = patient(api, config).filter_map(move |event| {
         if let Err(error) = &event
             && !told
         {
