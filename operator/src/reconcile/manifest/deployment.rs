@@ -136,6 +136,8 @@ fn pod(parts: Parts<'_>) -> Value {
     let mut pod = json!({
         "serviceAccountName": names::AGENT,
         "automountServiceAccountToken": true,
+        // The Service's own variables (`NVCA_PORT`) look like the program's.
+        "enableServiceLinks": false,
         "securityContext": {
             "fsGroup": USER, "runAsNonRoot": true, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"},
         },
