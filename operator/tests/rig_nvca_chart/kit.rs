@@ -66,7 +66,10 @@ impl Tools {
     pub(crate) fn try_shell(&self, script: &str) -> Result<String, String> {
         let script = script.replace("CHART", chart().to_str().unwrap());
         let mut command = Command::new("sh");
-        command.args(["-ec", &script]).current_dir(root()).envs(self.environment());
+        command
+            .args(["-ec", &script])
+            .current_dir(root())
+            .envs(self.environment());
         let output = command.output().map_err(|error| error.to_string())?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (stdout, stderr) = (text(output.stdout), text(output.stderr));
@@ -78,8 +81,7 @@ impl Tools {
     }
 
     pub(crate) fn shell(&self, script: &str) -> String {
-        self.try_shell(script)
-            .unwrap_or_else(|told| panic!("{script}\n{told}"))
+        self.try_shell(script).unwrap_or_else(|told| panic!("{script}\n{told}"))
     }
 
     /// The objects that helm would make of the page's values and these flags, without a cluster.

@@ -2,10 +2,10 @@
 //! of NVCF's page "Self-Managed Clusters".
 #![expect(clippy::panic, clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
-//mod cluster;
-//mod install;
+mod cluster;
+mod install;
 mod kit;
-//mod life;
-//mod pods;
+mod life;
+mod pods;
 mod shipped;
 mod sound;

@@ -28,7 +28,10 @@ fn the_chart_ships_the_crds_of_the_code() {
     let shipped = files(chart().join("crds"));
     let stale = ours.iter().find(|(name, text)| shipped.get(*name) != Some(text));
     let stale = stale.map(|(name, _)| name);
-    assert_eq!(stale, None, "copy it from deploy/crds to deploy/charts/nvca-operator/crds");
+    assert_eq!(
+        stale, None,
+        "copy it from deploy/crds to deploy/charts/nvca-operator/crds"
+    );
     assert!(shipped.keys().eq(ours.keys()), "{:?}", shipped.keys());
 }
 

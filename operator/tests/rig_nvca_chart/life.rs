@@ -1,0 +1,1 @@
+//! Uninstalled and installed again, upgraded, cleaned up.
