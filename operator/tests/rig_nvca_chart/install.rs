@@ -8,6 +8,7 @@ use crate::{
     cluster::{Cluster, SOON, in_rig},
     kit::{ORIGINAL, VALUES, names},
     pods::is_allowed,
+    work,
 };
 
 const PULL_SECRETS: &str = r#"
@@ -99,6 +100,10 @@ fn rig_nvca_chart_installs_what_registers_runs_and_lacks_no_right() {
                 })
                 .await;
 
+            work::route_webhook(cluster).await;
+            work::function_runs(cluster).await;
+            may_make_what_messages_hold(cluster);
+
             for (name, process) in [
                 ("operator", operator),
                 ("mirror", mirror),
@@ -141,6 +146,21 @@ async fn copies(cluster: &Cluster) {
             .until_there(&format!("secret nvcr-pull-secret -n {namespace}"))
             .await;
         assert!(secret["data"][".dockerconfigjson"].is_string(), "{namespace}");
+    }
+}
+
+/// SIS's own messages have objects in them that those of a test's SIS have not.
+fn may_make_what_messages_hold(cluster: &Cluster) {
+    for what in [
+        "create configmaps",
+        "patch configmaps",
+        "create secrets",
+        "patch secrets",
+    ] {
+        let answer = cluster.tools.shell(&format!(
+            "kubectl auth can-i {what} -n nvcf-backend --as system:serviceaccount:nvca-system:nvca"
+        ));
+        assert_eq!(answer.trim(), "yes", "{what}");
     }
 }
 

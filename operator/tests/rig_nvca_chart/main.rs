@@ -9,3 +9,4 @@ mod life;
 mod pods;
 mod shipped;
 mod sound;
+mod work;
