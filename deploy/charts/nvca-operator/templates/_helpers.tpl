@@ -31,6 +31,20 @@ runAsNonRoot: true
 runAsUser: 1000
 {{- end -}}
 
+{{/* Capabilities of the cluster and switches of the agent, as JSON. */}}
+{{- define "nvca.gates" -}}
+{{ dig "selfManaged" "featureGateValues" (list "DynamicGPUDiscovery") .Values.AsMap | toJson }}
+{{- end -}}
+
+{{/* Where a cluster may be: the control plane's list. It takes them in any case. */}}
+{{- define "nvca.regions" -}}
+us-east-1 us-east-2 us-west-1 us-west-2 eu-east-1 eu-central-1 eu-west-1 eu-south-1 eu-north-1 eu-zurich-1 ap-east-1
+ap-northeast-1 ap-south-1 ap-southeast-1 ap-hyderabad-1 me-south-1 me-central-1 il-central-1 ca-central-1 us-ashburn-1
+us-sanjose-1 eastus eastus2 westus westus2 westus3 southcentralus westeurope northeurope southeastasia uksouth japaneast
+australiaeast centralindia us-east1 us-west1 us-central1 us-east4 europe-west1 europe-west4 europe-central2
+europe-north1 asia-east1 asia-south1 asia-southeast1 asia-northeast1
+{{- end -}}
+
 {{/* What a schema cannot say. */}}
 {{- define "nvca.check" -}}
 {{- $v := .Values.AsMap -}}
@@ -46,7 +60,12 @@ runAsUser: 1000
 {{- if and (not (dig "vault" "enabled" true $v)) (not (dig "vault" "existingSecret" "" $v)) -}}
 {{- fail "vault.enabled is false: name a Secret with the key secrets.json in vault.existingSecret" -}}
 {{- end -}}
-{{- $gates := dig "selfManaged" "featureGateValues" (list) $v -}}
+{{- $region := dig "selfManaged" "region" "" $v | default "us-west-1" -}}
+{{- $regions := include "nvca.regions" . | replace "\n" " " -}}
+{{- if not (has (lower $region) (splitList " " $regions)) -}}
+{{- fail (printf "selfManaged.region `%s` is unknown: the control plane takes one of %s" $region $regions) -}}
+{{- end -}}
+{{- $gates := include "nvca.gates" . | fromJsonArray -}}
 {{- $gpus := dig "selfManaged" "gpuManualInstanceConfigB64" "" $v -}}
 {{- if and (has "DynamicGPUDiscovery" $gates) $gpus -}}
 {{- fail "selfManaged.featureGateValues has DynamicGPUDiscovery, so selfManaged.gpuManualInstanceConfigB64 must be empty: remove the one or the other" -}}

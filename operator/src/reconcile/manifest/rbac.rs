@@ -1,7 +1,7 @@
 //! What the agent may do. Cluster-wide it reads, and labels nodes; what it writes is in the namespaces of functions and its own.
 //!
 //! The operator may grant only what it may do itself (Kubernetes' escalation check), so the chart's role for the operator holds
-//! these rules too; a test compares them.
+//! these rules too; the chart's tests have a real API server check it.
 
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ pub(super) fn backend_rules() -> Value {
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]},
         {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "patch"]},
         {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
         {

@@ -1,0 +1,12 @@
+//! The chart of the operator: true to the code, sound, and at work on a real control plane with the real helm, with the commands
+//! of NVCF's page "Self-Managed Clusters".
+#![expect(clippy::panic, clippy::unwrap_used, reason = "in a test a panic is how it fails")]
+
+mod cluster;
+mod install;
+mod kit;
+mod life;
+mod pods;
+mod shipped;
+mod sound;
+mod work;
