@@ -148,8 +148,9 @@ impl Cluster {
         let request = json!({"spec": {"audiences": [audience], "expirationSeconds": 3600}});
         let request: TokenRequest = serde_json::from_value(request).unwrap();
         let accounts: Api<ServiceAccount> = Api::namespaced(self.rig.client(), namespace);
-        let answer = accounts.create_token_request(account, &PostParams::default(), &request);
-        answer.await.unwrap().status.unwrap().token
+        let post = PostParams::default();
+        let answer = accounts.create_token_request(account, &post, &request).await;
+        answer.unwrap().status.unwrap().token
     }
 
     async fn log_in(&self, role: &str, jwt: &str) -> Result<BaoClient, String> {
