@@ -3,6 +3,9 @@
 
 #[path = "rig_agent/kit.rs"]
 mod kit;
+#[cfg(feature = "measure")]
+#[path = "rig_agent/measure.rs"]
+mod measure;
 
 use std::{fs, time::Duration};
 
@@ -25,8 +28,7 @@ async fn an_agent_that_lacks_everything_serves_and_says_what_it_lacks() {
         .arg("--config", "{dir}/config.yaml")
         .arg("--kubeconfig", "{dir}/kubeconfig");
     let config = agent.dir().join("config.yaml");
-    let text =
-        "agent: {svcAddr: '127.0.0.1:0', adminAddr: '127.0.0.1:0'}\nauthz: {selfManagedVaultSecretsJSONPath: /none}\n";
+    let text = "agent: {svcAddress: '127.0.0.1:0', adminAddr: '127.0.0.1:0'}\nauthz: {selfManagedVaultSecretsJSONPath: /none}\n";
     fs::write(&config, text).unwrap();
     let mut agent = agent.start().await.unwrap();
     let told = eventually(SOON, async || {

@@ -1,6 +1,6 @@
 //! Our programs as what they are in production: processes, with files, sockets, signals and an exit code.
 //!
-//! The binaries are those next to the test (`target/debug/berthd`); nothing is built here.
+//! The binaries are those next to the test (`target/debug/berthd`), or those of another build; nothing is built here.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -20,6 +20,9 @@ use crate::wait::eventually;
 
 /// From exec to bound addresses. A debug build on a machine that also compiles is slow.
 const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Folder of programs to use instead, where it has them: those of a release that is measured.
+const PROGRAMS: &str = "BERTH_PROGRAMS";
 
 /// A program that is about to start, with a directory of its own. In its arguments and variables `{dir}` stands for that
 /// directory.
@@ -364,8 +367,10 @@ impl Executable {
             Self::Ours { name, package } => {
                 // Next to the test executable, which cargo puts into `deps`.
                 let test = env::current_exe()?;
-                let mut places = test.ancestors().skip(1).take(2).map(|dir| dir.join(name));
-                places.find(|path| path.is_file()).with_context(|| {
+                let beside = test.ancestors().skip(1).take(2).map(Path::to_owned);
+                let mut places = env::var_os(PROGRAMS).map(PathBuf::from).into_iter().chain(beside);
+                let found = places.find_map(|dir| Some(dir.join(name)).filter(|path| path.is_file()));
+                found.with_context(|| {
                     format!("{name} is not built: run `cargo build -p {package}` (with the tests' profile) first")
                 })
             }

@@ -46,6 +46,8 @@ pub struct RigConfig {
     pub kai: bool,
     /// OpenBao and the vault-agent injector: the real ones where their variables are set, else the stand-ins.
     pub bao: bool,
+    /// The API server writes a line for each request: [`Rig::audit_log`].
+    pub audit: bool,
     /// Where state and logs go; `None`: a temporary folder that goes with the rig.
     pub dir: Option<PathBuf>,
 }
@@ -69,6 +71,7 @@ impl Default for RigConfig {
             nats: false,
             kai: false,
             bao: false,
+            audit: false,
             dir: None,
         }
     }
@@ -100,7 +103,7 @@ impl Rig {
             Ok(())
         };
         start("etcd", control_plane::etcd(&dir))?;
-        start("kube-apiserver", control_plane::apiserver(&dir))?;
+        start("kube-apiserver", control_plane::apiserver(&dir, config.audit)?)?;
         if config.nats {
             start("nats-server", control_plane::nats(&dir))?;
         }
@@ -153,6 +156,11 @@ impl Rig {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A JSON line for each request to the API server, written when it comes in.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join(control_plane::AUDIT_LOG)
     }
 
     /// Folder with `kubectl`, `helm`, `grpcurl` and the parts' programs.

@@ -169,7 +169,7 @@ fn take(read: Settings, settings: &watch::Sender<Arc<Settings>>, log_level: &Log
 /// What only a restart changes.
 fn tell_fixed(before: &AgentConfig, after: &AgentConfig) {
     for (key, before, after) in [
-        ("agent.svcAddr", &before.agent.svc_addr, &after.agent.svc_addr),
+        ("agent.svcAddress", &before.agent.svc_addr, &after.agent.svc_addr),
         ("agent.adminAddr", &before.agent.admin_addr, &after.agent.admin_addr),
         (
             "agent.requestsNamespace",

@@ -71,15 +71,59 @@ async fn create_kinds(client: &Client) {
         .unwrap();
 }
 
+/// As if a daemon ran on each node: 8 healthy GPUs that nobody has.
+pub(crate) async fn install_gpu_nodes(client: &Client, nodes: usize) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    definitions
+        .create(&PostParams::default(), &GpuNode::crd())
+        .await
+        .unwrap();
+    let gpu_nodes: Api<GpuNode> = Api::all(client.clone());
+    let device = |index: usize| {
+        json!({"uuid": format!("GPU-{index}"), "index": index, "product": "NVIDIA H100 80GB HBM3", "model": "H100",
+            "memoryBytes": 81_559_u64 << 20, "computeMode": "Default", "health": "Healthy", "schedulable": true,
+            "outOfBand": false, "freeMilli": 1000, "freeMemoryBytes": 81_559_u64 << 20})
+    };
+    let devices: Vec<Value> = (0..8).map(device).collect();
+    let status = Patch::Merge(
+        json!({"status": {"generation": 1, "instance": "i", "version": "v", "address": "",
+        "simulated": true, "driver": {"backend": "nvml", "driverVersion": "580.1", "nvmlVersion": "13"},
+        "summary": {"model": "H100", "gpus": 8, "free": 8, "health": "Healthy"}, "conditions": [],
+        "devices": devices}}),
+    );
+    for index in 0..nodes {
+        let name = format!("gpu-{index:04}");
+        let created = eventually(SOON, async || {
+            let node = GpuNode::new(&name, GpuNodeSpec {});
+            Ok(gpu_nodes.create(&PostParams::default(), &node).await?)
+        });
+        created.await.unwrap();
+        gpu_nodes
+            .patch_status(&name, &PatchParams::default(), &status)
+            .await
+            .unwrap();
+    }
+}
+
 impl Cluster {
     /// With so many nodes of 8 H100, of which only labels tell.
     pub(crate) async fn up(nodes: usize) -> Self {
-        tls::install_crypto_provider();
         let config = RigConfig {
             nodes,
             nats: true,
             ..RigConfig::default()
         };
+        Self::with(config, async |rig, agent| {
+            create_kinds(&rig.client()).await;
+            agent.start().await.unwrap()
+        })
+        .await
+    }
+
+    /// `start` makes what the operator makes, and starts the agent, whose configuration is there.
+    pub(crate) async fn with(config: RigConfig, start: impl AsyncFnOnce(&Rig, Program) -> Process) -> Self {
+        tls::install_crypto_provider();
+        let nodes = config.nodes;
         let rig = Rig::up(config).await.unwrap();
         let signer = Signer::generate("k1").unwrap();
         let set = json!({"keys": [signer.jwk()]});
@@ -111,11 +155,10 @@ impl Cluster {
         let claims = json!({"iss": TokenRules::SIS_ISSUER, "sub": "nvca", "aud": ["nvca"], "scopes": ["nvca-cluster", "instance_request_update", "instance-request"],
             "iat": now, "nbf": now, "exp": now + 3600});
         let token = signer.sign(claims.as_object().unwrap()).unwrap();
-        create_kinds(&rig.client()).await;
         let secrets = json!({"kv": {"tokens": {"icms": token}}});
         fs::write(dir.join("secrets.json"), secrets.to_string()).unwrap();
         let config = json!({
-            "agent": {"svcAddr": "127.0.0.1:0", "adminAddr": "127.0.0.1:0", "NATSURL": NATS,
+            "agent": {"svcAddress": "127.0.0.1:0", "adminAddr": "127.0.0.1:0", "NATSURL": NATS,
                 "icmsurl": format!("http://{}", sis.address("http"))},
             "authz": {"selfManagedVaultSecretsJSONPath": dir.join("secrets.json")},
             "cluster": {"id": id, "name": "c1", "cloudProvider": "NCP", "ncaid": "n"},
@@ -123,7 +166,7 @@ impl Cluster {
         // JSON is YAML.
         fs::write(dir.join("config.yaml"), config.to_string()).unwrap();
         Self {
-            agent: agent.start().await.unwrap(),
+            agent: start(&rig, agent).await,
             rig,
             nodes,
             id,
@@ -201,38 +244,8 @@ impl Cluster {
         found.await.with_context(|| self.agent.stderr()).unwrap();
     }
 
-    /// As if a daemon ran on each node: 8 healthy GPUs that nobody has.
     pub(crate) async fn install_gpu_nodes(&self) {
-        let definitions: Api<CustomResourceDefinition> = Api::all(self.client());
-        definitions
-            .create(&PostParams::default(), &GpuNode::crd())
-            .await
-            .unwrap();
-        let nodes: Api<GpuNode> = Api::all(self.client());
-        let device = |index: usize| {
-            json!({"uuid": format!("GPU-{index}"), "index": index, "product": "NVIDIA H100 80GB HBM3", "model": "H100",
-                "memoryBytes": 81_559_u64 << 20, "computeMode": "Default", "health": "Healthy", "schedulable": true,
-                "outOfBand": false, "freeMilli": 1000, "freeMemoryBytes": 81_559_u64 << 20})
-        };
-        let devices: Vec<Value> = (0..8).map(device).collect();
-        let status = Patch::Merge(
-            json!({"status": {"generation": 1, "instance": "i", "version": "v", "address": "",
-            "simulated": true, "driver": {"backend": "nvml", "driverVersion": "580.1", "nvmlVersion": "13"},
-            "summary": {"model": "H100", "gpus": 8, "free": 8, "health": "Healthy"}, "conditions": [],
-            "devices": devices}}),
-        );
-        for index in 0..self.nodes {
-            let name = format!("gpu-{index:04}");
-            let created = eventually(SOON, async || {
-                let node = GpuNode::new(&name, GpuNodeSpec {});
-                Ok(nodes.create(&PostParams::default(), &node).await?)
-            });
-            created.await.unwrap();
-            nodes
-                .patch_status(&name, &PatchParams::default(), &status)
-                .await
-                .unwrap();
-        }
+        install_gpu_nodes(&self.client(), self.nodes).await;
     }
 
     pub(crate) async fn change_device(&self, node: &str, index: usize, change: &Value) {

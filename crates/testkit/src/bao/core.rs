@@ -50,6 +50,8 @@ pub struct Bao {
     /// By mount path, with its slash at the end and without `auth/`.
     pub(super) auth: BTreeMap<String, JwtAuth>,
     pub(super) engines: BTreeMap<String, Engine>,
+    /// Whether there is an engine that signs.
+    pub(super) plugins: bool,
 }
 
 /// A secrets engine.
@@ -113,7 +115,14 @@ impl Bao {
             policies: Policies::new(),
             auth: BTreeMap::new(),
             engines: BTreeMap::from([("secret/".to_owned(), Engine::Kv(Kv::default()))]),
+            plugins: true,
         }
+    }
+
+    /// As it is where nobody has registered NVCF's plugin.
+    #[must_use]
+    pub fn without_plugins(self) -> Self {
+        Self { plugins: false, ..self }
     }
 
     /// Answers.

@@ -117,7 +117,7 @@ impl Bao {
             .and_then(|options| options["version"].as_str());
         let engine = match (request.body_text("type"), version) {
             ("kv-v2", _) | ("kv", Some("2")) => Engine::Kv(Kv::default()),
-            ("vault-plugin-secrets-jwt", _) => Engine::Sign(JwtSign::new()),
+            ("vault-plugin-secrets-jwt", _) if self.plugins => Engine::Sign(JwtSign::new()),
             (other, _) => {
                 return Err(Refusal::bad(format!(
                     "plugin not found in the catalog: {other} (the stand-in has kv version 2 and vault-plugin-secrets-jwt)"

@@ -24,6 +24,9 @@ struct Args {
     /// Each answer comes this many milliseconds later.
     #[arg(long, default_value_t = 0)]
     slow: u64,
+    /// Without NVCF's engine that signs tokens.
+    #[arg(long)]
+    no_plugins: bool,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let tasks = Tasks::new(shutdown.clone());
         shutdown.listen_for_signals(&tasks)?;
         let bao = Bao::dev(SystemClock::shared(), &args.root_token, &args.unseal_key);
+        let bao = if args.no_plugins { bao.without_plugins() } else { bao };
         let faults = Faults {
             slow: Duration::from_millis(args.slow),
             hang: false,

@@ -20,6 +20,8 @@ const ETCD_PEER: u16 = 2380;
 const API: u16 = 6443;
 const NATS: u16 = 4222;
 
+pub(super) const AUDIT_LOG: &str = "logs/audit.log";
+
 /// A part dies of a busy port with a message of its own; ours says which rig-wide mistake it is.
 fn free(part: &str, port: u16) -> Result<(), RigError> {
     TcpListener::bind(("127.0.0.1", port))
@@ -61,8 +63,8 @@ pub(super) fn etcd(dir: &Path) -> Vec<String> {
     ]
 }
 
-pub(super) fn apiserver(dir: &Path) -> Vec<String> {
-    vec![
+pub(super) fn apiserver(dir: &Path, audit: bool) -> Result<Vec<String>, RigError> {
+    let mut args = vec![
         format!("--etcd-servers=http://127.0.0.1:{ETCD}"),
         format!("--secure-port={API}"),
         "--bind-address=127.0.0.1".to_owned(),
@@ -84,7 +86,17 @@ pub(super) fn apiserver(dir: &Path) -> Vec<String> {
         "--max-requests-inflight=2000".to_owned(),
         "--max-mutating-requests-inflight=1000".to_owned(),
         "--enable-priority-and-fairness=false".to_owned(),
-    ]
+    ];
+    if audit {
+        let path = dir.join("audit.json");
+        // One line when a request comes in; a watch has no second one when it ends.
+        let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}],
+            "omitStages": ["ResponseStarted", "ResponseComplete", "Panic"]});
+        fs::write(&path, policy.to_string()).map_err(|error| RigError::io(&path, error))?;
+        args.push(format!("--audit-policy-file={}", path.display()));
+        args.push(flag("audit-log-path", dir, AUDIT_LOG));
+    }
+    Ok(args)
 }
 
 pub(super) fn controller_manager(dir: &Path) -> Vec<String> {

@@ -3,6 +3,7 @@
 
 mod access;
 mod cluster;
+mod images;
 mod install;
 mod kai;
 mod kit;
