@@ -24,8 +24,8 @@ use super::{
     health::{AgentStatus, Health},
     live::{Live, LiveReceiver},
     metrics::Metrics,
-    object::Key,
-    plan::{self, Plan, Problem},
+    object::{Key, holds},
+    plan::{self, Before, Plan, Problem},
     settings::Settings,
     status::{self, Verdict},
     teardown::{Progress, Teardown},
@@ -58,8 +58,7 @@ pub(super) struct Controller {
 /// What is remembered from round to round.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// What the cluster was when its backend was deleted.
-    retired: Option<Value>,
+    before: Before,
     /// When an object was applied last, and how long it is left alone since.
     tried: BTreeMap<Key, Tried>,
     told: Vec<String>,
@@ -72,6 +71,17 @@ struct Tried {
     wanted: Value,
     at: Duration,
     wait: Duration,
+    /// What the API server made of it: it writes some values in another form.
+    made: Option<Value>,
+    failure: Option<Failure>,
+}
+
+/// Why an object is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    object: String,
+    reason: &'static str,
+    message: String,
 }
 
 impl Controller {
@@ -98,16 +108,14 @@ impl Controller {
     /// One look at everything. When to look again at the latest.
     async fn round(&mut self, live: &Live) -> Duration {
         let started = self.clock.monotonic();
-        let plan = plan::plan(
-            live,
-            &self.settings,
-            self.clock.now_unix_ms(),
-            self.memory.retired.as_ref(),
-        );
+        let plan = plan::plan(live, &self.settings, self.clock.now_unix_ms(), &self.memory.before);
+        if plan.certificates.is_some() {
+            self.memory.before.certificates.clone_from(&plan.certificates);
+        }
         self.tell(&plan.problems);
         let done = match plan.deleting.clone() {
             Some(backend) => self.delete(live, &backend).await.map(|()| AT_LEAST),
-            None => self.bring_up_to_date(&plan).await,
+            None => self.bring_up_to_date(live, &plan).await,
         };
         self.metrics
             .round(self.clock.monotonic().saturating_sub(started), done.as_ref().err());
@@ -143,9 +151,9 @@ impl Controller {
         self.memory.told = now;
     }
 
-    async fn bring_up_to_date(&mut self, plan: &Plan) -> Result<Duration, ApiError> {
+    async fn bring_up_to_date(&mut self, live: &Live, plan: &Plan) -> Result<Duration, ApiError> {
         let backend = self.backend(plan).await?;
-        let (wait, failure) = self.objects(plan).await;
+        let (wait, failure) = self.objects(live, plan).await;
         if let Some(backend) = backend {
             let version = plan.backend.as_ref().map_or("", |wanted| &wanted.spec.version);
             self.status(&backend, version, plan, failure.as_ref()).await?;
@@ -153,10 +161,7 @@ impl Controller {
         for other in &plan.superfluous {
             self.superfluous(other, plan).await?;
         }
-        match failure {
-            Some((_, error)) => Err(error),
-            None => Ok(wait),
-        }
+        Ok(wait)
     }
 
     /// The `NVCFBackend`, written where it is not as it should be.
@@ -164,7 +169,7 @@ impl Controller {
         let Some(wanted) = plan.backend.as_ref().filter(|wanted| wanted.is_stale) else {
             return Ok(plan.current.clone());
         };
-        self.memory.retired = None;
+        self.memory.before.retired = None;
         let api: Api<NvcfBackend> = Api::namespaced(self.client.clone(), &self.settings.namespace);
         let object = NvcfBackend {
             metadata: ObjectMeta {
@@ -188,28 +193,37 @@ impl Controller {
     }
 
     /// Applies and prunes; goes on after a failure. When to look again, and the first failure.
-    async fn objects(&mut self, plan: &Plan) -> (Duration, Option<(Key, ApiError)>) {
+    async fn objects(&mut self, live: &Live, plan: &Plan) -> (Duration, Option<Failure>) {
         let mut failure = None;
         let mut again = AT_LEAST;
         let now = self.clock.monotonic();
         for (key, object) in &plan.apply {
-            if let Some(rest) = self.memory.rest(key, object, now) {
+            if self.memory.is_settled(key, object, live) {
+                continue;
+            }
+            if let Some((rest, before)) = self.memory.rest(key, object, now) {
                 again = again.min(rest);
+                failure = failure.or(before);
                 continue;
             }
             let api = self.api(key);
             let params = PatchParams::apply(MANAGER).force();
             let written = within(DEADLINE, api.patch(&key.name, &params, &Patch::Apply(object))).await;
-            match written {
-                Ok(_) => {
+            let (made, failed) = match written {
+                Ok(made) => {
                     info!(object = %key, "applied");
                     self.metrics.applied(key.kind.name);
+                    (super::live::slim(made), None)
                 }
                 Err(error) => {
                     warn!(object = %key, error = &error as &dyn std::error::Error, "not applied");
-                    failure.get_or_insert_with(|| (key.clone(), error));
+                    self.metrics.failed(&error);
+                    again = again.min(FIRST_WAIT);
+                    (None, Some(Failure::of(key, &error)))
                 }
-            }
+            };
+            failure = failure.or_else(|| failed.clone());
+            self.memory.tried(key, made, failed);
         }
         for key in &plan.prune {
             let deleted = within(DEADLINE, self.api(key).delete(&key.name, &DeleteParams::default())).await;
@@ -217,7 +231,8 @@ impl Controller {
                 Ok(_) => info!(object = %key, "not wanted any more: deleted"),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => {
-                    failure.get_or_insert_with(|| (key.clone(), error));
+                    again = again.min(LAST_WAIT);
+                    failure = failure.or_else(|| Some(Failure::of(key, &error)));
                 }
             }
         }
@@ -241,7 +256,7 @@ impl Controller {
         backend: &NvcfBackend,
         version: &str,
         plan: &Plan,
-        failure: Option<&(Key, ApiError)>,
+        failure: Option<&Failure>,
     ) -> Result<(), ApiError> {
         let health = self.health.borrow_and_update().clone();
         self.tell_health(backend, &health).await;
@@ -338,7 +353,7 @@ impl Controller {
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        self.memory.retired = plan::cluster_text(live);
+        self.memory.before.retired = plan::cluster_text(live);
         self.memory.tried.clear();
         info!(
             "the NVCFBackend is gone. It is made again when the ConfigMap {} changes, or the operator is restarted",
@@ -359,29 +374,58 @@ impl Controller {
 }
 
 impl Memory {
-    /// How long the object is to be left alone yet: somebody changes it as often as it is applied. `None`: now.
-    fn rest(&mut self, key: &Key, wanted: &Value, now: Duration) -> Option<Duration> {
+    /// How long the object is to be left alone yet, and why it was not applied then: somebody changes it as often as it is
+    /// applied, or it cannot be. `None`: now.
+    fn rest(&mut self, key: &Key, wanted: &Value, now: Duration) -> Option<(Duration, Option<Failure>)> {
         let Some(tried) = self.tried.get_mut(key).filter(|tried| tried.wanted == *wanted) else {
             let tried = Tried {
                 wanted: wanted.clone(),
                 at: now,
                 wait: FIRST_WAIT,
+                made: None,
+                failure: None,
             };
             self.tried.insert(key.clone(), tried);
             return None;
         };
         let since = now.saturating_sub(tried.at);
         if since < tried.wait {
-            return Some(tried.wait.saturating_sub(since));
+            return Some((tried.wait.saturating_sub(since), tried.failure.clone()));
         }
         // Quiet for long: somebody did it once more, not all the time.
-        tried.wait = if since > LAST_WAIT {
+        tried.wait = if since > LAST_WAIT * 2 {
             FIRST_WAIT
         } else {
             (tried.wait * 2).min(LAST_WAIT)
         };
         tried.at = now;
         None
+    }
+
+    /// What came of it.
+    fn tried(&mut self, key: &Key, made: Option<Value>, failure: Option<Failure>) {
+        if let Some(tried) = self.tried.get_mut(key) {
+            tried.made = made;
+            tried.failure = failure;
+        }
+    }
+
+    /// It is there as the API server wrote it, in another form: `1000m` is `1`.
+    fn is_settled(&self, key: &Key, wanted: &Value, live: &Live) -> bool {
+        let tried = self.tried.get(key).filter(|tried| tried.wanted == *wanted);
+        let made = tried.and_then(|tried| tried.made.as_ref());
+        made.zip(live.objects.get(key))
+            .is_some_and(|(made, live)| holds(made, live))
+    }
+}
+
+impl Failure {
+    fn of(key: &Key, error: &ApiError) -> Self {
+        Self {
+            object: key.to_string(),
+            reason: error.reason(),
+            message: report(error),
+        }
     }
 }
 
@@ -426,7 +470,7 @@ async fn write_status(api: &Api<NvcfBackend>, name: &str, status: Value) -> Resu
     }
 }
 
-fn verdicts(plan: &Plan, health: &Health, failure: Option<&(Key, ApiError)>) -> Vec<Verdict> {
+fn verdicts(plan: &Plan, health: &Health, failure: Option<&Failure>) -> Vec<Verdict> {
     let registered = plan.problems.iter().find(|it| matches!(it, Problem::NotRegistered));
     let registered = match registered {
         Some(problem) => Verdict::new("Registered", Some(false), problem.reason(), problem.to_string()),
@@ -437,9 +481,9 @@ fn verdicts(plan: &Plan, health: &Health, failure: Option<&(Key, ApiError)>) -> 
         .iter()
         .find(|it| !it.is_minor() && !matches!(it, Problem::NotRegistered));
     let applied = match (failure, major) {
-        (Some((key, error)), _) => {
-            let message = format!("{key} cannot be applied: {}", report(error));
-            Verdict::new("Applied", Some(false), error.reason(), message)
+        (Some(failure), _) => {
+            let message = format!("{} cannot be applied: {}", failure.object, failure.message);
+            Verdict::new("Applied", Some(false), failure.reason, message)
         }
         (None, Some(problem)) => Verdict::new("Applied", Some(false), problem.reason(), report(problem)),
         (None, None) => Verdict::new("Applied", Some(true), "AsExpected", "all objects are as they should be"),

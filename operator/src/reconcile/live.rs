@@ -161,12 +161,12 @@ fn settle<K: kube::Resource>(
 }
 
 /// Without what takes space and changes by itself.
-fn slim(mut object: DynamicObject) -> Option<Value> {
+pub(super) fn slim(mut object: DynamicObject) -> Option<Value> {
     object.managed_fields_mut().clear();
-    let is_workload = object.types.as_ref().is_some_and(|types| types.kind == "Deployment");
-    if !is_workload && let Some(fields) = object.data.as_object_mut() {
+    if let Some(fields) = object.data.as_object_mut() {
         fields.remove("status");
     }
     object.metadata.resource_version = None;
+    object.metadata.generation = None;
     serde_json::to_value(object).ok()
 }

@@ -85,6 +85,12 @@ pub(super) fn object(api_version: &str, kind: &str, namespace: Option<&str>, nam
     object
 }
 
+/// FNV-1a, 64 bit (RFC draft "The FNV Non-Cryptographic Hash Algorithm"): tells an accident from what was written, not an attack.
+pub(super) fn fingerprint(text: &str) -> String {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
 /// Those by which the operator finds its objects again.
 fn label(object: &mut Value) {
     let labels = &mut object["metadata"]["labels"];

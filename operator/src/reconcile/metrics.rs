@@ -42,7 +42,7 @@ impl Metrics {
         );
         registry.register(
             "reconcile_failures",
-            "Looks that ended early, by the reason of the API server",
+            "What the API server did not take, by its reason",
             metrics.failures.clone(),
         );
         registry.register(
@@ -56,9 +56,13 @@ impl Metrics {
     pub(super) fn round(&self, took: Duration, failure: Option<&ApiError>) {
         self.rounds.observe(took.as_secs_f64());
         if let Some(error) = failure {
-            let reason = error.reason();
-            self.failures.get_or_create(&Reason { reason }).inc();
+            self.failed(error);
         }
+    }
+
+    pub(super) fn failed(&self, error: &ApiError) {
+        let reason = error.reason();
+        self.failures.get_or_create(&Reason { reason }).inc();
     }
 
     pub(super) fn applied(&self, kind: &'static str) {

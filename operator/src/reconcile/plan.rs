@@ -39,6 +39,8 @@ pub(super) struct Plan {
     /// Being deleted: what it stood for has to go.
     pub deleting: Option<Arc<NvcfBackend>>,
     pub problems: Vec<Problem>,
+    /// Of the webhook, to be given again next time.
+    pub certificates: Option<Certificates>,
 }
 
 /// The `NVCFBackend` that this cluster is to have.
@@ -108,8 +110,16 @@ impl Problem {
     }
 }
 
-/// `retired`: what the cluster was when its backend was deleted; until that changes, there is to be none.
-pub(super) fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: Option<&Value>) -> Plan {
+/// What earlier plans left behind.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// What the cluster was when its backend was deleted; until that changes, there is to be none.
+    pub(super) retired: Option<Value>,
+    pub(super) certificates: Option<Certificates>,
+}
+
+pub(super) fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, before: &Before) -> Plan {
+    let retired = before.retired.as_ref();
     let mut plan = Plan::default();
     let dto = match dto(live) {
         Ok(dto) => Some(dto),
@@ -160,7 +170,7 @@ pub(super) fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, retired: 
     };
     let spec = backend::spec(&dto, &registration, settings);
     plan.backend = Some(wanted(spec.clone(), plan.current.as_deref()));
-    objects(&mut plan, spec, live, settings, now_unix_ms);
+    objects(&mut plan, spec, live, settings, now_unix_ms, before);
     plan
 }
 
@@ -204,7 +214,7 @@ fn wanted(spec: NvcfBackendSpec, current: Option<&NvcfBackend>) -> Wanted {
     }
 }
 
-fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Settings, now: u64) {
+fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Settings, now: u64, before: &Before) {
     let current = plan.current.as_deref();
     let spec = NvcfBackendSpec {
         overrides: current.and_then(|it| it.spec.overrides.clone()),
@@ -228,11 +238,19 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
         return;
     }
     let secret = |name: &str| {
-        let is_it = |key: &&Key| key.kind.name == "Secret" && key.name == name;
+        let is_it = |key: &&Key| {
+            let at = (key.kind.name, key.namespace.as_deref(), key.name.as_str());
+            at == ("Secret", Some(names::SYSTEM_NAMESPACE), name)
+        };
         let key = live.objects.keys().find(is_it)?;
         live.objects.get(key)
     };
-    let certificates = Certificates::of(secret(names::WEBHOOK_CA), secret(names::WEBHOOK_CERTIFICATE), now);
+    let certificates = Certificates::of(
+        secret(names::WEBHOOK_CA),
+        secret(names::WEBHOOK_CERTIFICATE),
+        before.certificates.as_ref(),
+        now,
+    );
     let certificates = match certificates {
         Ok(certificates) => certificates,
         Err(error) => return plan.problems.push(error.into()),
@@ -266,8 +284,25 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
             plan.apply.push((key, object));
         }
     }
-    let is_left = |key: &&Key| key.kind.is_pruned && !keys.contains(*key);
-    plan.prune = live.objects.keys().filter(is_left).cloned().collect();
+    let is_left = |(key, object): &(&Key, &Value)| key.kind.is_pruned && !keys.contains(*key) && is_ours(key, object);
+    plan.prune = live
+        .objects
+        .iter()
+        .filter(is_left)
+        .map(|(key, _)| key.clone())
+        .collect();
+    plan.certificates = Some(certificates);
+}
+
+/// Made by this operator: a label alone is easily copied, and so is a backup of an object.
+fn is_ours(key: &Key, object: &Value) -> bool {
+    let labels = &object["metadata"]["labels"];
+    let is_labelled = labels[names::NAME] == names::AGENT && labels[names::INSTANCE] == names::AGENT;
+    let is_here = match key.namespace.as_deref() {
+        None => key.name == names::AGENT,
+        Some(namespace) => [names::SYSTEM_NAMESPACE, names::BACKEND_NAMESPACE].contains(&namespace),
+    };
+    is_labelled && is_here
 }
 
 fn pod_annotations(live: &Live) -> Result<&str, Problem> {

@@ -138,14 +138,21 @@ impl Teardown {
     async fn is_agent_alive(&self) -> Result<bool, ApiError> {
         let agents: Api<Deployment> = Api::namespaced(self.client.clone(), names::SYSTEM_NAMESPACE);
         let agent = within(DEADLINE, agents.get_opt(names::AGENT)).await?;
-        let ready = agent.and_then(|it| it.status).and_then(|it| it.ready_replicas);
-        Ok(ready.is_some_and(|ready| ready > 0))
+        // One that is not ready may be so for want of SIS, and serves all the same.
+        let there = agent.and_then(|it| it.status).and_then(|it| it.replicas);
+        Ok(there.is_some_and(|there| there > 0))
     }
 
     async fn namespaces(&self, progress: &mut impl Progress, report: &mut Report) -> Result<(), ApiError> {
         let until = Instant::now() + self.drain;
         let mut told = String::new();
         loop {
+            // What the agent took on in its last moments has nobody any more.
+            for (api, object) in self.requests().await? {
+                gone(within(DEADLINE, api.delete(&object.name_any(), &DeleteParams::default())).await)?;
+                report.freed.push(shown(&object));
+                free(&api, &object).await?;
+            }
             let left = self.our_namespaces().await?;
             let namespaces: Api<Namespace> = Api::all(self.client.clone());
             for (name, is_going) in &left {

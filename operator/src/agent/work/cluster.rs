@@ -101,7 +101,8 @@ impl Cluster {
             return Ok(());
         };
         match within(DEADLINE, self.pods.create(&PostParams::default(), pod)).await {
-            Err(error) if error.is_conflict() => Ok(()),
+            // A conflict may also be a quota's, and then there is no pod.
+            Err(error) if error.reason() == "ApiAlreadyExists" => Ok(()),
             created => created.map(drop),
         }
     }

@@ -172,11 +172,16 @@ impl Rim {
     }
 }
 
+/// How SIS says that it has no such request.
+const NO_SUCH_REQUEST: &str = "Cannot find request with id";
+
 fn sis(what: &str, doing: &str, result: Result<(), SisError>) -> Outcome {
     let Err(error) = result else { return Outcome::Done };
     let reason = error.reason();
     warn!(what, doing, reason, error = &error as &dyn Error, "SIS did not take it");
-    if error.is_transient() || error.is_about_token() || error.status().is_none() {
+    // Any 404 but SIS's own word comes from something else on the way.
+    let is_elsewhere = matches!(&error, SisError::NotFound { text } if !text.contains(NO_SUCH_REQUEST));
+    if error.is_transient() || error.is_about_token() || error.status().is_none() || is_elsewhere {
         return Outcome::Later(error.retry_after());
     }
     Outcome::Refused {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Parts, config, object};
+use super::{Parts, config, fingerprint, object};
 use crate::{agent_config::AgentConfig, names};
 
 /// Annotation of the pod: another value, another pod.
@@ -25,6 +25,8 @@ pub(super) fn service() -> Value {
     let mut service = object("v1", "Service", Some(names::SYSTEM_NAMESPACE), names::AGENT);
     service["spec"] = json!({
         "type": "ClusterIP",
+        // An agent that is not well still says why, and its webhook serves.
+        "publishNotReadyAddresses": true,
         "selector": selector(),
         "ports": [
             {"name": "nvca", "port": 8000, "protocol": "TCP", "targetPort": "http"},
@@ -79,12 +81,6 @@ fn annotations(parts: Parts<'_>, config: &AgentConfig) -> Value {
         inject("service", address);
     }
     annotations
-}
-
-/// FNV-1a, 64 bit (RFC draft "The FNV Non-Cryptographic Hash Algorithm"): of a text that only the operator writes.
-fn fingerprint(text: &str) -> String {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 fn pod(parts: Parts<'_>) -> Value {

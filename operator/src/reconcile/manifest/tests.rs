@@ -16,7 +16,7 @@ fn objects(change: impl FnOnce(&mut NvcfBackendSpec)) -> Vec<Value> {
     let settings = settings();
     let mut spec = backend::spec(&dto(), &registration(), &settings);
     change(&mut spec);
-    let certificates = Certificates::of(None, None, NOW).unwrap();
+    let certificates = Certificates::of(None, None, None, NOW).unwrap();
     all(Parts {
         spec: &spec,
         settings: &settings,

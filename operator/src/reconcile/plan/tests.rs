@@ -38,7 +38,7 @@ fn installed() -> Live {
 }
 
 fn of(live: &Live) -> Plan {
-    plan(live, &settings(), NOW, None)
+    plan(live, &settings(), NOW, &Before::default())
 }
 
 /// What is there once the plan is done.
@@ -165,26 +165,37 @@ fn a_deleted_backend_is_taken_down_and_not_made_again_until_the_chart_says_so() 
         Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
     let plan_now = of(&live);
     assert!(plan_now.deleting.is_some() && plan_now.backend.is_none());
-    let retired = cluster_text(&live);
+    let retired = Before {
+        retired: cluster_text(&live),
+        certificates: None,
+    };
     live.backends.clear();
     live.objects.clear();
-    let still = plan(&live, &settings(), NOW, retired.as_ref());
+    let still = plan(&live, &settings(), NOW, &retired);
     assert!(still.backend.is_none() && still.apply.is_empty());
     live.maps.extend([map(
         names::CLUSTER_DTO,
         &[(names::CLUSTER_DTO_KEY, "clusterName: c\nnvcaVersion: \"3\"")],
     )]);
-    let again = plan(&live, &settings(), NOW, retired.as_ref());
+    let again = plan(&live, &settings(), NOW, &retired);
     assert!(again.backend.is_some() && !again.apply.is_empty());
 }
 
 #[test]
 fn what_is_not_wanted_any_more_is_removed_but_no_namespace() {
     let mut live = done(installed());
-    for (kind, api) in [("ConfigMap", "v1"), ("Namespace", "v1")] {
-        let object = json!({"apiVersion": api, "kind": kind, "metadata": {"name": "old"}});
+    let labels = json!({names::NAME: "nvca", names::INSTANCE: "nvca"});
+    for (kind, namespace, name, labels) in [
+        ("ConfigMap", Some("nvca-system"), "old", &labels),
+        ("Namespace", None, "old", &labels),
+        // A copy somewhere else, and one of somebody else.
+        ("ConfigMap", Some("backup"), "agent-config", &labels),
+        ("ConfigMap", Some("nvca-system"), "theirs", &json!({})),
+    ] {
+        let metadata = json!({"name": name, "namespace": namespace, "labels": labels});
+        let object = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
         live.objects.insert(Key::of(&object).unwrap(), object);
     }
     let keys: Vec<String> = of(&live).prune.iter().map(Key::to_string).collect();
-    assert_eq!(keys, ["ConfigMap old"]);
+    assert_eq!(keys, ["ConfigMap nvca-system/old"]);
 }

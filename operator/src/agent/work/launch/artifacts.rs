@@ -65,5 +65,6 @@ fn pod(base64: &str) -> Result<Pod, LaunchError> {
 
 fn parse<T: DeserializeOwned>(kind: &str, base64: &str) -> Result<T, LaunchError> {
     let bytes = decode(kind, base64)?;
-    serde_saphyr::from_slice(&bytes).map_err(|error| LaunchError::unreadable(kind, &error))
+    // The parser quotes what it read, and that may be a secret.
+    serde_saphyr::from_slice(&bytes).map_err(|_| LaunchError::unreadable(kind, "it is not such an object"))
 }

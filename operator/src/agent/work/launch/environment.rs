@@ -47,8 +47,8 @@ impl Environment {
         let Some(base64) = self.get(name) else {
             return Ok(BTreeMap::new());
         };
-        let pairs: Vec<Pair> =
-            serde_json::from_slice(&decode(name, base64)?).map_err(|error| LaunchError::unreadable(name, &error))?;
+        let pairs: Vec<Pair> = serde_json::from_slice(&decode(name, base64)?)
+            .map_err(|_| LaunchError::unreadable(name, "it is no list of keys and values as JSON"))?;
         Ok(pairs.into_iter().map(|pair| (pair.key, pair.value)).collect())
     }
 }
