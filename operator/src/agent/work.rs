@@ -273,7 +273,8 @@ impl Work {
             Kind::Creation => Wish::parse(&payload).map(|wish| self.wish(wish, ticket, &receipt)),
             Kind::Termination => termination(&payload).map(|message| {
                 info!(receipt, request = message.request_id, instances = ?message.instance_ids, "to be terminated");
-                self.book.end(&message, ticket);
+                let stale = self.book.end(&message, ticket);
+                drop(stale.and_then(|stale| self.rim.handles.lock().remove(&stale)));
                 Fate::Kept("taken")
             }),
         };

@@ -96,6 +96,14 @@ pub struct Args {
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
     pub vault_address: String,
 
+    /// Where OpenBao has its roles for service accounts
+    #[arg(long, value_name = "PATH", default_value = "auth/jwt")]
+    pub vault_auth_path: String,
+
+    /// Without OpenBao's injector: the Secret in the agent's namespace that has secrets.json
+    #[arg(long, value_name = "SECRET", default_value = "", hide_default_value = true)]
+    pub agent_secret: String,
+
     /// What the agent's token for OpenBao is for: as OpenBao's role has it
     #[arg(
         long,
@@ -163,6 +171,8 @@ impl Args {
                 .collect(),
             vault: Vault {
                 address: given(&self.vault_address),
+                auth_path: self.vault_auth_path.clone(),
+                secret: given(&self.agent_secret),
                 audience: self.vault_audience.clone(),
             },
             log_level: self.agent_log_level.clone(),

@@ -36,6 +36,10 @@ pub struct Image {
 pub struct Vault {
     /// `None`: the injector's default.
     pub address: Option<String>,
+    /// Where its roles for service accounts are.
+    pub auth_path: String,
+    /// A Secret of the agent's namespace that has `secrets.json`, instead of the injector.
+    pub secret: Option<String>,
     /// What the pod's token for OpenBao is for.
     pub audience: String,
 }
@@ -115,6 +119,8 @@ pub(super) mod fixture {
             network_cidrs: vec!["10.0.0.0/8".to_owned()],
             vault: Vault {
                 address: None,
+                auth_path: "auth/jwt".to_owned(),
+                secret: None,
                 audience: "http://openbao.example:8200".to_owned(),
             },
             log_level: "info".to_owned(),

@@ -6,7 +6,7 @@ use crate::kit::{ORIGINAL, Tools, VALUES, names, object, read};
 
 const TOGGLES: &[&str] = &[
     "",
-    "--set vault.enabled=false,vault.existingSecret=tokens",
+    "--set vault.enabled=false,vault.existingSecret=tokens,vault.agentExistingSecret=tokens",
     "--set podDisruptionBudget.enabled=true,replicaCount=3",
     "--set podDisruptionBudget.enabled=true,podDisruptionBudget.maxUnavailable=0",
     "--set tolerations[0].operator=Exists,agent.tolerations[0].key=gpu,priorityClassName=system-cluster-critical",

@@ -51,6 +51,7 @@ pub(crate) struct Book {
 #[derive(Debug)]
 struct Ending {
     request_id: String,
+    instances: Vec<String>,
     /// Wishes whose kept status does not have the end yet.
     unsaved: Vec<String>,
     /// Instances that nobody here knows.
@@ -85,14 +86,18 @@ impl Book {
         Arrival::Taken
     }
 
-    /// A termination message: the instances that it names end, and no others.
-    pub(crate) fn end(&mut self, message: &TerminationMessage, ticket: Ticket) {
+    /// A termination message: the instances that it names end, and no others. The ticket that it had before, if it came again.
+    pub(crate) fn end(&mut self, message: &TerminationMessage, ticket: Ticket) -> Option<Ticket> {
+        let is_it = |it: &Ending| it.request_id == message.request_id && it.instances == message.instance_ids;
+        let stale = self.endings.iter().find(|(_, it)| is_it(it)).map(|(stale, _)| *stale);
+        let before = stale.and_then(|stale| self.endings.remove(&stale));
         let mut ending = Ending {
             request_id: message.request_id.clone(),
+            instances: message.instance_ids.clone(),
             unsaved: Vec::new(),
             unknown: Vec::new(),
             busy: false,
-            not_before: 0,
+            not_before: before.as_ref().map_or(0, |it| it.not_before),
         };
         for instance in &message.instance_ids {
             match self.of(instance) {
@@ -104,6 +109,7 @@ impl Book {
             }
         }
         self.endings.insert(ticket, ending);
+        stale
     }
 
     /// A pod as it is now.

@@ -66,10 +66,13 @@ fn annotations(parts: Parts<'_>, config: &AgentConfig) -> Value {
     if !parts.rollout.is_empty() {
         annotations[RESTARTED_AT] = json!(parts.rollout);
     }
+    if vault.secret.is_some() {
+        return annotations;
+    }
     let mut inject = |name: &str, value: &str| annotations[format!("vault.hashicorp.com/{name}")] = json!(value);
     inject("agent-inject", "true");
     inject("role", names::AGENT);
-    inject("auth-path", "auth/jwt");
+    inject("auth-path", &vault.auth_path);
     inject("agent-service-account-token-volume-name", "openbao-token");
     inject("auth-config-token-path", &format!("{TOKEN_DIR}/token"));
     inject("agent-copy-volume-mounts", "agent");
@@ -96,6 +99,19 @@ fn pod(parts: Parts<'_>) -> Value {
             "timeoutSeconds": 5,
         })
     };
+    let token = json!({"serviceAccountToken": {
+        "audience": settings.vault.audience, "expirationSeconds": 3600, "path": "token",
+    }});
+    let (secrets_mount, secrets) = match &settings.vault.secret {
+        Some(name) => (
+            json!({"name": "secrets", "mountPath": "/home/app/vault", "readOnly": true}),
+            json!({"name": "secrets", "secret": {"secretName": name}}),
+        ),
+        None => (
+            json!({"name": "openbao-token", "mountPath": TOKEN_DIR, "readOnly": true}),
+            json!({"name": "openbao-token", "projected": {"sources": [token]}}),
+        ),
+    };
     let config_mount = json!({"name": "agent-config", "mountPath": "/var/run/nvca", "readOnly": true});
     let agent = json!({
         "name": "agent",
@@ -109,10 +125,7 @@ fn pod(parts: Parts<'_>) -> Value {
         "readinessProbe": probe("/healthz", 3, 5),
         "resources": settings.agent_resources,
         "securityContext": restricted,
-        "volumeMounts": [
-            config_mount,
-            {"name": "openbao-token", "mountPath": TOKEN_DIR, "readOnly": true},
-        ],
+        "volumeMounts": [config_mount, secrets_mount],
     });
     let webhook = json!({
         "name": "webhook",
@@ -126,9 +139,6 @@ fn pod(parts: Parts<'_>) -> Value {
         "securityContext": restricted,
         "volumeMounts": [config_mount, {"name": "webhook-server-certs", "mountPath": "/certs/server"}],
     });
-    let token = json!({"serviceAccountToken": {
-        "audience": settings.vault.audience, "expirationSeconds": 3600, "path": "token",
-    }});
     let mut pod = json!({
         "serviceAccountName": names::AGENT,
         "automountServiceAccountToken": true,
@@ -141,7 +151,7 @@ fn pod(parts: Parts<'_>) -> Value {
         "containers": [agent, webhook],
         "volumes": [
             {"name": "agent-config", "configMap": {"name": names::AGENT_CONFIG}},
-            {"name": "openbao-token", "projected": {"sources": [token]}},
+            secrets,
             {"name": "webhook-server-certs", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     });

@@ -76,6 +76,28 @@ fn the_agents_pod_has_the_containers_ports_and_probes_of_the_real_one() {
 }
 
 #[test]
+fn without_the_injector_the_agent_has_its_secrets_from_a_secret() {
+    let mut settings = settings();
+    settings.vault.secret = Some("tokens".to_owned());
+    let spec = backend::spec(&dto(), &registration(), &settings);
+    let certificates = Certificates::of(None, None, None, NOW).unwrap();
+    let objects = all(Parts {
+        spec: &spec,
+        settings: &settings,
+        certificates: &certificates,
+        policies: &[],
+        pod_annotations: "{}",
+        rollout: "",
+    });
+    let pod = &find(&objects, "Deployment", "nvca")["spec"]["template"];
+    assert!(!pod["metadata"]["annotations"].to_string().contains("vault"), "{pod}");
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    assert!(volumes.iter().any(|it| it["secret"]["secretName"] == "tokens"));
+    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|it| it["mountPath"] == "/home/app/vault"));
+}
+
+#[test]
 fn another_configuration_is_another_pod_and_the_same_is_the_same() {
     let template = |objects: &[Value]| find(objects, "Deployment", "nvca")["spec"]["template"].clone();
     let one = template(&objects(|_| {}));

@@ -105,7 +105,7 @@ fn a_termination_ends_the_one_it_names_and_is_settled_when_that_is_kept() {
     let mut book = running(&["a", "b"]);
     let (a, b) = (wish("a", 2), wish("b", 2));
     let first = a.instance(0);
-    book.end(&end(&[&first]), 40);
+    drop(book.end(&end(&[&first]), 40));
     let jobs = run(&mut book);
     let order: Vec<_> = jobs.iter().map(Job::kind).collect();
     assert_eq!(order, ["delete", "save", "settle"]);
@@ -122,7 +122,7 @@ fn a_termination_ends_the_one_it_names_and_is_settled_when_that_is_kept() {
 fn instances_that_nobody_knows_are_told_once_each_and_tried_again_in_trouble() {
     let mut book = running(&["a"]);
     let known = wish("a", 2).instance(0);
-    book.end(&end(&["0-sr-none", &known]), 40);
+    drop(book.end(&end(&["0-sr-none", &known]), 40));
     let disown = Job::Disown {
         ticket: 40,
         request_id: "r-1".to_owned(),
@@ -143,6 +143,22 @@ fn instances_that_nobody_knows_are_told_once_each_and_tried_again_in_trouble() {
     assert_eq!(book.jobs(NOW + RETRY_MS), std::slice::from_ref(&disown));
     book.done(disown, Outcome::Done, NOW);
     assert_eq!(run(&mut book), [Job::Settle(40)]);
+}
+
+#[test]
+fn a_termination_that_comes_again_takes_the_place_of_the_one_before() {
+    let mut book = Book::default();
+    assert_eq!(book.end(&end(&["0-sr-none"]), 1), None);
+    for ticket in 2..100 {
+        assert_eq!(book.end(&end(&["0-sr-none"]), ticket), Some(ticket - 1));
+    }
+    assert_eq!(
+        book.end(&end(&["1-sr-none"]), 100),
+        None,
+        "another instance is another message"
+    );
+    let disowned = book.jobs(0).into_iter().filter(|job| matches!(job, Job::Disown { .. }));
+    assert_eq!(disowned.count(), 2);
 }
 
 #[test]
