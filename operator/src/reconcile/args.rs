@@ -104,6 +104,10 @@ pub struct Args {
     )]
     pub vault_audience: String,
 
+    /// Secret of nvca-system with the agent's secrets.json. Empty: OpenBao's agent is injected, and renders it
+    #[arg(long, value_name = "SECRET", default_value = "", hide_default_value = true)]
+    pub agent_secret: String,
+
     /// Log level of the agent
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub agent_log_level: String,
@@ -165,6 +169,7 @@ impl Args {
                 address: given(&self.vault_address),
                 audience: self.vault_audience.clone(),
             },
+            agent_secret: given(&self.agent_secret),
             log_level: self.agent_log_level.clone(),
         })
     }

@@ -21,6 +21,8 @@ pub struct Settings {
     /// Addresses that functions must not reach.
     pub network_cidrs: Vec<String>,
     pub vault: Vault,
+    /// Secret with the agent's tokens, where OpenBao's agent is not to be injected.
+    pub agent_secret: Option<String>,
     pub log_level: String,
 }
 
@@ -117,6 +119,7 @@ pub(super) mod fixture {
                 address: None,
                 audience: "http://openbao.example:8200".to_owned(),
             },
+            agent_secret: None,
             log_level: "info".to_owned(),
         }
     }

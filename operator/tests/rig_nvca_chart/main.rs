@@ -9,4 +9,5 @@ mod life;
 mod pods;
 mod shipped;
 mod sound;
+mod upgrade;
 mod work;
