@@ -100,10 +100,6 @@ pub struct Args {
     #[arg(long, value_name = "PATH", default_value = "auth/jwt")]
     pub vault_auth_path: String,
 
-    /// Without OpenBao's injector: the Secret in the agent's namespace that has secrets.json
-    #[arg(long, value_name = "SECRET", default_value = "", hide_default_value = true)]
-    pub agent_secret: String,
-
     /// What the agent's token for OpenBao is for: as OpenBao's role has it
     #[arg(
         long,
@@ -111,6 +107,10 @@ pub struct Args {
         default_value = "http://openbao-server.vault-system.svc.cluster.local:8200"
     )]
     pub vault_audience: String,
+
+    /// Secret of nvca-system with the agent's secrets.json. Empty: OpenBao's agent is injected, and renders it
+    #[arg(long, value_name = "SECRET", default_value = "", hide_default_value = true)]
+    pub agent_secret: String,
 
     /// Log level of the agent
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -172,9 +172,9 @@ impl Args {
             vault: Vault {
                 address: given(&self.vault_address),
                 auth_path: self.vault_auth_path.clone(),
-                secret: given(&self.agent_secret),
                 audience: self.vault_audience.clone(),
             },
+            agent_secret: given(&self.agent_secret),
             log_level: self.agent_log_level.clone(),
         })
     }

@@ -21,6 +21,8 @@ pub struct Settings {
     /// Addresses that functions must not reach.
     pub network_cidrs: Vec<String>,
     pub vault: Vault,
+    /// Secret with the agent's tokens, where OpenBao's agent is not to be injected.
+    pub agent_secret: Option<String>,
     pub log_level: String,
 }
 
@@ -38,8 +40,6 @@ pub struct Vault {
     pub address: Option<String>,
     /// Where its roles for service accounts are.
     pub auth_path: String,
-    /// A Secret of the agent's namespace that has `secrets.json`, instead of the injector.
-    pub secret: Option<String>,
     /// What the pod's token for OpenBao is for.
     pub audience: String,
 }
@@ -120,9 +120,9 @@ pub(super) mod fixture {
             vault: Vault {
                 address: None,
                 auth_path: "auth/jwt".to_owned(),
-                secret: None,
                 audience: "http://openbao.example:8200".to_owned(),
             },
+            agent_secret: None,
             log_level: "info".to_owned(),
         }
     }

@@ -1,14 +1,12 @@
-//! The page from "Manual Cluster Registration" to "Uninstalling", and what comes after: installed again, upgraded, cleaned up.
+//! The page from "Manual Cluster Registration" to "Uninstalling", and what comes after: installed again, cleaned up.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use anyhow::ensure;
-use berth_testkit::{Program, eventually};
-use serde_json::{Value, json};
+use berth_testkit::Program;
+use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, SOON, in_rig},
-    kit::{VALUES, chart},
     pods::{Place, is_allowed},
 };
 
@@ -19,7 +17,7 @@ const FORGET: &str = "kubectl delete cm nvca-cluster-registration -n nvca-operat
 
 impl Cluster {
     /// Where the operator's pod is, after its init container; both ids.
-    async fn registered(&self) -> (Place, (String, String)) {
+    pub(crate) async fn registered(&self) -> (Place, (String, String)) {
         let place = self.running("nvca-operator", OPERATOR).await;
         self.bootstrap(&place).await;
         (place, self.registration().await)
@@ -125,7 +123,7 @@ fn rig_nvca_chart_uninstalled_and_installed_again_is_the_same_cluster() {
             assert_eq!(cluster.registration().await, ids);
             assert_eq!(cluster.registered().await.1, ids);
             assert_eq!(cluster.asked(CREATE).await, 1, "it was registered twice");
-            is_helms(cluster, true).await;
+            is_helms(cluster, true);
 
             // Step 4: with nothing to remember it is found again.
             cluster.tools.shell(&format!("{UNINSTALL} --no-hooks"));
@@ -138,7 +136,7 @@ fn rig_nvca_chart_uninstalled_and_installed_again_is_the_same_cluster() {
             // One that the program made after somebody had deleted it: helm has nothing to do with it, and does not mind.
             cluster.tools.shell(FORGET);
             assert_eq!(cluster.registered().await.1, ids);
-            is_helms(cluster, false).await;
+            is_helms(cluster, false);
             cluster.install("");
             assert_eq!(cluster.registration().await, ids);
             cluster.tools.shell(&format!("{UNINSTALL} --no-hooks"));
@@ -166,7 +164,7 @@ fn rig_nvca_chart_uninstalled_and_installed_again_is_the_same_cluster() {
 }
 
 /// Who owns the label that Helm looks at when it takes an object up again.
-async fn is_helms(cluster: &Cluster, is: bool) {
+fn is_helms(cluster: &Cluster, is: bool) {
     let map = cluster
         .tools
         .shell("kubectl get cm nvca-cluster-registration -n nvca-operator -o json --show-managed-fields");
@@ -187,7 +185,7 @@ async fn is_helms(cluster: &Cluster, is: bool) {
 }
 
 /// What functions hold, with finalizers that nobody serves.
-const STUCK: &str = r#"kubectl apply -f - <<'END'
+const STUCK: &str = r"kubectl apply -f - <<'END'
 apiVersion: v1
 kind: Namespace
 metadata: {name: sr-1, labels: {nvca.nvcf.nvidia.io/workload-instance-type: miniservice}}
@@ -208,7 +206,7 @@ metadata: {name: r, namespace: nvcf-backend, finalizers: [nvca.finalizers.nvidia
 spec: {}
 END
 kubectl label node gpu-0000 nvca.nvcf.nvidia.io/instance-type=NCP.GPU.H100
-"#;
+";
 
 #[test]
 fn rig_nvca_chart_cleans_up_before_it_goes_although_operator_and_agent_are_dead() {
@@ -274,74 +272,6 @@ fn rig_nvca_chart_is_the_same_cluster_after_a_forced_clean_up_that_keeps_the_reg
             assert_eq!(cluster.registration().await, ids);
             assert_eq!(cluster.registered().await.1, ids);
             assert_eq!(cluster.asked(CREATE).await, 1, "it was registered twice");
-        },
-    );
-}
-
-/// This chart as it was when it had only the page's keys.
-fn older_chart(cluster: &Cluster) -> String {
-    let older = cluster.dir.path().join("older");
-    cluster.tools.shell(&format!(
-        "cp -r CHART {0}; rm {0}/values.yaml; cp {VALUES} {0}/values.yaml",
-        older.display()
-    ));
-    let about = fs::read_to_string(chart().join("Chart.yaml")).unwrap();
-    assert!(about.contains("\nversion: 0.1.0"), "{about}");
-    fs::write(
-        older.join("Chart.yaml"),
-        about.replace("\nversion: 0.1.0", "\nversion: 0.0.1"),
-    )
-    .unwrap();
-    older.display().to_string()
-}
-
-#[test]
-fn rig_nvca_chart_upgrades_with_values_of_a_chart_that_lacked_the_newer_keys() {
-    in_rig(
-        "life::rig_nvca_chart_upgrades_with_values_of_a_chart_that_lacked_the_newer_keys",
-        async |cluster| {
-            let older = older_chart(cluster);
-            let command = cluster.install_command("").replace("CHART", &older);
-            cluster.tools.shell(&command);
-            let (_, ids) = cluster.registered().await;
-            cluster
-                .tools
-                .shell("helm upgrade nvca-operator CHART -n nvca-operator --reuse-values --wait --timeout 10m");
-            let list = cluster.tools.shell("helm list -n nvca-operator");
-            assert!(
-                list.contains("helm-nvca-operator-0.1.0") && list.contains("deployed"),
-                "{list}"
-            );
-            let values = cluster
-                .tools
-                .shell("helm get values nvca-operator -n nvca-operator --all -o json");
-            let values: Value = serde_json::from_str(&values).unwrap();
-            assert!(
-                values["vault"].is_null() && values["cleanup"].is_null(),
-                "nothing was lacking: {values}"
-            );
-            // What is not said is as if it were said by the newer chart.
-            let now = cluster.tools.get("deployment nvca-operator -n nvca-operator")["spec"]["template"].clone();
-            let annotations = &now["metadata"]["annotations"];
-            assert_eq!(
-                annotations["vault.hashicorp.com/role"], "nvca-operator",
-                "{annotations}"
-            );
-            assert_eq!(
-                now["spec"]["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"],
-                json!(3600)
-            );
-            assert_eq!(cluster.registration().await, ids);
-            let ready = eventually(SOON, async || {
-                let pods = cluster
-                    .tools
-                    .try_shell("kubectl get pods -n nvca-operator")
-                    .map_err(anyhow::Error::msg)?;
-                ensure!(pods.contains("4/4"), "{pods}");
-                Ok(())
-            });
-            ready.await.unwrap();
-            assert_eq!(cluster.registered().await.1, ids);
         },
     );
 }

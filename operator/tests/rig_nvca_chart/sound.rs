@@ -6,7 +6,7 @@ use crate::kit::{ORIGINAL, Tools, VALUES, names, object, read};
 
 const TOGGLES: &[&str] = &[
     "",
-    "--set vault.enabled=false,vault.existingSecret=tokens,vault.agentExistingSecret=tokens",
+    "--set vault.enabled=false,vault.existingSecret=tokens",
     "--set podDisruptionBudget.enabled=true,replicaCount=3",
     "--set podDisruptionBudget.enabled=true,podDisruptionBudget.maxUnavailable=0",
     "--set tolerations[0].operator=Exists,agent.tolerations[0].key=gpu,priorityClassName=system-cluster-critical",
@@ -23,8 +23,7 @@ fn rig_nvca_chart_is_sound_with_every_kind_of_values() {
     let tools = Tools::new(None);
     for flags in TOGGLES {
         tools.shell(&format!(
-            "helm lint CHART --strict --kube-version 1.34.0 -f {} {flags}",
-            VALUES
+            "helm lint CHART --strict --kube-version 1.34.0 -f {VALUES} {flags}"
         ));
         let objects = tools.template(flags).unwrap_or_else(|told| panic!("{flags}: {told}"));
         for object in &objects {
@@ -78,6 +77,10 @@ fn rig_nvca_chart_does_what_its_values_say() {
         bare["spec"]["volumes"],
         json!([{"name": "secrets", "secret": {"secretName": "tokens"}}])
     );
+    let args = bare["spec"]["containers"][0]["args"].as_array().unwrap();
+    assert!(args.contains(&json!("--agent-secret=tokens")), "{args:?}");
+    let args = template["spec"]["containers"][0]["args"].as_array().unwrap();
+    assert!(args.contains(&json!("--agent-secret=")), "{args:?}");
     let readers = ["nvca-self-managed-bootstrap", "nvca-operator", "nvca-bootstrap-watch"];
     let lists = ["initContainers", "containers"].map(|list| bare["spec"][list].as_array().unwrap().iter());
     for container in lists.into_iter().flatten() {

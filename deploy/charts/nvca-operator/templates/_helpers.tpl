@@ -58,10 +58,7 @@ europe-north1 asia-east1 asia-south1 asia-southeast1 asia-northeast1
 {{- fail "selfManaged.nvcaVersion is empty: name the agent's version, the tag of its image" -}}
 {{- end -}}
 {{- if and (not (dig "vault" "enabled" true $v)) (not (dig "vault" "existingSecret" "" $v)) -}}
-{{- fail "vault.enabled is false: name a Secret with the key secrets.json in vault.existingSecret" -}}
-{{- end -}}
-{{- if and (not (dig "vault" "enabled" true $v)) (not (dig "vault" "agentExistingSecret" "" $v)) -}}
-{{- fail "vault.enabled is false: name a Secret of nvca-system with the key secrets.json in vault.agentExistingSecret" -}}
+{{- fail "vault.enabled is false: name a Secret with the key secrets.json in vault.existingSecret, one here and one in nvca-system" -}}
 {{- end -}}
 {{- $region := dig "selfManaged" "region" "" $v | default "us-west-1" -}}
 {{- $regions := include "nvca.regions" . | replace "\n" " " -}}

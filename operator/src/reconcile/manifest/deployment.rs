@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Parts, config, fingerprint, object};
-use crate::{agent_config::AgentConfig, names};
+use crate::{agent_config::AgentConfig, names, reconcile::settings::Settings};
 
 /// Annotation of the pod: another value, another pod.
 const CONFIG: &str = "nvca-operator.nvcf.nvidia.io/config";
@@ -12,6 +12,8 @@ const RESTARTED_AT: &str = "nvca-operator.nvcf.nvidia.io/restartedAt";
 const USER: u32 = 1000;
 /// Where the pod's token for OpenBao is. The path has to hold "serviceaccount", or the injector mounts another.
 const TOKEN_DIR: &str = "/var/run/secrets/openbao/serviceaccount";
+/// Folder of [`names::SECRETS_FILE`].
+const SECRETS_DIR: &str = "/home/app/vault";
 
 /// What OpenBao's agent makes of `secrets.json`.
 const SECRETS_TEMPLATE: &str = concat!(
@@ -66,7 +68,7 @@ fn annotations(parts: Parts<'_>, config: &AgentConfig) -> Value {
     if !parts.rollout.is_empty() {
         annotations[RESTARTED_AT] = json!(parts.rollout);
     }
-    if vault.secret.is_some() {
+    if parts.settings.agent_secret.is_some() {
         return annotations;
     }
     let mut inject = |name: &str, value: &str| annotations[format!("vault.hashicorp.com/{name}")] = json!(value);
@@ -77,7 +79,7 @@ fn annotations(parts: Parts<'_>, config: &AgentConfig) -> Value {
     inject("auth-config-token-path", &format!("{TOKEN_DIR}/token"));
     inject("agent-copy-volume-mounts", "agent");
     inject("agent-run-as-same-user", "true");
-    inject("secret-volume-path", "/home/app/vault");
+    inject("secret-volume-path", SECRETS_DIR);
     inject("agent-inject-secret-secrets.json", "services/sis-api/jwt/sign/nvca");
     inject("agent-inject-template-secrets.json", SECRETS_TEMPLATE);
     if let Some(address) = &vault.address {
@@ -99,19 +101,7 @@ fn pod(parts: Parts<'_>) -> Value {
             "timeoutSeconds": 5,
         })
     };
-    let token = json!({"serviceAccountToken": {
-        "audience": settings.vault.audience, "expirationSeconds": 3600, "path": "token",
-    }});
-    let (secrets_mount, secrets) = match &settings.vault.secret {
-        Some(name) => (
-            json!({"name": "secrets", "mountPath": "/home/app/vault", "readOnly": true}),
-            json!({"name": "secrets", "secret": {"secretName": name}}),
-        ),
-        None => (
-            json!({"name": "openbao-token", "mountPath": TOKEN_DIR, "readOnly": true}),
-            json!({"name": "openbao-token", "projected": {"sources": [token]}}),
-        ),
-    };
+    let (secrets_mount, secrets_volume) = secrets(settings);
     let config_mount = json!({"name": "agent-config", "mountPath": "/var/run/nvca", "readOnly": true});
     let agent = json!({
         "name": "agent",
@@ -151,7 +141,7 @@ fn pod(parts: Parts<'_>) -> Value {
         "containers": [agent, webhook],
         "volumes": [
             {"name": "agent-config", "configMap": {"name": names::AGENT_CONFIG}},
-            secrets,
+            secrets_volume,
             {"name": "webhook-server-certs", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         ],
     });
@@ -166,6 +156,23 @@ fn pod(parts: Parts<'_>) -> Value {
         pod["tolerations"] = json!(tolerations);
     }
     pod
+}
+
+/// What the agent's tokens come of, as a mount and its volume: a token for OpenBao, or a Secret that holds them.
+fn secrets(settings: &Settings) -> (Value, Value) {
+    if let Some(secret) = &settings.agent_secret {
+        return (
+            json!({"name": "secrets", "mountPath": SECRETS_DIR, "readOnly": true}),
+            json!({"name": "secrets", "secret": {"secretName": secret}}),
+        );
+    }
+    let token = json!({"serviceAccountToken": {
+        "audience": settings.vault.audience, "expirationSeconds": 3600, "path": "token",
+    }});
+    (
+        json!({"name": "openbao-token", "mountPath": TOKEN_DIR, "readOnly": true}),
+        json!({"name": "openbao-token", "projected": {"sources": [token]}}),
+    )
 }
 
 fn image(parts: Parts<'_>) -> String {

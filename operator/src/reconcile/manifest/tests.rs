@@ -13,13 +13,16 @@ use crate::reconcile::{
 const NOW: u64 = 1_800_000_000_000;
 
 fn objects(change: impl FnOnce(&mut NvcfBackendSpec)) -> Vec<Value> {
-    let settings = settings();
-    let mut spec = backend::spec(&dto(), &registration(), &settings);
+    objects_of(&settings(), change)
+}
+
+fn objects_of(settings: &Settings, change: impl FnOnce(&mut NvcfBackendSpec)) -> Vec<Value> {
+    let mut spec = backend::spec(&dto(), &registration(), settings);
     change(&mut spec);
     let certificates = Certificates::of(None, None, None, NOW).unwrap();
     all(Parts {
         spec: &spec,
-        settings: &settings,
+        settings,
         certificates: &certificates,
         policies: &[],
         pod_annotations: "{}",
@@ -76,28 +79,6 @@ fn the_agents_pod_has_the_containers_ports_and_probes_of_the_real_one() {
 }
 
 #[test]
-fn without_the_injector_the_agent_has_its_secrets_from_a_secret() {
-    let mut settings = settings();
-    settings.vault.secret = Some("tokens".to_owned());
-    let spec = backend::spec(&dto(), &registration(), &settings);
-    let certificates = Certificates::of(None, None, None, NOW).unwrap();
-    let objects = all(Parts {
-        spec: &spec,
-        settings: &settings,
-        certificates: &certificates,
-        policies: &[],
-        pod_annotations: "{}",
-        rollout: "",
-    });
-    let pod = &find(&objects, "Deployment", "nvca")["spec"]["template"];
-    assert!(!pod["metadata"]["annotations"].to_string().contains("vault"), "{pod}");
-    let volumes = pod["spec"]["volumes"].as_array().unwrap();
-    assert!(volumes.iter().any(|it| it["secret"]["secretName"] == "tokens"));
-    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
-    assert!(mounts.iter().any(|it| it["mountPath"] == "/home/app/vault"));
-}
-
-#[test]
 fn another_configuration_is_another_pod_and_the_same_is_the_same() {
     let template = |objects: &[Value]| find(objects, "Deployment", "nvca")["spec"]["template"].clone();
     let one = template(&objects(|_| {}));
@@ -117,4 +98,23 @@ fn the_agent_reads_what_it_is_told() {
     let yaml: Map<String, Value> = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
     assert!(yaml["agent"]["icmsurl"].is_string() && yaml["agent"]["NATSURL"].is_string());
     assert!(yaml["cluster"]["ncaid"].is_string());
+}
+
+#[test]
+fn with_a_secret_of_its_own_the_agent_is_not_injected() {
+    let settings = Settings {
+        agent_secret: Some("tokens".to_owned()),
+        ..settings()
+    };
+    let objects = objects_of(&settings, |_| {});
+    let template = &find(&objects, "Deployment", "nvca")["spec"]["template"];
+    let annotations = template["metadata"]["annotations"].as_object().unwrap();
+    assert!(annotations.keys().all(|key| !key.contains("vault")), "{annotations:?}");
+    let secret = json!({"name": "secrets", "secret": {"secretName": "tokens"}});
+    assert!(template["spec"]["volumes"].as_array().unwrap().contains(&secret));
+    let mount = &template["spec"]["containers"][0]["volumeMounts"][1];
+    assert_eq!(
+        *mount,
+        json!({"name": "secrets", "mountPath": "/home/app/vault", "readOnly": true})
+    );
 }
