@@ -105,7 +105,7 @@ fn a_termination_ends_the_one_it_names_and_is_settled_when_that_is_kept() {
     let mut book = running(&["a", "b"]);
     let (a, b) = (wish("a", 2), wish("b", 2));
     let first = a.instance(0);
-    drop(book.end(&end(&[&first]), 40));
+    assert_eq!(book.end(&end(&[&first]), 40), None);
     let jobs = run(&mut book);
     let order: Vec<_> = jobs.iter().map(Job::kind).collect();
     assert_eq!(order, ["delete", "save", "settle"]);
@@ -122,7 +122,7 @@ fn a_termination_ends_the_one_it_names_and_is_settled_when_that_is_kept() {
 fn instances_that_nobody_knows_are_told_once_each_and_tried_again_in_trouble() {
     let mut book = running(&["a"]);
     let known = wish("a", 2).instance(0);
-    drop(book.end(&end(&["0-sr-none", &known]), 40));
+    assert_eq!(book.end(&end(&["0-sr-none", &known]), 40), None);
     let disown = Job::Disown {
         ticket: 40,
         request_id: "r-1".to_owned(),
