@@ -34,7 +34,10 @@ pub use part::{Part, PartState};
 
 /// What a rig shall have.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each part is there or not, by itself")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each part is there or not, whatever the others are"
+)]
 pub struct RigConfig {
     /// kwok nodes with GPUs.
     pub nodes: usize,

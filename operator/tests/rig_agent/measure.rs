@@ -186,7 +186,7 @@ async fn answers(address: &str, path: &str) {
             }
         }
     };
-    tokio::time::timeout(SOON, answer).await.expect(&url);
+    tokio::time::timeout(SOON, answer).await.context(url.clone()).unwrap();
 }
 
 /// Resident memory, and what of it is the program's own; size of the file.
@@ -219,14 +219,27 @@ async fn idle(rig: &Rig, programs: &[(&str, &Process)]) {
     let after = ran(programs);
     for (at, (name, _)) in programs.iter().enumerate() {
         let agent = format!("{name}/");
-        let of: BTreeMap<_, _> = later.by.iter().filter(|(who, _)| who.starts_with(&agent)).collect();
-        let what: Vec<_> = of
+        let of = |all: &Requests| -> BTreeMap<String, u32> {
+            let ours = all
+                .by
+                .iter()
+                .filter_map(|(who, count)| Some((who.strip_prefix(&agent)?, *count)));
+            ours.map(|(what, count)| (what.to_owned(), count)).collect()
+        };
+        let idle = of(&later);
+        let count: u32 = idle.values().sum();
+        // Each is opened anew every 290 s, whether that falls into this time or not.
+        let began = of(&asked);
+        let watches: u32 = began
             .iter()
-            .map(|(who, count)| format!("{count} {}", &who[agent.len()..]))
-            .collect();
-        let count: u32 = of.values().copied().sum();
+            .filter(|(what, _)| what.contains(" watch "))
+            .map(|(_, count)| count)
+            .sum();
         let ticks = after[at] - before[at];
-        tell(&json!({"idle_s": IDLE.as_secs(), "of": name, "requests": count, "what": what, "cpu_ms": ticks * 10}));
+        tell(
+            &json!({"idle_s": IDLE.as_secs(), "of": name, "requests": count, "what": idle, "watches": watches,
+            "since_start": began.values().sum::<u32>(), "cpu_ms": ticks * 10}),
+        );
     }
     memory("after idling", programs);
 }
@@ -308,7 +321,7 @@ async fn rollouts(client: &Client) {
         });
         rolled.await.unwrap();
         took.push(ms(began.elapsed()));
-        tokio::time::sleep(APART).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     tell(&json!({"changed ConfigMap is rolled out, ms": took}));
 }
