@@ -112,7 +112,8 @@ fn rig_the_watch_lives_through_outages_and_keeps_what_is_known() {
             assert_eq!(ready(&watch).await.0, 200);
             // The API server is away as well, and then both are back.
             scene.rig.part("kube-apiserver").unwrap().pause();
-            install.says(&watch, "the API server did not answer").await;
+            // Over an open connection or for a new one: no answer, or no way.
+            install.says(&watch, "\"reason\":\"Api").await;
             scene.rig.part("kube-apiserver").unwrap().resume();
             scene.sis.restart().await.unwrap();
             install.says(&watch, "the trouble is over").await;
