@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod args;
+mod attempts;
 mod backend;
 mod certificates;
 pub mod cleanup;

@@ -2,7 +2,7 @@
 //!
 //! The only writer of everything that the operator makes. Owns what was tried last and when; decides nothing.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use berth_kube_api::nvcf::backend::{NvcfBackend, NvcfBackendSpec};
 use berth_runtime::{
@@ -20,11 +20,12 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{
+    attempts::{Attempts, FIRST_WAIT, Failure, LAST_WAIT, report},
     events::Events,
     health::{AgentStatus, Health},
     live::{Live, LiveReceiver},
     metrics::Metrics,
-    object::{Key, holds},
+    object::Key,
     plan::{self, Before, Plan, Problem},
     settings::Settings,
     status::{self, Verdict},
@@ -38,9 +39,6 @@ const MANAGER: &str = "nvca-operator";
 const SETTLE: Duration = Duration::from_millis(20);
 /// Certificates grow old without an event.
 const AT_LEAST: Duration = Duration::from_mins(10);
-/// After a failure, and for an object that somebody else keeps changing; doubled up to the last.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LAST_WAIT: Duration = Duration::from_secs(30);
 
 /// What the loop needs.
 pub(super) struct Controller {
@@ -59,29 +57,10 @@ pub(super) struct Controller {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     before: Before,
-    /// When an object was applied last, and how long it is left alone since.
-    tried: BTreeMap<Key, Tried>,
+    attempts: Attempts,
     told: Vec<String>,
     health: Option<AgentStatus>,
     failures: u32,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Tried {
-    wanted: Value,
-    at: Duration,
-    wait: Duration,
-    /// What the API server made of it: it writes some values in another form.
-    made: Option<Value>,
-    failure: Option<Failure>,
-}
-
-/// Why an object is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Failure {
-    object: String,
-    reason: &'static str,
-    message: String,
 }
 
 impl Controller {
@@ -198,10 +177,10 @@ impl Controller {
         let mut again = AT_LEAST;
         let now = self.clock.monotonic();
         for (key, object) in &plan.apply {
-            if self.memory.is_settled(key, object, live) {
+            if self.memory.attempts.is_settled(key, object, live) {
                 continue;
             }
-            if let Some((rest, before)) = self.memory.rest(key, object, now) {
+            if let Some((rest, before)) = self.memory.attempts.rest(key, object, now) {
                 again = again.min(rest);
                 failure = failure.or(before);
                 continue;
@@ -223,7 +202,7 @@ impl Controller {
                 }
             };
             failure = failure.or_else(|| failed.clone());
-            self.memory.tried(key, made, failed);
+            self.memory.attempts.came_of(key, made, failed);
         }
         for key in &plan.prune {
             let deleted = within(DEADLINE, self.api(key).delete(&key.name, &DeleteParams::default())).await;
@@ -236,10 +215,7 @@ impl Controller {
                 }
             }
         }
-        let is_wanted = |key: &Key| plan.apply.iter().any(|(it, _)| it == key);
-        self.memory
-            .tried
-            .retain(|key, tried| is_wanted(key) || now.saturating_sub(tried.at) < LAST_WAIT);
+        self.memory.attempts.forget(&plan.apply, now);
         (again, failure)
     }
 
@@ -354,7 +330,7 @@ impl Controller {
             Err(error) => return Err(error),
         }
         self.memory.before.retired = plan::cluster_text(live);
-        self.memory.tried.clear();
+        self.memory.attempts = Attempts::default();
         info!(
             "the NVCFBackend is gone. It is made again when the ConfigMap {} changes, or the operator is restarted",
             names::CLUSTER_DTO
@@ -370,62 +346,6 @@ impl Controller {
     fn now(&self) -> Timestamp {
         let ms = i64::try_from(self.clock.now_unix_ms()).unwrap_or(i64::MAX);
         Timestamp::from_millisecond(ms).unwrap_or_default()
-    }
-}
-
-impl Memory {
-    /// How long the object is to be left alone yet, and why it was not applied then: somebody changes it as often as it is
-    /// applied, or it cannot be. `None`: now.
-    fn rest(&mut self, key: &Key, wanted: &Value, now: Duration) -> Option<(Duration, Option<Failure>)> {
-        let Some(tried) = self.tried.get_mut(key).filter(|tried| tried.wanted == *wanted) else {
-            let tried = Tried {
-                wanted: wanted.clone(),
-                at: now,
-                wait: FIRST_WAIT,
-                made: None,
-                failure: None,
-            };
-            self.tried.insert(key.clone(), tried);
-            return None;
-        };
-        let since = now.saturating_sub(tried.at);
-        if since < tried.wait {
-            return Some((tried.wait.saturating_sub(since), tried.failure.clone()));
-        }
-        // Quiet for long: somebody did it once more, not all the time.
-        tried.wait = if since > LAST_WAIT * 2 {
-            FIRST_WAIT
-        } else {
-            (tried.wait * 2).min(LAST_WAIT)
-        };
-        tried.at = now;
-        None
-    }
-
-    /// What came of it.
-    fn tried(&mut self, key: &Key, made: Option<Value>, failure: Option<Failure>) {
-        if let Some(tried) = self.tried.get_mut(key) {
-            tried.made = made;
-            tried.failure = failure;
-        }
-    }
-
-    /// It is there as the API server wrote it, in another form: `1000m` is `1`.
-    fn is_settled(&self, key: &Key, wanted: &Value, live: &Live) -> bool {
-        let tried = self.tried.get(key).filter(|tried| tried.wanted == *wanted);
-        let made = tried.and_then(|tried| tried.made.as_ref());
-        made.zip(live.objects.get(key))
-            .is_some_and(|(made, live)| holds(made, live))
-    }
-}
-
-impl Failure {
-    fn of(key: &Key, error: &ApiError) -> Self {
-        Self {
-            object: key.to_string(),
-            reason: error.reason(),
-            message: report(error),
-        }
     }
 }
 
@@ -510,17 +430,6 @@ fn verdicts(plan: &Plan, health: &Health, failure: Option<&Failure>) -> Vec<Verd
     });
     verdicts.push(ready);
     verdicts
-}
-
-/// With all its causes.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn note(before: Option<&NvcfBackendSpec>, now: &NvcfBackendSpec) -> String {

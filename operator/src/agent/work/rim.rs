@@ -211,3 +211,23 @@ fn api(what: &str, doing: &str, result: Result<(), ApiError>, waits: &[u16]) -> 
         _ => Outcome::Later(None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_services_own_word_ends_an_instance_that_runs() {
+        let not_found = |text: &str| SisError::NotFound { text: text.to_owned() };
+        for elsewhere in [
+            "404 page not found",
+            "",
+            "Could not find any cluster registered with id c",
+        ] {
+            let outcome = sis("0-sr-a", "report", Err(not_found(elsewhere)));
+            assert!(matches!(outcome, Outcome::Later(_)), "{elsewhere}: {outcome:?}");
+        }
+        let outcome = sis("0-sr-a", "report", Err(not_found("Cannot find request with id r")));
+        assert!(matches!(outcome, Outcome::Refused { status: 404, .. }), "{outcome:?}");
+    }
+}

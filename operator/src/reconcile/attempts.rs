@@ -1,0 +1,168 @@
+//! What was tried for each object: when it is tried again, why it failed, and in which form the API server keeps it.
+//!
+//! Owns the patience with an object that cannot be applied, or that somebody else changes as often. Pure: the time is passed in.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use berth_runtime::kubernetes::ApiError;
+use serde_json::Value;
+
+use super::{
+    live::Live,
+    object::{Key, holds},
+};
+
+/// After a failure, and for an object that somebody else keeps changing; doubled up to the last.
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(500);
+pub(super) const LAST_WAIT: Duration = Duration::from_secs(30);
+
+/// By object.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(BTreeMap<Key, Attempt>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct Attempt {
+    wanted: Value,
+    at: Duration,
+    wait: Duration,
+    /// What the API server made of it: it writes some values in another form.
+    made: Option<Value>,
+    failure: Option<Failure>,
+}
+
+/// Why an object is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) object: String,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl Attempts {
+    /// How long the object is to be left alone yet, and why it was not applied then. `None`: it is tried now.
+    pub(super) fn rest(&mut self, key: &Key, wanted: &Value, now: Duration) -> Option<(Duration, Option<Failure>)> {
+        let Some(attempt) = self.0.get_mut(key).filter(|it| it.wanted == *wanted) else {
+            let attempt = Attempt {
+                wanted: wanted.clone(),
+                at: now,
+                wait: FIRST_WAIT,
+                made: None,
+                failure: None,
+            };
+            self.0.insert(key.clone(), attempt);
+            return None;
+        };
+        let since = now.saturating_sub(attempt.at);
+        if since < attempt.wait {
+            return Some((attempt.wait.saturating_sub(since), attempt.failure.clone()));
+        }
+        // Quiet for long: somebody did it once more, not all the time.
+        attempt.wait = if since > LAST_WAIT * 2 {
+            FIRST_WAIT
+        } else {
+            (attempt.wait * 2).min(LAST_WAIT)
+        };
+        attempt.at = now;
+        None
+    }
+
+    /// What came of the attempt that [`Self::rest`] let through.
+    pub(super) fn came_of(&mut self, key: &Key, made: Option<Value>, failure: Option<Failure>) {
+        if let Some(attempt) = self.0.get_mut(key) {
+            attempt.made = made;
+            attempt.failure = failure;
+        }
+    }
+
+    /// It is there as the API server wrote it, in another form: `1000m` is `1`.
+    pub(super) fn is_settled(&self, key: &Key, wanted: &Value, live: &Live) -> bool {
+        let attempt = self.0.get(key).filter(|it| it.wanted == *wanted);
+        let made = attempt.and_then(|it| it.made.as_ref());
+        made.zip(live.objects.get(key))
+            .is_some_and(|(made, live)| holds(made, live))
+    }
+
+    /// What is as it should be for long needs no patience any more.
+    pub(super) fn forget(&mut self, wanted: &[(Key, Value)], now: Duration) {
+        let is_wanted = |key: &Key| wanted.iter().any(|(it, _)| it == key);
+        self.0
+            .retain(|key, attempt| is_wanted(key) || now.saturating_sub(attempt.at) < LAST_WAIT);
+    }
+}
+
+impl Failure {
+    pub(super) fn of(key: &Key, error: &ApiError) -> Self {
+        Self {
+            object: key.to_string(),
+            reason: error.reason(),
+            message: report(error),
+        }
+    }
+}
+
+/// With all its causes.
+pub(super) fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn service() -> (Key, Value) {
+        let object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "cpu": "1000m"});
+        (Key::of(&object).unwrap(), object)
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_applied_is_tried_less_and_less_and_the_reason_stays_told() {
+        let (key, object) = service();
+        let mut attempts = Attempts::default();
+        let failure = Failure::of(&key, &ApiError::Deadline(FIRST_WAIT));
+        let (mut now, mut tries) = (Duration::ZERO, 0);
+        while now < Duration::from_mins(10) {
+            match attempts.rest(&key, &object, now) {
+                None => {
+                    tries += 1;
+                    attempts.came_of(&key, None, Some(failure.clone()));
+                }
+                Some((rest, told)) => {
+                    assert_eq!(told.as_ref(), Some(&failure));
+                    // As the loop does: a moment later than it asked for.
+                    now += rest + Duration::from_millis(20);
+                }
+            }
+        }
+        assert!((20..30).contains(&tries), "{tries} tries in ten minutes");
+        assert_eq!(
+            attempts.rest(&key, &json!({}), now),
+            None,
+            "another wish is tried at once"
+        );
+    }
+
+    #[test]
+    fn what_the_api_server_keeps_in_another_form_is_no_drift_until_somebody_changes_it() {
+        let (key, object) = service();
+        let mut attempts = Attempts::default();
+        let mut live = Live::default();
+        let mut kept = object.clone();
+        kept["cpu"] = json!("1");
+        live.objects.insert(key.clone(), kept.clone());
+        assert!(!attempts.is_settled(&key, &object, &live), "nobody applied it yet");
+        assert_eq!(attempts.rest(&key, &object, Duration::ZERO), None);
+        attempts.came_of(&key, Some(kept.clone()), None);
+        assert!(attempts.is_settled(&key, &object, &live));
+        kept["cpu"] = json!("2");
+        live.objects.insert(key.clone(), kept);
+        assert!(!attempts.is_settled(&key, &object, &live));
+    }
+}
