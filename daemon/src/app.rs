@@ -15,12 +15,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use berth_gpu::MonitorHandle;
 use berth_runtime::{
-    BuildInfo, Drain, Outcome, Readiness, SharedClock, Shutdown, Tasks,
-    admin::{Admin, AdminState, config_page},
+    BuildInfo, Outcome, Readiness, SharedClock, Tasks,
+    admin::{Admin, config_page},
     announce::Addresses,
     listen::ListenError,
     metrics,
-    telemetry::LogLevel,
+    process::{self, Context, Pages},
     tls::ServerTls,
 };
 use thiserror::Error;
@@ -48,15 +48,6 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
 /// This program.
 pub const BUILD: BuildInfo = BuildInfo::of("berthd");
 
-/// What a process gives to its parts.
-#[derive(Debug, Clone)]
-pub struct Process {
-    pub clock: SharedClock,
-    pub shutdown: Shutdown,
-    pub tasks: Tasks,
-    pub log_level: LogLevel,
-}
-
 /// Why berthd cannot start.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -75,13 +66,13 @@ pub enum StartError {
 /// berthd with everything bound and opened, not yet serving.
 pub struct Bound {
     config: Config,
-    process: Process,
+    context: Context,
     addresses: Addresses,
     serving: Serving,
     routes: Routes,
     identity: Arc<grpc::Identity>,
     admin: Admin,
-    admin_state: AdminState,
+    pages: Pages,
     tls: Option<ServerTls>,
     book: Book,
     actor: Actor,
@@ -100,8 +91,8 @@ struct Phases {
 }
 
 /// Call it inside the tokio runtime.
-pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
-    let clock = SharedClock::clone(&process.clock);
+pub fn build(config: Config, context: Context) -> Result<Bound, StartError> {
+    let clock = SharedClock::clone(&context.clock);
     let tls = config
         .tls
         .clone()
@@ -136,7 +127,7 @@ pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
         may_change: config.may_change.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
-        tasks: process.tasks.clone(),
+        tasks: context.tasks.clone(),
         identity: Arc::clone(&identity),
         refuse: phases.refuse.clone(),
         end_streams: phases.end_streams.clone(),
@@ -149,22 +140,21 @@ pub fn build(config: Config, process: Process) -> Result<Bound, StartError> {
         socket: Some(config.socket.display().to_string()),
         ..Addresses::default()
     };
-    let admin_state = AdminState {
+    let pages = Pages {
         registry: Arc::new(registry),
         readiness: readiness.clone(),
-        tasks: process.tasks.clone(),
-        log_level: process.log_level.clone(),
         config: config_page(&config),
+        more: parts::debug_pages(book.views().clone()),
     };
     Ok(Bound {
         config,
-        process,
+        context,
         addresses,
         serving,
         routes,
         identity,
         admin,
-        admin_state,
+        pages,
         tls,
         book,
         actor,
@@ -183,14 +173,15 @@ impl Bound {
     }
 
     /// Serves until the process's shutdown, and goes through its phases.
-    pub async fn run(self) -> Outcome {
-        let Process {
-            clock, shutdown, tasks, ..
-        } = self.process.clone();
-        let mut drain = Drain::new(shutdown.clone(), clock, DRAIN_DEADLINE);
+    ///
+    /// # Errors
+    /// It cannot be told what is bound.
+    pub async fn run(self) -> Result<Outcome, process::StartError> {
+        let context = self.context;
+        context.announce(&self.addresses)?;
+        let tasks = &context.tasks;
+        let mut drain = context.drain(&self.readiness, DRAIN_DEADLINE);
         let Phases { refuse, end_streams } = self.phases;
-        let readiness = self.readiness;
-        drain.phase("readiness off", async move { readiness.shut_down() });
         drain.phase("refuse new grants", async move { refuse.cancel() });
         drain.phase("end streams", async move { end_streams.cancel() });
         let accepting = drain.token("stop accepting");
@@ -206,9 +197,9 @@ impl Bound {
             monitor: &self.monitor,
             store: self.store,
             identity: self.identity,
-            clock: self.process.clock,
+            clock: context.clock.clone(),
         };
-        workers.spawn(self.config.clone(), &tasks, &stop_workers);
+        workers.spawn(self.config.clone(), tasks, &stop_workers);
         let monitor = self.monitor;
         drain.phase("stop the monitor", async move {
             monitor.stop();
@@ -221,15 +212,13 @@ impl Bound {
             served,
         };
         let traced = self.config.traced;
-        if let Err(error) = self.serving.start(&tasks, self.routes, traced, self.actor, stops) {
-            shutdown.fail(format!("the operating system refuses a thread: {error}"));
+        if let Err(error) = self.serving.start(tasks, self.routes, traced, self.actor, stops) {
+            context
+                .shutdown
+                .fail(format!("the operating system refuses a thread: {error}"));
         }
-        let stop_admin = drain.token("admin off");
-        let pages = parts::debug_pages(self.book.views().clone());
-        self.admin.serve(self.admin_state, pages, &stop_admin);
         // The journal is flushed when the book's task ends.
-        drain.phase("tasks", async move { tasks.join().await });
-        drain.run().await
+        Ok(context.serve(drain, self.admin, self.pages).await)
     }
 }
 

@@ -16,7 +16,7 @@ mod review;
 mod settings;
 mod validate;
 
-pub use app::{Bound, BuildError, Context, build};
+pub use app::{Bound, BuildError, build};
 pub use args::{Args, ENV_PREFIX};
 pub use mutate::{Gates, defaults, placement};
 pub(crate) use mutate::{has_gpus, place};

@@ -5,14 +5,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::Router;
 use berth_placement::EngineConfig;
 use berth_runtime::{
-    BuildInfo, Drain, Outcome, Readiness, SharedClock, Shutdown, Tasks,
-    admin::{Admin, AdminState, config_page},
+    Outcome, Readiness, Tasks,
+    admin::{Admin, config_page},
     announce::Addresses,
     dial::DialError,
     grpc::DescriptorError,
     listen::{Listen, ListenError, serve_http},
     metrics,
-    telemetry::LogLevel,
+    process::{Context, Pages, StartError},
     tls::{ClientTls, ServerTls},
 };
 use prometheus_client::registry::Registry;
@@ -44,18 +44,6 @@ use crate::{
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
 /// How exact graces and deadlines are.
 const SWEEP: Duration = Duration::from_millis(250);
-
-/// What the program takes from outside.
-#[derive(Debug, Clone)]
-pub struct Context {
-    pub build: BuildInfo,
-    pub clock: SharedClock,
-    pub shutdown: Shutdown,
-    pub tasks: Tasks,
-    pub log_level: LogLevel,
-    /// Of decision ids, ties and jitter: different for each process.
-    pub seed: u64,
-}
 
 /// It cannot start.
 #[derive(Debug, Error)]
@@ -240,39 +228,36 @@ impl Bound {
     }
 
     /// Serves until the shutdown, and to its end.
-    pub async fn run(self) -> Outcome {
+    ///
+    /// # Errors
+    /// It cannot be told what is bound.
+    pub async fn run(self) -> Result<Outcome, StartError> {
+        self.context.announce(&self.addresses())?;
         let router = self.router();
-        let Context {
-            clock,
-            shutdown,
-            tasks,
-            log_level,
-            ..
-        } = self.context;
+        let context = self.context;
+        let tasks = &context.tasks;
 
-        let mut drain = Drain::new(shutdown, clock, DRAIN_DEADLINE);
-        let readiness = self.readiness.clone();
-        drain.phase("readiness off", async move { readiness.shut_down() });
+        let mut drain = context.drain(&self.readiness, DRAIN_DEADLINE);
         let refuse = self.extender.reserver.refuse.clone();
         drain.phase("refuse binds", async move { refuse.cancel() });
         let close = drain.token("close extender");
-        let incoming = self.listen.start(&tasks, &close);
+        let incoming = self.listen.start(tasks, &close);
         let served = tasks.spawn("extender", serve_http(incoming, router, close));
         drain.phase("answer what was asked", async move { drop(served.await) });
         let end_streams = self.grpc.end_streams.clone();
         drain.phase("end streams", async move { end_streams.cancel() });
-        let calls = self.grpc.start(&tasks, drain.token("close gRPC"));
+        let calls = self.grpc.start(tasks, drain.token("close gRPC"));
         drain.phase("answer calls", async move { drop(calls.await) });
         let reviewed = self
             .kai
-            .map(|kai| kai.start(&tasks, &drain.token("close webhook"), &drain.token("stop feeding KAI")));
+            .map(|kai| kai.start(tasks, &drain.token("close webhook"), &drain.token("stop feeding KAI")));
         drain.phase("answer reviews", async move {
             if let Some(reviewed) = reviewed {
                 drop(reviewed.await);
             }
         });
         let stop = drain.token("stop following");
-        self.feed.start(&tasks, &stop);
+        self.feed.start(tasks, &stop);
         if let Some(poster) = self.poster {
             drop(tasks.spawn("events", stop.clone().run_until_cancelled_owned(poster.run())));
         }
@@ -283,18 +268,13 @@ impl Bound {
         if let Some(tls) = self.tls {
             drop(tasks.spawn("follow-tls", tls.follow(stop.clone())));
         }
-        let admin_off = drain.token("admin off");
-        let state = AdminState {
+        let pages = Pages {
             registry: Arc::new(self.registry),
             readiness: self.readiness,
-            tasks: tasks.clone(),
-            log_level,
             config: self.config,
+            more: debug::router(Arc::clone(&self.extender.decisions), Arc::clone(&self.extender.cluster)),
         };
-        let pages = debug::router(Arc::clone(&self.extender.decisions), Arc::clone(&self.extender.cluster));
-        self.admin.serve(state, pages, &admin_off);
-        drain.phase("tasks", async move { tasks.join().await });
-        drain.run().await
+        Ok(context.serve(drain, self.admin, pages).await)
     }
 }
 

@@ -2,15 +2,18 @@
 //!
 //! Precedence: flag, then variable, then default. `--state-dir` of berthd is also `BERTHD_STATE_DIR`.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Command, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Command, CommandFactory, Parser, ValueEnum};
 use serde::Serialize;
 
 use crate::identity::{IdentityRule, IdentityRules};
+use crate::telemetry::with_causes;
 use crate::tls::{ClientTlsFiles, ServerTlsFiles};
 
 mod duration;
@@ -140,6 +143,12 @@ impl IdentityArgs {
 /// process, with code 2 for a mistake.
 pub fn parse_args<T: Parser>(env_prefix: &str) -> T {
     parse_args_from(env_prefix, std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+/// Ends the process as for a mistake, with code 2: the flags of `T` parse, and cannot be used all the same.
+pub fn refuse<T: CommandFactory>(error: &(dyn Error + 'static)) -> ! {
+    let message = format!("{}\n", with_causes(error));
+    T::command().error(ErrorKind::ValueValidation, message).exit()
 }
 
 /// As [`parse_args`], from `args` (the first is the program's name), and without ending the process.

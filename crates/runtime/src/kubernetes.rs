@@ -4,6 +4,7 @@
 
 use std::{fmt::Debug, future::Future, path::PathBuf, time::Duration};
 
+use clap::{CommandFactory, error::ErrorKind};
 use http::{HeaderValue, header::USER_AGENT};
 use kube::{
     Api, Client, Config, Resource, ResourceExt as _,
@@ -75,6 +76,14 @@ impl KubernetesArgs {
     /// `None`: this process has nothing to do with Kubernetes.
     pub fn access(&self) -> Option<Access> {
         self.access_in(std::env::var_os(IN_CLUSTER).is_some_and(|host| !host.is_empty()))
+    }
+
+    /// For a program of `T` that is nothing without Kubernetes: the process ends as for a mistake in its flags.
+    pub fn required<T: CommandFactory>(&self) -> Access {
+        self.access().unwrap_or_else(|| {
+            let message = "this is not a pod: give --kubeconfig\n";
+            T::command().error(ErrorKind::MissingRequiredArgument, message).exit()
+        })
     }
 
     fn access_in(&self, is_pod: bool) -> Option<Access> {

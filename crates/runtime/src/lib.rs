@@ -1,39 +1,27 @@
 //! The process kit: what every program of Berth needs around its own work. It knows nothing of GPUs.
 //!
-//! A `main` in the order in which things happen:
+//! A program is a `main` that parses and runs, and an `app` that binds, announces and serves:
 //!
 //! ```text
-//! tls::install_crypto_provider();
 //! let args: Args = args::parse_args("BERTHD");          // every flag is also a BERTHD_… variable
-//! (build the tokio runtime by hand, then inside it:)
-//! let clock = SystemClock::shared();
-//! let telemetry = Telemetry::start(&args.telemetry, BUILD)?;
-//! let shutdown = Shutdown::new();
-//! let tasks = Tasks::new(shutdown.clone());             // named tasks; a panic in one ends the process
-//! shutdown.listen_for_signals(&tasks)?;
-//! let readiness = Readiness::new(clock.clone());
-//! let mut registry = metrics::registry(BUILD);
+//! process::run(BUILD, &telemetry, Threads::Main, async |context| {
+//!     let admin = Admin::bind(args.admin.admin)?;       // bind everything first, fail early
+//!     let mut listen = Listen::new();
+//!     let grpc = listen.tcp(args.listen, tls)?;
+//!     let readiness = Readiness::new(context.clock.clone());
+//!     let registry = metrics::registry(context.build);
 //!
-//! let admin = Admin::bind(args.admin.admin)?;           // bind everything first, fail early
-//! let mut listen = Listen::new();
-//! listen.unix(&args.socket)?;
-//! let grpc = listen.tcp(args.listen, tls)?;
+//!     let mut drain = context.drain(&readiness, DEADLINE);  // what happens at the end, in this order
+//!     let refuse = drain.token("refuse new work");
+//!     let end_streams = drain.token("end streams");     // every stream ends on it
+//!     drain.phase("grpc", …);                           // the server's own end
+//!     let stop = drain.token("stop workers");
+//!     drain.phase("flush", …);
 //!
-//! let mut drain = Drain::new(shutdown.clone(), clock.clone(), DEADLINE);
-//! let off = readiness.clone();
-//! drain.phase("readiness off", async move { off.shut_down() });
-//! let refuse = drain.token("refuse new work");
-//! let end_streams = drain.token("end streams");         // every stream ends on it
-//! drain.phase("grpc", …);                               // the server's own end
-//! let stop = drain.token("stop workers");
-//! drain.phase("flush", …);
-//! let stop_admin = drain.token("admin off");            // /readyz answers until here
-//! drain.phase("tasks", async move { tasks.join().await });
-//!
-//! announce::write_addresses(&addresses)?;
-//! let outcome = drain.run().await;
-//! telemetry.flush(…).await;
-//! outcome.exit_code()
+//!     context.announce(&addresses)?;
+//!     let outcome = context.serve(drain, admin, Pages { … }).await;   // a panic in a task ends it, too
+//!     Ok(outcome.exit_code())
+//! })
 //! ```
 #![forbid(unsafe_code)]
 
@@ -53,6 +41,7 @@ pub mod identity;
 pub mod kubernetes;
 pub mod listen;
 pub mod metrics;
+pub mod process;
 mod readiness;
 pub mod secret_file;
 mod shutdown;

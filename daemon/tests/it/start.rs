@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use berth_daemon::{
-    app::{self, Process},
+    app::{self, BUILD},
     args::Args,
     config::Config,
 };
 use berth_proto::node::v1::WatchNodeRequest;
-use berth_runtime::{Shutdown, SystemClock, Tasks, args::parse_args_from, dial::Target, telemetry::LogLevel};
+use berth_runtime::{args::parse_args_from, dial::Target, process::Context, telemetry::LogLevel};
 use berth_testkit::{Program, http};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
@@ -171,20 +171,15 @@ async fn it_runs_inside_another_process_too() {
         dir.path().to_str().unwrap(),
     ];
     let args: Args = parse_args_from("BERTHD_TEST", args.map(Into::into)).unwrap();
-    let shutdown = Shutdown::new();
-    let process = Process {
-        clock: SystemClock::shared(),
-        shutdown: shutdown.clone(),
-        tasks: Tasks::new(shutdown.clone()),
-        log_level: LogLevel::layer("info").unwrap().1,
-    };
-    let bound = app::build(Config::from_args(args).unwrap(), process).unwrap();
+    let context = Context::new(BUILD, LogLevel::layer("info").unwrap().1);
+    let shutdown = context.shutdown.clone();
+    let bound = app::build(Config::from_args(args).unwrap(), context).unwrap();
     assert!(!bound.addresses().grpc.as_ref().unwrap().ends_with(":0"));
     let running = berth_testkit::spawn(bound.run());
     let found = node(&mut client(&Target::Unix(socket))).await.unwrap();
     assert_eq!(found.name, "inside");
     shutdown.trigger("test");
-    let outcome = running.await.unwrap();
+    let outcome = running.await.unwrap().unwrap();
     assert!(outcome.is_clean(), "{outcome:?}");
     assert!(outcome.took < Duration::from_secs(5), "{outcome:?}");
 }

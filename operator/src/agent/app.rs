@@ -10,13 +10,13 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
 use berth_runtime::{
-    BuildInfo, Drain, Outcome, Readiness, SharedClock, Shutdown, Tasks,
-    admin::{Admin, AdminState, config_page},
+    BuildInfo, Outcome, Readiness,
+    admin::{Admin, config_page},
     announce::Addresses,
     kubernetes::{Access, DEADLINE, within},
     listen::{Listen, ListenError, serve_http},
     metrics,
-    telemetry::LogLevel,
+    process::{self, Context, StartError},
 };
 use berth_sis::Backoff;
 use kube::Client;
@@ -40,18 +40,6 @@ use super::{
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// The API server may be upgraded beneath us.
 const VERSION_EVERY: Duration = Duration::from_hours(1);
-
-/// What the program takes from outside.
-#[derive(Debug, Clone)]
-pub struct Context {
-    pub build: BuildInfo,
-    pub clock: SharedClock,
-    pub shutdown: Shutdown,
-    pub tasks: Tasks,
-    pub log_level: LogLevel,
-    /// Of retries: different for each process.
-    pub seed: u64,
-}
 
 /// It cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +132,7 @@ pub fn build(args: Args, context: Context) -> Result<Bound, BuildError> {
 }
 
 impl Bound {
-    pub fn addresses(&self) -> Addresses {
+    fn addresses(&self) -> Addresses {
         Addresses {
             http: Some(self.http.to_string()),
             admin: Some(self.admin.bound_addr().to_string()),
@@ -153,17 +141,15 @@ impl Bound {
     }
 
     /// Serves until the shutdown, and to its end.
-    pub async fn run(self) -> Outcome {
-        let Context {
-            build,
-            clock,
-            shutdown,
-            tasks,
-            log_level,
-            seed,
-        } = self.context;
+    ///
+    /// # Errors
+    /// It cannot be told what is bound.
+    pub async fn run(self) -> Result<Outcome, StartError> {
+        self.context.announce(&self.addresses())?;
+        let context = self.context;
+        let (build, tasks) = (context.build, &context.tasks);
         let health = self.seam.health.clone();
-        let process = Arc::new(metrics::registry(build));
+        let registry = Arc::new(metrics::registry(build));
         let pages = Pages {
             build,
             health: health.clone(),
@@ -171,13 +157,14 @@ impl Bound {
             settings: self.seam.settings.clone(),
             k8s_version: self.k8s_version.subscribe(),
             metrics: self.seam.metrics.clone(),
-            process: Arc::clone(&process),
+            process: Arc::clone(&registry),
         };
 
-        let mut drain = Drain::new(shutdown, clock.clone(), DRAIN_DEADLINE);
+        let readiness = Readiness::new(context.clock.clone());
+        let mut drain = context.drain(&readiness, DRAIN_DEADLINE);
         // What pods came to is told to SIS while the rest still is.
         let stop_work = drain.token("stop work");
-        let worked = tasks.spawn("work", worker::run(self.seam.clone(), clock.clone(), stop_work));
+        let worked = tasks.spawn("work", worker::run(self.seam.clone(), context.clock.clone(), stop_work));
         drain.phase("last jobs", async move { drop(worked.await) });
         let stop = drain.token("stop telling");
         let functions = self.seam.settings.borrow().config.agent.requests_namespace.clone();
@@ -190,27 +177,29 @@ impl Bound {
             functions,
             settings: self.seam.settings.clone(),
             health: health.clone(),
-            seed,
+            seed: context.seed,
         };
         drop(tasks.spawn("cluster", stop.clone().run_until_cancelled_owned(cluster.run())));
-        let followed = settings::follow(self.path, self.settings, log_level.clone(), health, stop.clone());
+        let followed = settings::follow(
+            self.path,
+            self.settings,
+            context.log_level.clone(),
+            health,
+            stop.clone(),
+        );
         drop(tasks.spawn("settings", followed));
         drop(tasks.spawn("report", self.report.run(stop)));
 
         let close = drain.token("close");
-        let incoming = self.listen.start(&tasks, &close);
+        let incoming = self.listen.start(tasks, &close);
         drop(tasks.spawn("service", serve_http(incoming, server::router(pages), close)));
-        let admin_off = drain.token("admin off");
-        let state = AdminState {
-            registry: process,
-            readiness: Readiness::new(clock),
-            tasks: tasks.clone(),
-            log_level,
+        let pages = process::Pages {
+            registry,
+            readiness,
             config: config_page(&self.seam.settings.borrow().config),
+            more: Router::new(),
         };
-        self.admin.serve(state, Router::new(), &admin_off);
-        drain.phase("tasks", async move { tasks.join().await });
-        drain.run().await
+        Ok(context.serve(drain, self.admin, pages).await)
     }
 }
 

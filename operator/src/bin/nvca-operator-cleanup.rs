@@ -1,37 +1,30 @@
-//! The nvca-operator-cleanup process: arguments, runtime, exit code. Everything else is in the library.
+//! The nvca-operator-cleanup process: arguments, exit code. Everything else is in the library.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use berth_operator::reconcile::cleanup::{Args, ENV_PREFIX, run};
 use berth_runtime::{
-    BuildInfo, args::parse_args, kubernetes::Access, telemetry::Telemetry, tls::install_crypto_provider,
+    BuildInfo,
+    args::parse_args,
+    kubernetes::Access,
+    process::{self, Threads},
 };
-use clap::{CommandFactory as _, error::ErrorKind};
 use tracing::{error, info};
 
 const BUILD: BuildInfo = BuildInfo::of("nvca-operator-cleanup");
 
 fn main() -> anyhow::Result<ExitCode> {
-    install_crypto_provider();
     let args: Args = parse_args(ENV_PREFIX);
-    let access = args.kubernetes.access().unwrap_or_else(|| {
-        let message = "this is not a pod: give --kubeconfig\n";
-        Args::command()
-            .error(ErrorKind::MissingRequiredArgument, message)
-            .exit()
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(clean(&args, &access))
+    let access = args.kubernetes.required::<Args>();
+    process::run(BUILD, &args.telemetry, Threads::Main, async |_| {
+        clean(&args, &access).await
+    })
 }
 
 async fn clean(args: &Args, access: &Access) -> anyhow::Result<ExitCode> {
-    let telemetry = Telemetry::start(&args.telemetry, BUILD)?;
     let client = access.client(BUILD).await.context("no way to the API server")?;
-    let code = match run(client, args).await {
+    Ok(match run(client, args).await {
         Ok(report) if report.left.is_empty() => {
             info!(freed = report.freed.len(), "nothing of the operator is left");
             ExitCode::SUCCESS
@@ -52,7 +45,5 @@ async fn clean(args: &Args, access: &Access) -> anyhow::Result<ExitCode> {
             );
             ExitCode::FAILURE
         }
-    };
-    telemetry.flush(Duration::from_secs(1)).await;
-    Ok(code)
+    })
 }

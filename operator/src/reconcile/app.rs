@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use berth_runtime::{
-    BuildInfo, Drain, Outcome, Readiness, SharedClock, Shutdown, Tasks,
-    admin::{Admin, AdminState},
+    BuildInfo, Outcome, Readiness, SharedClock, Shutdown,
+    admin::Admin,
     announce::Addresses,
     kubernetes::{
         Access,
@@ -13,12 +13,13 @@ use berth_runtime::{
     },
     listen::ListenError,
     metrics,
-    telemetry::LogLevel,
+    process::{Context, Pages, StartError},
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{
     controller::{Controller, Memory},
@@ -40,18 +41,6 @@ const PACE: Pace = Pace {
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LAST_WAIT: Duration = Duration::from_secs(15);
-
-/// What the program takes from outside.
-#[derive(Debug, Clone)]
-pub struct Context {
-    pub build: BuildInfo,
-    pub clock: SharedClock,
-    pub shutdown: Shutdown,
-    pub tasks: Tasks,
-    pub log_level: LogLevel,
-    /// Another one in each process.
-    pub identity: String,
-}
 
 /// What it shall do.
 #[derive(Debug, Clone)]
@@ -93,7 +82,7 @@ pub fn build(config: Config, context: Context) -> Result<Bound, ListenError> {
 }
 
 impl Bound {
-    pub fn addresses(&self) -> Addresses {
+    fn addresses(&self) -> Addresses {
         Addresses {
             admin: Some(self.admin.bound_addr().to_string()),
             ..Addresses::default()
@@ -101,43 +90,35 @@ impl Bound {
     }
 
     /// Serves until the shutdown, and to its end.
-    pub async fn run(self) -> Outcome {
-        let Context {
-            build,
-            clock,
-            shutdown,
-            tasks,
-            log_level,
-            identity,
-        } = self.context;
-        let mut drain = Drain::new(shutdown.clone(), clock.clone(), DRAIN_DEADLINE);
-        let readiness = self.readiness.clone();
-        drain.phase("readiness off", async move { readiness.shut_down() });
+    ///
+    /// # Errors
+    /// It cannot be told what is bound.
+    pub async fn run(self) -> Result<Outcome, StartError> {
+        self.context.announce(&self.addresses())?;
+        let context = self.context;
+        let mut drain = context.drain(&self.readiness, DRAIN_DEADLINE);
+        let build = context.build;
         let work = Work {
             config: self.config.clone(),
             build,
-            clock,
-            identity,
+            clock: context.clock.clone(),
+            identity: Uuid::new_v4().to_string(),
             metrics: self.metrics,
-            shutdown,
+            shutdown: context.shutdown.clone(),
         };
-        let worked = tasks.spawn("operator", work.run(drain.token("stop")));
+        let worked = context.tasks.spawn("operator", work.run(drain.token("stop")));
         drain.phase("leave", async move { drop(worked.await) });
-        let admin_off = drain.token("admin off");
-        let state = AdminState {
-            registry: Arc::new(self.registry),
-            readiness: self.readiness,
-            tasks: tasks.clone(),
-            log_level,
-            config: self.config.shown,
-        };
         // The chart's probes, as the real operator answers them.
-        let pages = Router::new()
+        let more = Router::new()
             .route("/healthz", get(async || "ok\n"))
             .route("/version", get(async move || format!("{}\n", build.version)));
-        self.admin.serve(state, pages, &admin_off);
-        drain.phase("tasks", async move { tasks.join().await });
-        drain.run().await
+        let pages = Pages {
+            registry: Arc::new(self.registry),
+            readiness: self.readiness,
+            config: self.config.shown,
+            more,
+        };
+        Ok(context.serve(drain, self.admin, pages).await)
     }
 }
 

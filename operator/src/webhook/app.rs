@@ -4,12 +4,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::get};
 use berth_runtime::{
-    Block, BuildInfo, Drain, Outcome, Readiness, SharedClock, Shutdown, Tasks,
-    admin::{Admin, AdminState, config_page},
+    Block, BuildInfo, Outcome, Readiness,
+    admin::{Admin, config_page},
     announce::Addresses,
     listen::{Listen, ListenError, serve_http},
     metrics,
-    telemetry::LogLevel,
+    process::{Context, Pages, StartError},
     tls::{ServerTls, TlsStatus},
 };
 use prometheus_client::registry::Registry;
@@ -25,16 +25,6 @@ use super::{
 
 /// All phases of the end together. A question is answered in milliseconds.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(12);
-
-/// What the program takes from outside.
-#[derive(Debug, Clone)]
-pub struct Context {
-    pub build: BuildInfo,
-    pub clock: SharedClock,
-    pub shutdown: Shutdown,
-    pub tasks: Tasks,
-    pub log_level: LogLevel,
-}
 
 /// It cannot start.
 #[derive(Debug, Error)]
@@ -119,7 +109,7 @@ pub fn build(args: Args, context: Context) -> Result<Bound, BuildError> {
 }
 
 impl Bound {
-    pub fn addresses(&self) -> Addresses {
+    fn addresses(&self) -> Addresses {
         Addresses {
             webhook: Some(self.addr.to_string()),
             admin: Some(self.admin.bound_addr().to_string()),
@@ -128,19 +118,16 @@ impl Bound {
     }
 
     /// Serves until the shutdown, and to its end.
-    pub async fn run(self) -> Outcome {
-        let Context {
-            build,
-            clock,
-            shutdown,
-            tasks,
-            log_level,
-        } = self.context;
-        let mut drain = Drain::new(shutdown, clock, DRAIN_DEADLINE);
-        let off = self.readiness.clone();
-        drain.phase("readiness off", async move { off.shut_down() });
+    ///
+    /// # Errors
+    /// It cannot be told what is bound.
+    pub async fn run(self) -> Result<Outcome, StartError> {
+        self.context.announce(&self.addresses())?;
+        let context = self.context;
+        let tasks = &context.tasks;
+        let mut drain = context.drain(&self.readiness, DRAIN_DEADLINE);
         let refuse = drain.token("refuse new questions");
-        let incoming = self.listen.start(&tasks, &refuse);
+        let incoming = self.listen.start(tasks, &refuse);
         let served = tasks.spawn("webhook", serve_http(incoming, self.router, refuse));
         drain.phase("webhook", async move { drop(served.await) });
         let stop = drain.token("stop workers");
@@ -152,17 +139,13 @@ impl Bound {
             let keep = stop.run_until_cancelled_owned(from_secret.run());
             drop(tasks.spawn("certificate", keep));
         }
-        let stop_admin = drain.token("admin off");
-        let state = AdminState {
+        let pages = Pages {
             registry: Arc::new(self.registry),
             readiness: self.readiness.clone(),
-            tasks: tasks.clone(),
-            log_level,
             config: self.config,
+            more: pages(context.build, self.readiness),
         };
-        self.admin.serve(state, pages(build, self.readiness), &stop_admin);
-        drain.phase("tasks", async move { tasks.join().await });
-        drain.run().await
+        Ok(context.serve(drain, self.admin, pages).await)
     }
 }
 

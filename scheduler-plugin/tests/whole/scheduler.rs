@@ -7,11 +7,14 @@ use axum::{
     body::{Body, to_bytes},
 };
 use berth_runtime::{
-    BuildInfo, Outcome, Readiness, Shutdown, SystemClock, Tasks, announce::Addresses, args::parse_args_from,
+    BuildInfo, Outcome, Readiness, Shutdown,
+    announce::Addresses,
+    args::parse_args_from,
+    process::{Context, StartError},
     telemetry::LogLevel,
 };
 use berth_scheduler::{
-    app::{self, Bound, Context},
+    app::{self, Bound},
     args::ENV_PREFIX,
     binder::{Binder, ReserveOnly},
     config::Config,
@@ -34,7 +37,7 @@ pub(crate) struct Scheduler {
     pub(crate) addresses: Addresses,
     pub(crate) readiness: Readiness,
     shutdown: Shutdown,
-    ended: JoinHandle<Outcome>,
+    ended: JoinHandle<Result<Outcome, StartError>>,
 }
 
 impl Scheduler {
@@ -103,7 +106,7 @@ impl Scheduler {
     /// Ends it as SIGTERM does.
     pub(crate) async fn stop(self) -> Outcome {
         self.start_shutdown();
-        self.ended.await.unwrap()
+        self.ended.await.unwrap().unwrap()
     }
 }
 
@@ -125,15 +128,9 @@ pub(crate) fn build(targets: &[String], more: &[&str], binder: Arc<dyn Binder>) 
     }
     args.extend(more);
     let args = parse_args_from(ENV_PREFIX, args.into_iter().map(Into::into)).unwrap();
-    let shutdown = Shutdown::new();
-    let context = Context {
-        build: BuildInfo::of("berth-scheduler"),
-        clock: SystemClock::shared(),
-        tasks: Tasks::new(shutdown.clone()),
-        shutdown: shutdown.clone(),
-        log_level: LogLevel::layer("info").unwrap().1,
-        seed: 1,
-    };
+    let log_level = LogLevel::layer("info").unwrap().1;
+    let context = Context::new(BuildInfo::of("berth-scheduler"), log_level);
+    let shutdown = context.shutdown.clone();
     (
         app::build_with(Config::from_args(args).unwrap(), context, binder).unwrap(),
         shutdown,

@@ -4,17 +4,16 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr, sync:
 
 use anyhow::Context as _;
 use berth_runtime::{
-    BuildInfo, Drain, Readiness, SharedClock, Shutdown, SystemClock, Tasks,
-    admin::{Admin, AdminState, config_page},
-    announce::{self, Addresses},
+    BuildInfo, Readiness,
+    admin::{Admin, config_page},
+    announce::Addresses,
     args::{self, AdminArgs, HumanDuration, TelemetryArgs},
     metrics,
-    telemetry::Telemetry,
-    tls,
+    process::{self, Context, Pages, Threads},
 };
 use berth_sis::{
     Backoff,
-    fake::{Fake, FakeConfig, Publisher, admin},
+    fake::{Fake, FakeConfig, Publisher, admin as admin_pages},
 };
 use clap::Parser;
 use serde::Serialize;
@@ -23,7 +22,6 @@ use tracing::warn;
 
 const BUILD: BuildInfo = BuildInfo::of("fake-sis");
 const DRAIN: Duration = Duration::from_secs(5);
-const FLUSH: Duration = Duration::from_secs(1);
 const OPENBAO: &str = "http://openbao-server.vault-system.svc.cluster.local:8200/v1/services";
 
 /// Answers as the control plane's cluster service (SIS, ICMS) does. For tests and demos: its admin page can change everything
@@ -81,59 +79,41 @@ impl FromStr for Issuer {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    tls::install_crypto_provider();
     let args: Args = args::parse_args("FAKE_SIS");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("the operating system refuses threads")?;
-    runtime.block_on(run(args))
+    process::run(BUILD, &args.telemetry, Threads::Workers(2), async |context| {
+        run(&args, context).await
+    })
 }
 
-async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let telemetry = Telemetry::start(&args.telemetry, BUILD)?;
-    let clock = SystemClock::shared();
-    let shutdown = Shutdown::new();
-    let tasks = Tasks::new(shutdown.clone());
-    shutdown.listen_for_signals(&tasks)?;
-
-    let bound = Admin::bind(args.admin.admin)?;
+async fn run(args: &Args, context: Context) -> anyhow::Result<ExitCode> {
+    let admin = Admin::bind(args.admin.admin)?;
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let addresses = Addresses {
         http: Some(listener.local_addr()?.to_string()),
-        admin: Some(bound.bound_addr().to_string()),
+        admin: Some(admin.bound_addr().to_string()),
         ..Addresses::default()
     };
     let publisher = match &args.nats {
-        Some(url) => Some(connected(url, &clock, &shutdown).await?),
+        Some(url) => Some(connected(url, &context).await?),
         None => None,
     };
     if let Some(dir) = &args.state {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let fake = Fake::new(config(&args), publisher, clock.clone())?;
-
-    let mut drain = Drain::new(shutdown.clone(), clock.clone(), DRAIN);
-    let stop = drain.token("stop serving");
-    let stop_admin = drain.token("admin off");
-    let joined = tasks.clone();
-    drain.phase("tasks", async move { joined.join().await });
-    let state = AdminState {
+    let fake = Fake::new(config(args), publisher, context.clock.clone())?;
+    let readiness = Readiness::new(context.clock.clone());
+    let mut drain = context.drain(&readiness, DRAIN);
+    let pages = Pages {
         registry: Arc::new(metrics::registry(BUILD)),
-        readiness: Readiness::new(clock),
-        tasks: tasks.clone(),
-        log_level: telemetry.log_level(),
-        config: config_page(&args),
+        readiness,
+        config: config_page(args),
+        more: admin_pages::pages(Arc::clone(&fake)),
     };
-    bound.serve(state, admin::pages(Arc::clone(&fake)), &stop_admin);
-    fake.serve(listener, &tasks, stop);
-    announce::write_addresses(&addresses)?;
-    let outcome = drain.run().await;
-    telemetry.flush(FLUSH).await;
-    Ok(outcome.exit_code())
+    fake.serve(listener, &context.tasks, drain.token("stop serving"));
+    context.announce(&addresses)?;
+    Ok(context.serve(drain, admin, pages).await.exit_code())
 }
 
 fn config(args: &Args) -> FakeConfig {
@@ -162,15 +142,15 @@ fn config(args: &Args) -> FakeConfig {
 }
 
 /// As the real service: not up before NATS is.
-async fn connected(url: &str, clock: &SharedClock, shutdown: &Shutdown) -> anyhow::Result<Publisher> {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5), clock.now_unix_ms());
+async fn connected(url: &str, context: &Context) -> anyhow::Result<Publisher> {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5), context.seed);
     loop {
         match Publisher::connect(url).await {
             Ok(publisher) => return Ok(publisher),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "waiting for NATS"),
         }
         let wait = tokio::time::sleep(backoff.after(None));
-        if shutdown.started().run_until_cancelled(wait).await.is_none() {
+        if context.shutdown.started().run_until_cancelled(wait).await.is_none() {
             anyhow::bail!("stopped while waiting for NATS");
         }
     }
