@@ -15,7 +15,7 @@ use axum::{
 };
 use berth_kube_api::extender::ExtenderBindingResult;
 use berth_runtime::{SharedClock, telemetry::trace_context::request_span};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, time::timeout};
 use tower_http::trace::TraceLayer;
 use tracing::warn;
@@ -168,7 +168,7 @@ async fn read_body(request: Request, limits: Limits) -> Result<Bytes, ExtenderEr
         })
 }
 
-fn parse<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, ExtenderError> {
+fn parse<'a, T: Deserialize<'a>>(what: &'static str, body: &'a [u8]) -> Result<T, ExtenderError> {
     serde_json::from_slice(body).map_err(|source| ExtenderError::Malformed { what, source })
 }
 

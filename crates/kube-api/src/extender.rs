@@ -4,7 +4,7 @@
 //! pods and nodes inside have Kubernetes' own names. A nil slice or map is `null`. Go reads keys in any case: so that
 //! a person with curl gets along, the lower-case form is taken too; what we write has the exact case.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, ops::Deref};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,32 +19,36 @@ use crate::Pod;
 /// The lowest and the highest score that kube-scheduler expects of an extender.
 pub const SCORES: std::ops::RangeInclusive<i64> = 0..=10;
 
+/// A node's name, borrowed from the request where its JSON allows: there are thousands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HostName<'a>(#[serde(borrow)] pub Cow<'a, str>);
+
 /// Of filter and prioritize. Exactly one of `nodes` and `node_names` is there (`nodeCacheCapable` decides which).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct ExtenderArgs {
+pub struct ExtenderArgs<'a> {
     #[serde(rename = "Pod", alias = "pod")]
     pub pod: Option<Pod>,
     #[serde(rename = "Nodes", alias = "nodes")]
     pub nodes: Option<NodeList>,
-    #[serde(rename = "NodeNames", alias = "nodeNames", alias = "nodenames")]
-    pub node_names: Option<Vec<String>>,
+    #[serde(rename = "NodeNames", alias = "nodeNames", alias = "nodenames", borrow)]
+    pub node_names: Option<Vec<HostName<'a>>>,
 }
 
 /// The answer of filter, in the form (`nodes` or `node_names`) that was asked.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ExtenderFilterResult {
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ExtenderFilterResult<'a> {
     #[serde(rename = "Nodes")]
     pub nodes: Option<NodeList>,
     #[serde(rename = "NodeNames")]
-    pub node_names: Option<Vec<String>>,
+    pub node_names: Option<Vec<HostName<'a>>>,
     /// Node to reason; evicting pods may help.
     #[serde(rename = "FailedNodes")]
-    pub failed_nodes: Option<BTreeMap<String, String>>,
+    pub failed_nodes: Option<BTreeMap<HostName<'a>, String>>,
     /// Node to reason; evicting pods cannot help.
     #[serde(rename = "FailedAndUnresolvableNodes")]
-    pub failed_and_unresolvable_nodes: Option<BTreeMap<String, String>>,
+    pub failed_and_unresolvable_nodes: Option<BTreeMap<HostName<'a>, String>>,
     /// Not empty: the attempt to schedule the pod fails with this.
     #[serde(rename = "Error")]
     pub error: String,
@@ -129,4 +133,18 @@ pub struct MetaPod {
 pub struct ExtenderPreemptionResult {
     #[serde(rename = "NodeNameToMetaVictims", deserialize_with = "crate::null::default_if_null")]
     pub node_name_to_meta_victims: BTreeMap<String, MetaVictims>,
+}
+
+impl Deref for HostName<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> From<&'a str> for HostName<'a> {
+    fn from(name: &'a str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
 }

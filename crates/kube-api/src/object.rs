@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_node_is_read_from_what_a_real_scheduler_sent() {
         let json = include_str!("../testdata/extender/nocache/filter-1.json");
-        let args: crate::extender::ExtenderArgs = serde_json::from_str(json).unwrap();
+        let args: crate::extender::ExtenderArgs<'_> = serde_json::from_str(json).unwrap();
         let nodes: Vec<Node> = args
             .nodes
             .unwrap()

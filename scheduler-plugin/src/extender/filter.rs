@@ -1,10 +1,10 @@
 //! `/filter`: which of the offered nodes take the pod.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use berth_kube_api::{
     Pod,
-    extender::{ExtenderArgs, ExtenderFilterResult, NodeList, RawNode},
+    extender::{ExtenderArgs, ExtenderFilterResult, HostName, NodeList, RawNode},
     pod_shape,
 };
 use berth_placement::{GpuShape, PodRef, Shape};
@@ -15,8 +15,8 @@ use crate::{cluster::Ranking, decide::Verdict, decisions::NAMED, pods::Ask};
 
 /// The nodes of a request, in the form in which the answer must be.
 #[derive(Debug)]
-pub(super) enum Offer {
-    Names(Vec<String>),
+pub(super) enum Offer<'a> {
+    Names(Vec<HostName<'a>>),
     Nodes(NodeList),
 }
 
@@ -29,22 +29,22 @@ pub(super) struct Senseless {
 
 /// What filter and prioritize are asked, understood.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Asked<'a> {
     pub(super) pod: Pod,
     pub(super) shape: Shape,
-    pub(super) offer: Offer,
+    pub(super) offer: Offer<'a>,
 }
 
-impl Offer {
+impl<'a> Offer<'a> {
     pub(super) fn names(&self) -> Vec<&str> {
         match self {
-            Self::Names(names) => names.iter().map(String::as_str).collect(),
+            Self::Names(names) => names.iter().map(|name| &**name).collect(),
             Self::Nodes(nodes) => nodes.items.iter().map(RawNode::name).collect(),
         }
     }
 
     /// Takes out those for which there is a reason, by position. Nothing is copied: there are thousands.
-    fn refuse<R>(&mut self, reasons: Vec<Option<R>>) -> Vec<(String, R)> {
+    fn refuse<R>(&mut self, reasons: Vec<Option<R>>) -> Vec<(HostName<'a>, R)> {
         let mut refused = Vec::new();
         let mut reasons = reasons.into_iter();
         let mut reason = || reasons.next().flatten();
@@ -65,7 +65,7 @@ impl Offer {
                     .filter_map(|node| match reason() {
                         None => Some(node),
                         Some(reason) => {
-                            refused.push((node.into_name(), reason));
+                            refused.push((HostName(Cow::Owned(node.into_name())), reason));
                             None
                         }
                     });
@@ -76,7 +76,7 @@ impl Offer {
     }
 
     /// In the form that was asked, for the answer.
-    fn into_answer(self) -> (Option<NodeList>, Option<Vec<String>>) {
+    fn into_answer(self) -> (Option<NodeList>, Option<Vec<HostName<'a>>>) {
         match self {
             Self::Names(names) => (None, Some(names)),
             Self::Nodes(nodes) => (Some(nodes), None),
@@ -84,8 +84,8 @@ impl Offer {
     }
 }
 
-impl Asked {
-    pub(super) fn of(args: ExtenderArgs) -> Result<Self, Senseless> {
+impl<'a> Asked<'a> {
+    pub(super) fn of(args: ExtenderArgs<'a>) -> Result<Self, Senseless> {
         let senseless = |reason, message: &str| Senseless {
             reason,
             message: message.to_owned(),
@@ -116,7 +116,7 @@ impl Asked {
 }
 
 impl Extender {
-    pub(super) fn filter(&self, args: ExtenderArgs) -> Answer {
+    pub(super) fn filter(&self, args: ExtenderArgs<'_>) -> Answer {
         let result = Asked::of(args).and_then(|asked| self.filter_asked(asked));
         result.unwrap_or_else(|Senseless { reason, message }| {
             let result = ExtenderFilterResult {
@@ -127,7 +127,7 @@ impl Extender {
         })
     }
 
-    fn filter_asked(&self, asked: Asked) -> Result<Answer, Senseless> {
+    fn filter_asked(&self, asked: Asked<'_>) -> Result<Answer, Senseless> {
         if asked.shape.gpu == GpuShape::None {
             return Ok(self.pass_everything(asked));
         }
@@ -194,7 +194,7 @@ impl Extender {
     }
 
     /// A pod without GPUs is nobody's business here, but where bind is configured it comes back for that.
-    fn pass_everything(&self, asked: Asked) -> Answer {
+    fn pass_everything(&self, asked: Asked<'_>) -> Answer {
         if let Ok(pod) = asked.pod_ref() {
             let ask = Ask {
                 shape: asked.shape,

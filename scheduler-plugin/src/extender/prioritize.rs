@@ -10,7 +10,7 @@ use super::{
 use crate::{cluster::Ranking, decisions::device_names};
 
 impl Extender {
-    pub(super) fn prioritize(&self, args: ExtenderArgs) -> Result<Answer, ExtenderError> {
+    pub(super) fn prioritize(&self, args: ExtenderArgs<'_>) -> Result<Answer, ExtenderError> {
         let asked = Asked::of(args).map_err(protocol)?;
         let names = asked.offer.names();
         if asked.shape.gpu == GpuShape::None {

@@ -9,7 +9,7 @@ macro_rules! captured {
     };
 }
 
-fn args(json: &str) -> ExtenderArgs {
+fn args(json: &str) -> ExtenderArgs<'_> {
     serde_json::from_str(json).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn captured_filter_and_prioritize_requests_are_read() {
         assert_eq!(pod.metadata.uid, "795da777-2a4f-43f7-aea1-4b07b47b6839");
         assert_eq!(pod.spec.priority, Some(10));
         assert_eq!(pod.spec.scheduler_name, "default-scheduler");
-        assert_eq!(args.node_names.unwrap(), ["gpu-0000", "gpu-0001"]);
+        assert_eq!(args.node_names.unwrap(), ["gpu-0000", "gpu-0001"].map(HostName::from));
         assert!(args.nodes.is_none());
     }
     for json in [
@@ -72,8 +72,8 @@ fn captured_preemption_requests_are_read_in_both_forms() {
 #[test]
 fn answers_have_gos_keys_and_every_key() {
     let filter = ExtenderFilterResult {
-        node_names: Some(vec!["a".to_owned()]),
-        failed_nodes: Some([("b".to_owned(), "DeviceHeld: 8 held".to_owned())].into()),
+        node_names: Some(vec!["a".into()]),
+        failed_nodes: Some([("b".into(), "DeviceHeld: 8 held".to_owned())].into()),
         ..ExtenderFilterResult::default()
     };
     assert_eq!(
@@ -121,7 +121,7 @@ fn nulls_and_lower_case_keys_are_taken() {
             .is_empty()
     );
     let lower = args(r#"{"pod":{"metadata":{"name":"p"}},"nodeNames":["n"]}"#);
-    assert_eq!(lower.node_names.unwrap(), ["n"]);
+    assert_eq!(lower.node_names.unwrap(), [HostName::from("n")]);
     let bind: ExtenderBindingArgs = serde_json::from_str(r#"{"podUID":"u","node":"n"}"#).unwrap();
     assert_eq!((bind.pod_uid.as_str(), bind.node.as_str()), ("u", "n"));
 }
@@ -129,7 +129,7 @@ fn nulls_and_lower_case_keys_are_taken() {
 proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        drop(serde_json::from_slice::<ExtenderArgs>(&bytes));
+        drop(serde_json::from_slice::<ExtenderArgs<'_>>(&bytes));
         drop(serde_json::from_slice::<ExtenderBindingArgs>(&bytes));
     }
 
@@ -140,7 +140,7 @@ proptest! {
         let start = at.min(text.len());
         let end = (start + length).min(text.len());
         text.replace_range(start..end, &put);
-        if let Ok(args) = serde_json::from_str::<ExtenderArgs>(&text)
+        if let Ok(args) = serde_json::from_str::<ExtenderArgs<'_>>(&text)
             && let Some(pod) = args.pod
         {
             drop(crate::pod_shape(&pod));

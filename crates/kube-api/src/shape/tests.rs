@@ -21,7 +21,7 @@ fn a_captured_function_pod_asks_for_what_it_paid_for() {
         (include_str!("../../testdata/extender/cache/filter-3.json"), 4),
         (include_str!("../../testdata/extender/nocache/filter-2.json"), 8),
     ] {
-        let args: crate::extender::ExtenderArgs = serde_json::from_str(json).unwrap();
+        let args: crate::extender::ExtenderArgs<'_> = serde_json::from_str(json).unwrap();
         let expected = Shape {
             cpu: CpuMilli(4000),
             memory: MemoryBytes::from_gib(16),
