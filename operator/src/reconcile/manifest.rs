@@ -57,9 +57,10 @@ pub(super) fn all(parts: Parts<'_>) -> Vec<Value> {
     objects
 }
 
-/// The resources of the agent. That of the `NVCFBackend` itself is the chart's.
-pub(super) fn definitions() -> Vec<Value> {
+/// The resources of operator and agent. Helm brings them when it installs and leaves them alone when it upgrades.
+fn definitions() -> Vec<Value> {
     let all = [
+        nvcf::NvcfBackend::crd(),
         nvcf::MiniService::crd(),
         nvcf::storage_request::definition(),
         nvcf::ICMSRequest::crd(),

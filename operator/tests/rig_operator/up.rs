@@ -4,7 +4,7 @@ use anyhow::ensure;
 use berth_testkit::eventually;
 use kube::{
     ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
@@ -157,9 +157,18 @@ fn rig_operator_puts_right_what_was_changed_and_leaves_what_is_the_users() {
                 .delete("nvca-operator", &DeleteParams::default())
                 .await
                 .unwrap();
+            // An earlier release's resource: Helm does not upgrade it.
+            let definitions = scene.api("apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
+            let name = "nvcfbackends.nvcf.nvidia.io";
+            let mut old = definitions.get(name).await.unwrap();
+            old.data["spec"]["versions"][0]["additionalPrinterColumns"] = json!([]);
+            definitions.replace(name, &PostParams::default(), &old).await.unwrap();
             let _operator = scene.operator();
             scene.installed().await;
             assert_eq!(secrets.get("nvca-webhook-tls-ca-certs").await.unwrap().data, authority);
+            let columns =
+                definitions.get(name).await.unwrap().data["spec"]["versions"][0]["additionalPrinterColumns"].take();
+            assert!(columns.as_array().is_some_and(|all| !all.is_empty()), "{columns}");
         },
     );
 }
