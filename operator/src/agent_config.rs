@@ -3,8 +3,11 @@
 //! Keys as the real operator writes them (`icmsurl`, `ncaid`, `NATSURL`); unknown keys are left alone, missing ones have the
 //! real agent's defaults. Holds no secret.
 
+mod times;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::times::{GoDuration, Times};
 use crate::names;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +121,8 @@ pub struct Workload {
     pub image_pull_secrets: Vec<String>,
     /// As in a pod's spec.
     pub tolerations: Vec<serde_json::Value>,
+    #[serde(flatten)]
+    pub times: Times,
 }
 
 impl AgentConfig {
@@ -127,5 +132,11 @@ impl AgentConfig {
             .feature_flags
             .iter()
             .any(|it| it.strip_prefix('+').unwrap_or(it) == flag)
+    }
+
+    /// Whether a feature flag that is on by itself is off: `-MultiNodeWorkloads`.
+    pub fn lacks(&self, flag: &str) -> bool {
+        let off = |it: &String| it.strip_prefix('-') == Some(flag);
+        self.agent.feature_flags.iter().any(off)
     }
 }

@@ -12,12 +12,14 @@ mod book;
 mod cause;
 mod cluster;
 mod launch;
+mod limits;
 mod message;
 mod metrics;
 mod pod;
 mod queue;
 mod request;
 mod rim;
+mod trouble;
 mod watch;
 
 use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
@@ -41,6 +43,7 @@ use self::{
     book::{Arrival, Book, Job},
     cluster::{Cluster, reference},
     launch::{Site, launch},
+    limits::Limits,
     message::{Wish, termination},
     metrics::Metrics,
     pod::Seen,
@@ -184,6 +187,7 @@ impl Work {
             *told = held;
             changed
         });
+        self.book.limit(Limits::of(&self.config.borrow()));
         for job in self.book.jobs(self.clock.now_unix_ms()) {
             let request = match &job {
                 Job::Wish(name, _) => self.book.wish(name),

@@ -6,6 +6,7 @@ use berth_sis::wire::TerminationMessage;
 
 use super::{
     cause::Cause,
+    limits::Limits,
     message::Wish,
     pod::Seen,
     request::{Effect, Outcome, Request, Ticket},
@@ -45,6 +46,7 @@ pub(crate) enum Arrival {
 pub(crate) struct Book {
     wishes: BTreeMap<String, Request>,
     endings: BTreeMap<Ticket, Ending>,
+    limits: Limits,
 }
 
 /// A termination message that is not done with.
@@ -138,6 +140,11 @@ impl Book {
         }
     }
 
+    /// How long pods may have trouble, from now on.
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     pub(crate) fn wish(&self, name: &str) -> Option<&Request> {
         self.wishes.get(name)
     }
@@ -155,10 +162,12 @@ impl Book {
 
     /// Everything that can be done now. Each is given out once, until [`Self::done`].
     pub(crate) fn jobs(&mut self, now: u64) -> Vec<Job> {
-        let wishes = self.wishes.iter_mut();
-        let mut jobs: Vec<_> = wishes
-            .filter_map(|(name, request)| Some(Job::Wish(name.clone(), request.next(now)?)))
-            .collect();
+        let limits = self.limits;
+        let wishes = self.wishes.iter_mut().filter_map(|(name, request)| {
+            request.judge(now, &limits);
+            Some(Job::Wish(name.clone(), request.next(now)?))
+        });
+        let mut jobs: Vec<_> = wishes.collect();
         for (ticket, ending) in &mut self.endings {
             let is_saved = |name: &String| self.wishes.get(name).is_none_or(Request::is_saved);
             ending.unsaved.retain(|name| !is_saved(name));

@@ -17,6 +17,7 @@ pub(crate) use self::instance::Instance;
 use self::instance::Phase;
 use super::{
     cause::{Cause, Told},
+    limits::Limits,
     message::Wish,
     pod::Seen,
 };
@@ -184,14 +185,20 @@ impl Request {
         self.wish.gpus.saturating_mul(u32::try_from(held).unwrap_or(u32::MAX))
     }
 
+    /// Instances whose pods have had trouble for too long end.
+    pub(crate) fn judge(&mut self, now: u64, limits: &Limits) {
+        let limits = limits.for_wish(&self.wish);
+        for instance in self.instances.values_mut() {
+            instance.judge(now, &limits);
+        }
+    }
+
     /// What to do now; `None`: nothing, or something is being done.
     pub(crate) fn next(&mut self, now: u64) -> Option<Effect> {
         if self.busy || self.is_removed() {
             return None;
         }
-        for instance in self.instances.values_mut() {
-            instance.judge(now, self.wish.patience());
-        }
+        self.instances.values_mut().for_each(Instance::resolve);
         let waits = &self.waits;
         let may = |effect: &Effect| waits.get(&key(effect)).is_none_or(|wait| wait.until <= now);
         let effect = self.wanted(now).into_iter().find(may)?;

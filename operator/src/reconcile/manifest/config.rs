@@ -49,7 +49,7 @@ pub(super) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> AgentConfig 
         webhook: Webhook::default(),
         workload: Workload {
             image_pull_secrets: settings.pull_secrets.clone(),
-            tolerations: Vec::new(),
+            ..Workload::default()
         },
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     super::{
         cause::{Cause, Told},
+        limits::Limits,
         pod::{PodState, Seen},
     },
     millis,
@@ -104,16 +105,25 @@ impl Instance {
         self.told = Some((told, now));
     }
 
-    /// What time and the pod's state make of it.
-    pub(super) fn judge(&mut self, now: u64, patience: Duration) {
-        match self.seen.as_ref().map(|seen| &seen.state) {
-            Some(PodState::Unplaced(since)) if now.saturating_sub(*since) >= millis(patience) => {
-                self.end.get_or_insert(Cause::NoCapacity);
-            }
-            Some(PodState::Over(cause)) => {
-                self.end.get_or_insert_with(|| cause.clone());
-            }
-            _ => {}
+    /// What time makes of its pod's trouble.
+    pub(super) fn judge(&mut self, now: u64, limits: &Limits) {
+        let Some(PodState::Waiting(findings)) = self.seen.as_ref().map(|seen| &seen.state) else {
+            return;
+        };
+        let is_too_long = |limit: Duration, since: u64| now.saturating_sub(since) >= millis(limit);
+        let worst = findings
+            .iter()
+            .find(|it| limits.after(it.trouble).is_some_and(|limit| is_too_long(limit, it.since)));
+        if let Some(finding) = worst {
+            self.end
+                .get_or_insert_with(|| Cause::Trouble(finding.trouble, finding.text.clone()));
+        }
+    }
+
+    /// A pod that is over ends it, and one that is not wanted any more is not made.
+    pub(super) fn resolve(&mut self) {
+        if let Some(PodState::Over(cause)) = self.seen.as_ref().map(|seen| &seen.state) {
+            self.end.get_or_insert_with(|| cause.clone());
         }
         if self.phase == Phase::Wanted && self.end.is_some() {
             self.phase = Phase::Gone;

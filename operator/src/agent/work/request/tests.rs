@@ -4,7 +4,10 @@ use berth_kube_api::nvcf::icms_request::ICMSRequest;
 use serde_json::json;
 
 use super::*;
-use crate::agent::work::pod::PodState;
+use crate::agent::work::{
+    pod::PodState,
+    trouble::{Finding, Trouble},
+};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -32,6 +35,7 @@ fn seen(request: &Request, index: u32, state: PodState) -> Seen {
 /// Does everything that is wanted now, well; the effects as words.
 fn run(request: &mut Request, now: u64) -> Vec<String> {
     let mut words = Vec::new();
+    request.judge(now, &Limits::default());
     while let Some(effect) = request.next(now) {
         assert_eq!(request.next(now), None, "one at a time");
         let word = match &effect {
@@ -157,7 +161,7 @@ fn a_pod_that_vanishes_is_told_as_not_found_and_not_made_again() {
 fn a_pod_without_a_node_for_ten_minutes_ends_for_want_of_room() {
     let mut request = new(1);
     run(&mut request, NOW);
-    request.saw(&seen(&request, 0, PodState::Unplaced(NOW)));
+    request.saw(&seen(&request, 0, suffering(&[(Trouble::NoNode, NOW)])));
     assert_eq!(run(&mut request, NOW + 299_999), [""; 0]);
     run(&mut request, NOW + 599_999);
     assert_eq!(run(&mut request, NOW + 600_000), ["delete 0-sr", "save"]);
@@ -166,6 +170,49 @@ fn a_pod_without_a_node_for_ten_minutes_ends_for_want_of_room() {
         run(&mut request, NOW + 600_000),
         ["report 0-sr instance-terminated-no-capacity", "save", "remove"]
     );
+}
+
+fn suffering(troubles: &[(Trouble, u64)]) -> PodState {
+    let finding = |(trouble, since): &(Trouble, u64)| Finding {
+        trouble: *trouble,
+        since: *since,
+        text: format!("{trouble:?}"),
+    };
+    PodState::Waiting(troubles.iter().map(finding).collect())
+}
+
+#[test]
+fn trouble_that_lasts_ends_an_instance_and_is_told_and_its_siblings_run_on() {
+    let mut request = running();
+    let first = request.wish.instance(0);
+    let troubles = [(Trouble::Restarts, NOW), (Trouble::Degraded, NOW)];
+    request.saw(&seen(&request, 0, suffering(&troubles)));
+    assert_eq!(run(&mut request, NOW), ["report 0-sr starting", "save"]);
+    run(&mut request, NOW + 599_999);
+    // The agent was away meanwhile: the pod's own time counts.
+    let mut request = restarted(&request);
+    for (index, state) in [suffering(&troubles), PodState::Running].into_iter().enumerate() {
+        request.saw(&seen(&request, u32::try_from(index).unwrap(), state));
+    }
+    let words = run(&mut request, NOW + 600_000);
+    assert_eq!(words[0], "delete 0-sr", "{words:?}");
+    request.lost(&first);
+    let effect = next(&mut request, NOW + 600_000);
+    let told = Told::Terminated(Cause::Trouble(Trouble::Restarts, "Restarts".to_owned()));
+    assert_eq!(effect, Effect::Report(first, told));
+    request.done(effect, Outcome::Done, NOW + 600_000);
+    assert_eq!(run(&mut request, NOW + 600_000), ["save"]);
+    assert_eq!((request.gpus(), request.is_removed()), (2, false));
+}
+
+#[test]
+fn trouble_that_passes_ends_nothing() {
+    let mut request = running();
+    request.saw(&seen(&request, 0, suffering(&[(Trouble::Degraded, NOW)])));
+    run(&mut request, NOW + 1_799_999);
+    request.saw(&seen(&request, 0, PodState::Running));
+    let words = run(&mut request, NOW + 1_800_000);
+    assert!(!words.iter().any(|word| word.starts_with("delete")), "{words:?}");
 }
 
 #[test]
