@@ -47,8 +47,8 @@ use self::{
     message::{Wish, termination},
     metrics::Metrics,
     pod::Seen,
-    queue::{Incoming, Kind, Queue},
-    request::{Outcome, Request, Ticket},
+    queue::{COMES_AGAIN, Incoming, Kind, Queue},
+    request::{Outcome, Request, Ticket, millis},
     rim::{Open, Order, Rim},
     watch::Change,
 };
@@ -96,6 +96,8 @@ pub struct Work {
     allocation: channel::Sender<BTreeMap<String, u32>>,
     clock: SharedClock,
     book: Book,
+    /// Creations come as soon as they are there, unix milliseconds.
+    hears_since: Option<u64>,
     tickets: Ticket,
     metrics: Metrics,
     jobs: JoinSet<Option<(Job, Outcome)>>,
@@ -125,6 +127,7 @@ impl Work {
             allocation: parts.allocation,
             clock: parts.clock,
             book: Book::default(),
+            hears_since: None,
             tickets: 0,
             metrics: Metrics::register(registry),
             jobs: JoinSet::new(),
@@ -136,7 +139,8 @@ impl Work {
         let mut requests = self.rim.cluster.follow_requests();
         let mut pods = self.rim.cluster.follow_pods();
         let (to, mut messages) = mpsc::channel(INCOMING);
-        let mut queue = Some(self.queue.clone().run(to));
+        let (hears, mut heard) = channel::channel(false);
+        let mut queue = Some(self.queue.clone().run(to, hears));
         let mut queues = JoinSet::new();
         // Requests first, then their pods, then messages: nobody is taken for lost who was not looked for.
         let (mut has_requests, mut has_pods) = (false, false);
@@ -144,6 +148,7 @@ impl Work {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if has_pods {
+                self.came_again(&mut heard);
                 self.start_jobs();
             }
             tokio::select! {
@@ -176,6 +181,24 @@ impl Work {
         let rest = async { while self.jobs.join_next().await.is_some() {} };
         if timeout(LAST_JOBS, rest).await.is_err() {
             debug!("some jobs are left to the next process");
+        }
+    }
+
+    /// After a while of listening every message that is not settled was heard again.
+    fn came_again(&mut self, heard: &mut channel::Receiver<bool>) {
+        let now = self.clock.now_unix_ms();
+        let was_broken = heard.has_changed().unwrap_or(true);
+        if !*heard.borrow_and_update() {
+            self.hears_since = None;
+        } else if was_broken {
+            self.hears_since = Some(now);
+        }
+        let before = now.saturating_sub(millis(COMES_AGAIN));
+        if self.hears_since.is_some_and(|since| since <= before) {
+            let mut handles = self.rim.handles.lock();
+            for ticket in self.book.came_again(before) {
+                handles.remove(&ticket);
+            }
         }
     }
 
@@ -282,6 +305,7 @@ impl Work {
                 Fate::Kept("taken")
             }),
         };
+        let handle = Arc::new(handle);
         let fate = read.unwrap_or_else(|error| {
             let reason = error.reason();
             let error = &error as &dyn Error;

@@ -78,7 +78,7 @@ impl Book {
         now: u64,
     ) -> Arrival {
         if let Some(known) = self.wishes.get_mut(&wish.name) {
-            known.redelivered(ticket);
+            known.redelivered(ticket, now);
             return Arrival::Known;
         }
         if refused.is_none() && fits(&wish.gpu, wish.gpus) < wish.instances {
@@ -126,6 +126,12 @@ impl Book {
         if let Some(request) = self.of(instance) {
             request.lost(instance);
         }
+    }
+
+    /// Messages that came before then and were not settled have come again by now. The tickets that are of no use any more.
+    pub(crate) fn came_again(&mut self, before: u64) -> Vec<Ticket> {
+        let wishes = self.wishes.values_mut();
+        wishes.filter_map(|request| request.came_again(before)).collect()
     }
 
     /// Every pod that is there was seen.

@@ -72,6 +72,17 @@ enum Stage {
     Removed,
 }
 
+/// The message, as far as its stream is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Letter {
+    /// Since it came. Without a ticket an earlier process had it: it comes again, unless that one settled it.
+    Open {
+        ticket: Option<Ticket>,
+        since: u64,
+    },
+    Settled,
+}
+
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) wish: Wish,
@@ -80,7 +91,7 @@ pub(crate) struct Request {
     acknowledged: Option<u64>,
     /// The control plane does not want it any more.
     unwanted: bool,
-    ticket: Option<Ticket>,
+    letter: Letter,
     instances: BTreeMap<String, Instance>,
     saved: ICMSRequestStatus,
     busy: bool,
@@ -108,7 +119,10 @@ impl Request {
             stage: Stage::New,
             acknowledged: None,
             unwanted: false,
-            ticket: Some(ticket),
+            letter: Letter::Open {
+                ticket: Some(ticket),
+                since: now,
+            },
             saved: ICMSRequestStatus::default(),
             busy: false,
             since: now,
@@ -117,13 +131,31 @@ impl Request {
     }
 
     /// The message came again: its stream has forgotten the ticket from before.
-    pub(crate) fn redelivered(&mut self, ticket: Ticket) {
-        self.ticket = Some(ticket);
+    pub(crate) const fn redelivered(&mut self, ticket: Ticket, now: u64) {
+        self.letter = Letter::Open {
+            ticket: Some(ticket),
+            since: now,
+        };
     }
 
     /// Of the message that is not settled yet.
     pub(crate) const fn ticket(&self) -> Option<Ticket> {
-        self.ticket
+        match self.letter {
+            Letter::Open { ticket, .. } => ticket,
+            Letter::Settled => None,
+        }
+    }
+
+    /// What came before then and was not settled has come again by now: where it did not, the stream has it no more. The
+    /// ticket that is of no use any more.
+    pub(crate) fn came_again(&mut self, before: u64) -> Option<Ticket> {
+        match self.letter {
+            Letter::Open { ticket, since } if since <= before => {
+                self.letter = Letter::Settled;
+                ticket
+            }
+            _ => None,
+        }
     }
 
     /// Whether an instance is one of this wish's, however it is.
@@ -216,7 +248,7 @@ impl Request {
         if !is_answered {
             wanted.push(Effect::Acknowledge);
         }
-        wanted.extend(self.ticket.filter(|_| is_answered).map(Effect::Settle));
+        wanted.extend(self.ticket().filter(|_| is_answered).map(Effect::Settle));
         for (name, instance) in &self.instances {
             if instance.must_go() {
                 wanted.push(Effect::Delete(name.clone()));
@@ -231,7 +263,8 @@ impl Request {
         let status = self.status();
         if status != self.saved {
             wanted.push(Effect::Save(Box::new(status)));
-        } else if self.ticket.is_none() && self.instances.values().all(Instance::is_over) {
+        } else if self.letter == Letter::Settled && self.instances.values().all(Instance::is_over) {
+            // Not before: a message that comes again must find that it is over.
             wanted.push(Effect::Remove);
         }
         wanted
@@ -258,7 +291,11 @@ impl Request {
                     instance.drop_silently();
                 }
             }
-            (Effect::Settle(ticket), _) => self.ticket = self.ticket.filter(|newer| *newer != ticket),
+            (Effect::Settle(ticket), _) => {
+                if self.ticket() == Some(ticket) {
+                    self.letter = Letter::Settled;
+                }
+            }
             (Effect::Make(name), outcome) => {
                 if let Some(instance) = self.instances.get_mut(&name) {
                     match outcome {
@@ -320,7 +357,7 @@ fn key(effect: &Effect) -> String {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

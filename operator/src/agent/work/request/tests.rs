@@ -277,13 +277,13 @@ fn a_pod_that_the_api_server_refuses_is_told_with_its_words() {
 #[test]
 fn a_message_that_comes_again_makes_nothing_twice_and_is_settled() {
     let mut request = running();
-    request.redelivered(9);
+    request.redelivered(9, NOW);
     assert_eq!(run(&mut request, NOW), ["settle 9"]);
     // It comes again while the first is being settled.
     let mut request = new(1);
     while let Some(effect) = request.next(NOW) {
         if effect == Effect::Settle(7) {
-            request.redelivered(8);
+            request.redelivered(8, NOW);
         }
         let is_second = effect == Effect::Settle(8);
         request.done(effect, Outcome::Done, NOW);
@@ -318,6 +318,58 @@ fn a_wish_is_not_settled_before_the_control_plane_took_the_word_and_trouble_wait
     request.done(Effect::Acknowledge, Outcome::Later(Some(Duration::from_mins(2))), now);
     assert_eq!(request.next(now + 119_999), None, "the control plane's own wish counts");
     assert_eq!(next(&mut request, now + 120_000), Effect::Acknowledge);
+}
+
+/// Its one instance came to its end, and the stream did not hear that the message is done with.
+fn over_and_unsettled() -> Request {
+    let mut request = new(1);
+    while let Some(effect) = request.next(NOW) {
+        let outcome = if matches!(effect, Effect::Settle(_)) {
+            Outcome::Later(None)
+        } else {
+            Outcome::Done
+        };
+        request.done(effect, outcome, NOW);
+    }
+    let name = request.wish.instance(0);
+    request.saw(&seen(&request, 0, PodState::Over(Cause::Succeeded)));
+    while let Some(effect) = request.next(NOW) {
+        request.done(effect, Outcome::Done, NOW);
+    }
+    request.lost(&name);
+    assert_eq!(run(&mut request, NOW), ["report 0-sr succeeded", "save"], "it stays");
+    request
+}
+
+#[test]
+fn a_request_that_is_over_stays_until_its_message_is_settled() {
+    let mut request = over_and_unsettled();
+    assert_eq!(run(&mut request, NOW + 1_000), ["settle 7", "save", "remove"], "it is tried again");
+
+    let mut request = over_and_unsettled();
+    request.redelivered(9, NOW);
+    assert_eq!(run(&mut request, NOW), ["settle 9", "save", "remove"], "it came again");
+
+    // Another process finds it: nothing is made again.
+    let mut request = restarted(&over_and_unsettled());
+    request.all_seen();
+    assert_eq!(run(&mut request, NOW + 3_600_000), [""; 0]);
+    request.redelivered(1, NOW);
+    assert_eq!(run(&mut request, NOW), ["settle 1", "save", "remove"]);
+}
+
+#[test]
+fn a_message_that_does_not_come_again_was_settled() {
+    let mut request = over_and_unsettled();
+    assert_eq!(request.came_again(NOW - 1), None, "it may be on its way");
+    assert_eq!(run(&mut request, NOW), [""; 0]);
+    assert_eq!(request.came_again(NOW), Some(7));
+    assert_eq!(run(&mut request, NOW), ["save", "remove"]);
+
+    let mut request = restarted(&over_and_unsettled());
+    request.all_seen();
+    assert_eq!(request.came_again(NOW), None, "it had no ticket");
+    assert_eq!(run(&mut request, NOW), ["save", "remove"]);
 }
 
 fn run_to(request: &mut Request, wanted: &Effect) {
