@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
 
 use berth_kube_api::nvcf::icms_request::ICMSRequest;
 use berth_runtime::{SharedClock, secret_file::SecretFile};
-use berth_sis::{ClusterId, SisClient};
+use berth_sis::{ClusterId, SisClient, wire::MaintenanceMode};
 use futures_util::StreamExt as _;
 use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
@@ -52,7 +52,11 @@ use self::{
     rim::{Open, Order, Rim},
     watch::Change,
 };
-use crate::{agent_config::AgentConfig, webhook::Gates};
+use crate::{
+    agent::heartbeat::maintenance,
+    agent_config::{AgentConfig, GoDuration},
+    webhook::Gates,
+};
 
 /// How exact waits are.
 const TICK: Duration = Duration::from_millis(500);
@@ -210,7 +214,11 @@ impl Work {
             *told = held;
             changed
         });
-        self.book.limit(Limits::of(&self.config.borrow()));
+        let config = Arc::clone(&self.config.borrow());
+        self.book.limit(Limits::of(&config));
+        if maintenance(&config).1 == MaintenanceMode::CordonAndDrain {
+            self.book.drain();
+        }
         for job in self.book.jobs(self.clock.now_unix_ms()) {
             let request = match &job {
                 Job::Wish(name, _) => self.book.wish(name),
@@ -232,6 +240,7 @@ impl Work {
             cluster_name: config.cluster.name.clone(),
             region: config.cluster.region.clone(),
             gates: Gates::of(&config),
+            ready_timeout: GoDuration(config.workload.times.worker_startup()).to_string(),
             pull_secrets: config.workload.image_pull_secrets.clone(),
         }
     }

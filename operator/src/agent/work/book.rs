@@ -151,6 +151,12 @@ impl Book {
         self.limits = limits;
     }
 
+    /// For maintenance everything ends, and is told.
+    pub(crate) fn drain(&mut self) {
+        let wishes = self.wishes.values_mut();
+        wishes.for_each(|request| request.end_all(&Cause::Maintenance));
+    }
+
     pub(crate) fn wish(&self, name: &str) -> Option<&Request> {
         self.wishes.get(name)
     }

@@ -23,6 +23,8 @@ pub(crate) enum Cause {
     Unwanted,
     /// Its `ICMSRequest` was deleted.
     Deleted,
+    /// The cluster is emptied.
+    Maintenance,
     /// A task came to its end.
     Succeeded,
 }
@@ -48,6 +50,7 @@ impl Cause {
             Self::Refused(_) => "instance-terminated-terminal-error",
             Self::Unwanted => "instance-terminated-precondition-failure",
             Self::Deleted => "instance-terminated-sync-action",
+            Self::Maintenance => "instance-terminated-service-maintenance",
             Self::Succeeded => "succeeded",
         }
     }
@@ -56,7 +59,7 @@ impl Cause {
     pub(crate) fn message(&self) -> &str {
         match self {
             Self::Admission(text) | Self::Failed(text) | Self::Refused(text) | Self::Trouble(_, text) => text,
-            Self::User | Self::NotFound | Self::Unwanted | Self::Deleted | Self::Succeeded => "",
+            Self::User | Self::NotFound | Self::Unwanted | Self::Deleted | Self::Maintenance | Self::Succeeded => "",
         }
     }
 
@@ -70,6 +73,7 @@ impl Cause {
             "instance-terminated-admission-error" => Self::Admission(message),
             "instance-terminated-precondition-failure" => Self::Unwanted,
             "instance-terminated-sync-action" => Self::Deleted,
+            "instance-terminated-service-maintenance" => Self::Maintenance,
             "instance-terminated-terminal-error" => Self::Refused(message),
             "succeeded" => Self::Succeeded,
             word => match Trouble::of(word) {
@@ -116,6 +120,15 @@ impl Told {
             return InstanceUpdate { status, ..over };
         }
         let word = cause.word();
+        let by_service = InstanceUpdate {
+            status: "instance-terminated-by-service".to_owned(),
+            termination_cause: word.to_owned(),
+            ..over
+        };
+        // Nothing failed.
+        if *cause == Cause::Maintenance {
+            return by_service;
+        }
         let error_log = match (cause, cause.message()) {
             (_, "") => format!("pod terminated due to state {word}\n---\n"),
             (Cause::Trouble(..) | Cause::Failed(_) | Cause::Admission(_), message) => {
@@ -124,14 +137,12 @@ impl Told {
             (_, message) => message.to_owned(),
         };
         InstanceUpdate {
-            status: "instance-terminated-by-service".to_owned(),
-            termination_cause: word.to_owned(),
             health_info: HealthInfo {
                 error_log,
                 error_source: error_source(action).to_owned(),
             },
             system_failure: word.to_owned(),
-            ..over
+            ..by_service
         }
     }
 }
@@ -179,6 +190,16 @@ mod tests {
     }
 
     #[test]
+    fn maintenance_is_no_failure() {
+        assert_eq!(
+            body(&Told::Terminated(Cause::Maintenance)),
+            json!({"status": "instance-terminated-by-service", "instanceState": "terminated", "requestState": "closed",
+                "action": "TerminateInstances", "terminationCause": "instance-terminated-service-maintenance",
+                "healthInfo": {}})
+        );
+    }
+
+    #[test]
     fn trouble_is_told_in_the_words_of_the_real_agent_and_in_plain_ones() {
         let text = "container inference: ImagePullBackOff: no such image".to_owned();
         let told = Told::Terminated(Cause::Trouble(Trouble::ImagePull, text));
@@ -211,6 +232,7 @@ mod tests {
             Cause::Refused(text()),
             Cause::Unwanted,
             Cause::Deleted,
+            Cause::Maintenance,
             Cause::Succeeded,
         ] {
             assert_eq!(Cause::of(cause.word(), cause.message()), Some(cause));

@@ -162,6 +162,26 @@ fn a_termination_that_comes_again_takes_the_place_of_the_one_before() {
 }
 
 #[test]
+fn for_maintenance_everything_ends_once() {
+    let mut book = running(&["b-1", "b-2"]);
+    let names: Vec<_> = ["b-1", "b-2"].map(|batch| wish(batch, 2).instance(0)).to_vec();
+    book.drain();
+    assert_eq!(reports(&run(&mut book)), [], "no word before they are gone");
+    book.drain();
+    names.iter().for_each(|name| book.lost(name));
+    let jobs = run(&mut book);
+    let mut told = reports(&jobs);
+    told.sort_unstable();
+    let mut wanted: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), "instance-terminated-service-maintenance"))
+        .collect();
+    wanted.sort_unstable();
+    assert_eq!(told, wanted);
+    assert_eq!(book.allocation(), BTreeMap::new());
+}
+
+#[test]
 fn a_deleted_request_is_drained_and_told() {
     let mut book = running(&["a"]);
     let wish = wish("a", 2);
