@@ -82,6 +82,9 @@ mod tests {
         config.agent.feature_flags = vec!["CordonAndDrainMaintenance".to_owned()];
         assert_eq!(maintenance(&config).0, RegisterStatus::CordonAndDrain);
         let beat = heartbeat(&Settings::of(config), true, true, usage);
-        assert_eq!(serde_json::to_value(&beat).unwrap()["maintenanceMode"], "CordonAndDrain");
+        assert_eq!(
+            serde_json::to_value(&beat).unwrap()["maintenanceMode"],
+            "CordonAndDrain"
+        );
     }
 }

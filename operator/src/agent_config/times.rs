@@ -103,7 +103,10 @@ impl<'de> Deserialize<'de> for GoDuration {
             Form::Nanoseconds(nanoseconds) => return Ok(Self(Duration::from_nanos(nanoseconds))),
             Form::Text(text) => text,
         };
-        let read = text.parse::<SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
+        let read = text
+            .parse::<SignedDuration>()
+            .ok()
+            .and_then(|it| Duration::try_from(it).ok());
         let wrong = || de::Error::custom(format_args!("`{text}` is no duration: write e.g. 90s, 10m or 1h30m"));
         read.map(Self).ok_or_else(wrong)
     }
@@ -117,7 +120,13 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_written_as_go_does() {
-        for (text, seconds) in [("2h0m0s", 7200), ("30m0s", 1800), ("1m30s", 90), ("0s", 0), ("10h5m1s", 36_301)] {
+        for (text, seconds) in [
+            ("2h0m0s", 7200),
+            ("30m0s", 1800),
+            ("1m30s", 90),
+            ("0s", 0),
+            ("10h5m1s", 36_301),
+        ] {
             let read: GoDuration = from_value(json!(text)).unwrap();
             assert_eq!(read.0, Duration::from_secs(seconds), "{text}");
             assert_eq!(to_value(read).unwrap(), text);

@@ -1,6 +1,7 @@
 //! What the control plane asks for, done: `fake-sis` and NATS on one side, a real API server on the other.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
+mod ends;
 mod kit;
 
 use berth_sis::wire::{CREATION_STREAM, TERMINATION_STREAM};

@@ -104,7 +104,11 @@ mod tests {
             ("RequestSpotInstancesForTask", "soon"),
             ("RequestSpotInstancesForTask", "PT0S"),
         ] {
-            assert_eq!(no_node(&wish(action, queued)), Some(Duration::from_mins(10)), "{action} {queued}");
+            assert_eq!(
+                no_node(&wish(action, queued)),
+                Some(Duration::from_mins(10)),
+                "{action} {queued}"
+            );
         }
     }
 }

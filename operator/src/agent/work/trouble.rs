@@ -78,7 +78,10 @@ pub(crate) fn findings(pod: &Pod, status: &PodStatus) -> Vec<Finding> {
     let initialized = condition(status, "Initialized").filter(|it| it.status == "True");
     let mut all = Vec::new();
     let mut found = |trouble, since, text| all.push(Finding { trouble, since, text });
-    let (inits, mains) = (containers(status.init_container_statuses.as_ref(), "init "), mains(status));
+    let (inits, mains) = (
+        containers(status.init_container_statuses.as_ref(), "init "),
+        mains(status),
+    );
     for container in inits.iter().chain(&mains) {
         if container.waits_for(&["CreateContainerError", "CreateContainerConfigError"]) {
             found(Trouble::CreateContainer, launched, container.words());
@@ -90,7 +93,11 @@ pub(crate) fn findings(pod: &Pod, status: &PodStatus) -> Vec<Finding> {
             // Its turn came when the init containers had ended.
             let turn = initialized.filter(|_| container.kind.is_empty());
             let turn = turn.and_then(|it| it.last_transition_time.as_ref()).map(millis);
-            found(Trouble::ImagePull, launched.max(turn.unwrap_or_default()), container.words());
+            found(
+                Trouble::ImagePull,
+                launched.max(turn.unwrap_or_default()),
+                container.words(),
+            );
         }
     }
     let (looping, trouble) = if initialized.is_some() {
@@ -139,7 +146,11 @@ fn no_node(pod: &Pod, status: &PodStatus) -> Option<Finding> {
 /// When its node took it; where that says nothing, when it got its node.
 fn launched(pod: &Pod, status: &PodStatus) -> u64 {
     let placed = condition(status, "PodScheduled").and_then(|it| it.last_transition_time.as_ref());
-    let times = [status.start_time.as_ref(), placed, pod.metadata.creation_timestamp.as_ref()];
+    let times = [
+        status.start_time.as_ref(),
+        placed,
+        pod.metadata.creation_timestamp.as_ref(),
+    ];
     times.into_iter().flatten().next().map_or(u64::MAX, millis)
 }
 
@@ -212,7 +223,13 @@ impl Container<'_> {
 
     /// `init container fetch: CrashLoopBackOff: …; restarted 6 times, last for OOMKilled (exit code 137): …`
     fn words(&self) -> String {
-        let ContainerStatus { name, state, last_state, restart_count, .. } = self.status;
+        let ContainerStatus {
+            name,
+            state,
+            last_state,
+            restart_count,
+            ..
+        } = self.status;
         let mut text = format!("{}container {name}: ", self.kind);
         text.push_str(&match state {
             Some(state) if state.running.is_some() => "runs and is not ready".to_owned(),
@@ -248,7 +265,11 @@ fn short(text: &str) -> String {
 }
 
 pub(crate) fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
-    status.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+    status
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_ == kind)
 }
 
 fn millis(time: &Time) -> u64 {

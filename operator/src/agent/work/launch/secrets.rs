@@ -22,7 +22,9 @@ impl Secrets {
         if environment.get(TOKEN).is_none() {
             let expects = |present| environment.get(present) == Some("true");
             return if expects("FUNCTION_SECRETS_PRESENT") || expects("TASK_SECRETS_PRESENT") {
-                Err(LaunchError::Missing("SECRETS_ASSERTION_TOKEN, and there are secrets to fetch"))
+                Err(LaunchError::Missing(
+                    "SECRETS_ASSERTION_TOKEN, and there are secrets to fetch",
+                ))
             } else {
                 Ok(None)
             };
@@ -43,7 +45,10 @@ impl Secrets {
         let spec = &mut pod["spec"];
         for name in ["secret-data", "ess-data"] {
             // Not on the node's disk.
-            push(&mut spec["volumes"], json!({"name": name, "emptyDir": {"medium": "Memory"}}));
+            push(
+                &mut spec["volumes"],
+                json!({"name": name, "emptyDir": {"medium": "Memory"}}),
+            );
         }
         for container in spec["initContainers"].as_array_mut().into_iter().flatten() {
             push(&mut container["volumeMounts"], config());

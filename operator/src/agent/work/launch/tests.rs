@@ -184,7 +184,8 @@ fn a_task_runs_to_its_end() {
     assert_eq!(pod["spec"]["containers"][0]["name"], "task");
 }
 
-const ESS: &str = "FUNCTION_SECRETS_PRESENT=true\nSECRETS_ASSERTION_TOKEN=whisper\nESS_AGENT_CONTAINER=w.example/ess:1\n";
+const ESS: &str =
+    "FUNCTION_SECRETS_PRESENT=true\nSECRETS_ASSERTION_TOKEN=whisper\nESS_AGENT_CONTAINER=w.example/ess:1\n";
 
 #[test]
 fn a_function_with_secrets_has_them_fetched_before_it_starts_and_while_it_runs() {
@@ -210,7 +211,10 @@ fn a_function_with_secrets_has_them_fetched_before_it_starts_and_while_it_runs()
                 {"name": "SECRET_DEST", "value": "/var/secrets/secrets.json"},
                 {"name": "SECRET_PATH", "value": "functions/f-1/versions/v-1"}])
         );
-        assert_eq!(container["resources"]["limits"], json!({"cpu": "250m", "memory": "128Mi"}));
+        assert_eq!(
+            container["resources"]["limits"],
+            json!({"cpu": "250m", "memory": "128Mi"})
+        );
     }
     let mounted = |container: &Value| -> Vec<(String, bool)> {
         let mounts = container["volumeMounts"].as_array().unwrap().iter();

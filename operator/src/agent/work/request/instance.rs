@@ -111,9 +111,11 @@ impl Instance {
             return;
         };
         let is_too_long = |limit: Duration, since: u64| now.saturating_sub(since) >= millis(limit);
-        let worst = findings
-            .iter()
-            .find(|it| limits.after(it.trouble).is_some_and(|limit| is_too_long(limit, it.since)));
+        let worst = findings.iter().find(|it| {
+            limits
+                .after(it.trouble)
+                .is_some_and(|limit| is_too_long(limit, it.since))
+        });
         if let Some(finding) = worst {
             self.end
                 .get_or_insert_with(|| Cause::Trouble(finding.trouble, finding.text.clone()));

@@ -344,7 +344,11 @@ fn over_and_unsettled() -> Request {
 #[test]
 fn a_request_that_is_over_stays_until_its_message_is_settled() {
     let mut request = over_and_unsettled();
-    assert_eq!(run(&mut request, NOW + 1_000), ["settle 7", "save", "remove"], "it is tried again");
+    assert_eq!(
+        run(&mut request, NOW + 1_000),
+        ["settle 7", "save", "remove"],
+        "it is tried again"
+    );
 
     let mut request = over_and_unsettled();
     request.redelivered(9, NOW);

@@ -54,7 +54,11 @@ fn without_a_node_the_schedulers_last_word_starts_the_clock() {
     assert_eq!(first(&findings), Some((Trouble::NoNode, at(LATER))));
     assert_eq!(findings[0].text, "0/4 nodes are available");
     let placed = json!({"phase": "Pending", "conditions": [condition("PodScheduled", "True", PLACED)]});
-    assert_eq!(since(placed), Some((Trouble::InitStuck, at(PLACED))), "its node says nothing");
+    assert_eq!(
+        since(placed),
+        Some((Trouble::InitStuck, at(PLACED))),
+        "its node says nothing"
+    );
 }
 
 #[test]
@@ -63,7 +67,11 @@ fn an_image_that_does_not_come_counts_from_the_start_or_from_the_containers_turn
         json!({"phase": "Pending", "startTime": STARTED, "conditions": conditions, "initContainerStatuses": inits,
             "containerStatuses": mains})
     };
-    let init = status(json!([container("init", &waiting("ErrImagePull"), 0)]), json!([]), json!([]));
+    let init = status(
+        json!([container("init", &waiting("ErrImagePull"), 0)]),
+        json!([]),
+        json!([]),
+    );
     let findings = found(&on_a_node(), &init);
     assert_eq!(first(&findings), Some((Trouble::ImagePull, at(STARTED))));
     assert_eq!(findings[0].text, "init container init: ErrImagePull: its words");
@@ -99,7 +107,11 @@ fn three_restarts_are_a_loop_while_the_container_is_down() {
         "container inference: CrashLoopBackOff: its words; restarted 3 times, last for OOMKilled (exit code 137): too much"
     );
     assert_eq!(found(&on_a_node(), &status(&down, 2)), []);
-    assert_eq!(found(&on_a_node(), &status(&json!({"running": {}}), 9)), [], "it may have left the loop");
+    assert_eq!(
+        found(&on_a_node(), &status(&json!({"running": {}}), 9)),
+        [],
+        "it may have left the loop"
+    );
 }
 
 #[test]
@@ -131,7 +143,10 @@ fn a_pod_that_was_never_ready_is_not_up_and_one_that_was_is_degraded() {
     let findings = unready("Always", STARTED, &runs);
     assert_eq!(first(&findings), Some((Trouble::NotUp, at(STARTED))));
     assert_eq!(findings[0].text, "container utils: runs and is not ready");
-    assert_eq!(first(&unready("Always", LATER, &runs)), Some((Trouble::Degraded, at(LATER))));
+    assert_eq!(
+        first(&unready("Always", LATER, &runs)),
+        Some((Trouble::Degraded, at(LATER)))
+    );
 }
 
 #[test]
@@ -140,7 +155,10 @@ fn of_a_pod_that_is_not_restarted_a_failed_container_counts_at_once_and_a_finish
     let findings = unready("Never", LATER, &[ended(1), json!({"running": {"ready": true}})]);
     assert_eq!(first(&findings), Some((Trouble::Degraded, 0)));
     assert_eq!(findings[0].text, "container utils: Error (exit code 1)");
-    assert_eq!(unready("Never", LATER, &[ended(0), json!({"running": {"ready": true}})]), []);
+    assert_eq!(
+        unready("Never", LATER, &[ended(0), json!({"running": {"ready": true}})]),
+        []
+    );
 }
 
 #[test]
