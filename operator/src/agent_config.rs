@@ -5,6 +5,7 @@
 
 mod times;
 
+use berth_sis::wire::Gpu;
 use serde::{Deserialize, Serialize};
 
 pub use self::times::{GoDuration, Times};
@@ -40,6 +41,9 @@ pub struct Agent {
     pub operator_version: String,
     /// Where functions run.
     pub requests_namespace: String,
+    /// The GPUs, where nobody is to find them. The real agent reads them from a ConfigMap of their own.
+    #[serde(rename = "staticGPUs", skip_serializing_if = "Vec::is_empty")]
+    pub static_gpus: Vec<Gpu>,
     /// Of `/healthz` and `/metrics`.
     #[serde(rename = "svcAddress")]
     pub svc_addr: String,
@@ -58,6 +62,7 @@ impl Default for Agent {
             nats_url: names::DEFAULT_NATS_URL.to_owned(),
             operator_version: String::new(),
             requests_namespace: names::BACKEND_NAMESPACE.to_owned(),
+            static_gpus: Vec::new(),
             svc_addr: ":8000".to_owned(),
             system_namespace: names::SYSTEM_NAMESPACE.to_owned(),
         }

@@ -244,6 +244,7 @@ impl Job {
                 Effect::Make(_) => "make",
                 Effect::Report(..) => "report",
                 Effect::Delete(_) => "delete",
+                Effect::Purge(_) => "purge",
                 Effect::Save(_) => "save",
                 Effect::Remove => "remove",
             },

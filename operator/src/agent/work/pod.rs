@@ -5,7 +5,7 @@ use kube::ResourceExt as _;
 
 use super::{
     cause::Cause,
-    trouble::{self, Finding, condition},
+    trouble::{self, Finding, condition, millis},
 };
 
 /// A pod as far as its instance is concerned.
@@ -16,6 +16,8 @@ pub(crate) struct Seen {
     pub(crate) state: PodState,
     /// Of its node and of itself; empty while there are none.
     pub(crate) ips: [String; 2],
+    /// It is deleted, and its node has to be done with it by then, unix milliseconds.
+    pub(crate) gone_by: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,7 @@ impl Seen {
             instance: pod.name_any(),
             state: state(pod),
             ips,
+            gone_by: pod.metadata.deletion_timestamp.as_ref().map(millis),
         }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) enum Effect {
     Report(String, Told),
     /// Delete an instance's pod.
     Delete(String),
+    /// Delete it without its node's help.
+    Purge(String),
     /// Write the status of the `ICMSRequest`.
     Save(Box<ICMSRequestStatus>),
     /// Delete the `ICMSRequest`.
@@ -250,7 +252,9 @@ impl Request {
         }
         wanted.extend(self.ticket().filter(|_| is_answered).map(Effect::Settle));
         for (name, instance) in &self.instances {
-            if instance.must_go() {
+            if instance.is_overdue(now) {
+                wanted.push(Effect::Purge(name.clone()));
+            } else if instance.must_go() {
                 wanted.push(Effect::Delete(name.clone()));
             }
             if is_answered && instance.is_wanted() {
@@ -324,9 +328,15 @@ impl Request {
                     }
                 }
             }
+            (Effect::Purge(name), Err((404, _))) => {
+                if let Some(instance) = self.instances.get_mut(&name) {
+                    instance.lost();
+                }
+            }
             (Effect::Save(status), Ok(())) => self.saved = *status,
             (Effect::Remove, Ok(())) => self.stage = Stage::Removed,
-            (Effect::Store | Effect::Delete(_) | Effect::Save(_) | Effect::Remove, Err(_)) => {
+            // Its end is told by the watch, or it is tried again.
+            (Effect::Purge(_), _) | (Effect::Store | Effect::Delete(_) | Effect::Save(_) | Effect::Remove, Err(_)) => {
                 return self.wait(key, None, now);
             }
         }
@@ -352,6 +362,7 @@ fn key(effect: &Effect) -> String {
         Effect::Make(instance) => format!("make {instance}"),
         Effect::Report(instance, _) => format!("report {instance}"),
         Effect::Delete(instance) => format!("delete {instance}"),
+        Effect::Purge(instance) => format!("purge {instance}"),
         Effect::Save(_) => "save".to_owned(),
         Effect::Remove => "remove".to_owned(),
     }

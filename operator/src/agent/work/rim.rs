@@ -144,6 +144,7 @@ impl Rim {
                 outcome
             }
             Effect::Delete(instance) => api(instance, "delete", self.cluster.delete(instance).await, &[]),
+            Effect::Purge(instance) => api(instance, "purge", self.cluster.purge(instance).await, &[]),
             Effect::Save(status) => api(name, "save", self.cluster.save(name, status).await, &[]),
             Effect::Remove => {
                 let removed = self.cluster.remove(name).await;

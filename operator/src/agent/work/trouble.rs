@@ -272,7 +272,7 @@ pub(crate) fn condition<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a Pod
         .find(|condition| condition.type_ == kind)
 }
 
-fn millis(time: &Time) -> u64 {
+pub(crate) fn millis(time: &Time) -> u64 {
     u64::try_from(time.0.as_millisecond()).unwrap_or_default()
 }
 

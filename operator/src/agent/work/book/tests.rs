@@ -67,6 +67,7 @@ fn running(batches: &[&str]) -> Book {
             instance,
             state: PodState::Running,
             ips: Default::default(),
+            gone_by: None,
         });
     }
     run(&mut book);

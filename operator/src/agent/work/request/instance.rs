@@ -13,6 +13,8 @@ use super::{
 
 /// The control plane wants to hear as often, even if nothing changed.
 const TELL_AGAIN: Duration = Duration::from_mins(5);
+/// A node that has not ended a pod so long after it had to does not answer.
+const SILENCE: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -105,8 +107,18 @@ impl Instance {
         self.told = Some((told, now));
     }
 
+    /// Its pod will not go by itself.
+    pub(super) fn is_overdue(&self, now: u64) -> bool {
+        let gone_by = self.seen.as_ref().and_then(|seen| seen.gone_by);
+        self.phase == Phase::Made && gone_by.is_some_and(|by| now.saturating_sub(by) >= millis(SILENCE))
+    }
+
     /// What time makes of its pod's trouble.
     pub(super) fn judge(&mut self, now: u64, limits: &Limits) {
+        if self.is_overdue(now) {
+            let text = "its pod was deleted, and its node does not answer";
+            self.end.get_or_insert_with(|| Cause::Failed(text.to_owned()));
+        }
         let Some(PodState::Waiting(findings)) = self.seen.as_ref().map(|seen| &seen.state) else {
             return;
         };

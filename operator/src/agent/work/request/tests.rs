@@ -29,6 +29,7 @@ fn seen(request: &Request, index: u32, state: PodState) -> Seen {
         instance: request.wish.instance(index),
         state,
         ips: ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()],
+        gone_by: None,
     }
 }
 
@@ -203,6 +204,40 @@ fn trouble_that_lasts_ends_an_instance_and_is_told_and_its_siblings_run_on() {
     request.done(effect, Outcome::Done, NOW + 600_000);
     assert_eq!(run(&mut request, NOW + 600_000), ["save"]);
     assert_eq!((request.gpus(), request.is_removed()), (2, false));
+}
+
+#[test]
+fn a_pod_whose_node_does_not_answer_is_purged_five_minutes_after_it_had_to_be_gone() {
+    let deleted = |request: &Request, index| Seen {
+        gone_by: Some(NOW),
+        ..seen(request, index, PodState::Waiting(Vec::new()))
+    };
+    // The cluster deleted the one; the other has to end anyway.
+    let mut request = running();
+    let second = request.wish.instance(1);
+    request.end(&second, Cause::User);
+    run(&mut request, NOW);
+    for index in 0..2 {
+        request.saw(&deleted(&request, index));
+    }
+    let words = run(&mut request, NOW + 299_999);
+    assert!(!words.iter().any(|word| word.starts_with("purge")), "{words:?}");
+    let words = run(&mut request, NOW + 300_000);
+    assert_eq!(words, ["purge 0-sr", "purge 1-sr", "save"]);
+    assert_eq!(run(&mut request, NOW + 300_000), [""; 0], "no storm");
+    assert_eq!(run(&mut request, NOW + 301_000), ["purge 0-sr", "purge 1-sr"]);
+    for index in 0..2 {
+        request.lost(&request.wish.instance(index));
+    }
+    assert_eq!(
+        run(&mut request, NOW + 302_000),
+        [
+            "report 0-sr failed",
+            "report 1-sr instance-terminated-by-user",
+            "save",
+            "remove"
+        ]
+    );
 }
 
 #[test]
