@@ -1,11 +1,13 @@
 //! How instances end that nobody asked to end: pods that do not come up, maintenance, a queue that is away.
 
-use berth_sis::wire::CREATION_STREAM;
+use berth_runtime::{Clock as _, ManualClock, SystemClock};
+use berth_sis::wire::{CREATION_STREAM, TERMINATION_STREAM};
+use berth_testkit::eventually;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::kit::{Bench, in_rig};
+use crate::kit::{Bench, SOON, in_rig};
 
 /// So many seconds ago.
 fn ago(seconds: i64) -> Value {
@@ -168,6 +170,37 @@ fn rig_a_message_that_comes_again_when_its_request_is_over_makes_nothing_again()
             bench.until_requests(0).await;
             no_pods(&bench).await;
             assert_eq!(bench.reports(instance).await, reports, "nothing more was told");
+        },
+    );
+}
+
+#[test]
+fn rig_an_instance_ends_also_where_its_node_does_not_answer() {
+    in_rig(
+        "ends::rig_an_instance_ends_also_where_its_node_does_not_answer",
+        async || {
+            let mut bench = Bench::up(4).await;
+            bench.start_work();
+            let (request, instance) = starting(&bench).await;
+            bench.bind_to_nobody(&instance).await;
+            bench.end(&instance).await;
+            let deleted = eventually(SOON, async || {
+                let pod = bench.pods().get(&instance).await?;
+                anyhow::ensure!(pod.metadata.deletion_timestamp.is_some());
+                Ok(())
+            });
+            deleted.await.unwrap();
+            bench.until_empty(TERMINATION_STREAM).await;
+            bench.stop_work().await;
+            let told = bench.told(&request).await.unwrap();
+            assert_eq!(told[&instance], "shutting-down");
+
+            // Its two minutes are over, and five more.
+            let later = SystemClock::new().now_unix_ms() + 430_000;
+            bench.start_work_by(ManualClock::at_unix_ms(later).shared());
+            bench.until_told(&request, &["terminated"]).await;
+            bench.until_requests(0).await;
+            no_pods(&bench).await;
         },
     );
 }

@@ -30,7 +30,7 @@ use berth_operator::{
     agent::work::{Parts, Work},
     agent_config::AgentConfig,
 };
-use berth_runtime::{Clock as _, SystemClock, secret_file::SecretFile, tls};
+use berth_runtime::{Clock as _, SharedClock, SystemClock, secret_file::SecretFile, tls};
 use berth_sis::{
     ClusterId, RetryPolicy, SisClient, SisConfig, TokenFile, TokenRules,
     wire::{
@@ -43,7 +43,7 @@ use berth_testkit::{
     rig::{Part, Rig, RigConfig, inside},
 };
 use k8s_openapi::{
-    api::core::v1::{Namespace, Pod},
+    api::core::v1::{Namespace, Node, Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -200,6 +200,10 @@ impl Bench {
     }
 
     pub(crate) fn start_work(&mut self) {
+        self.start_work_by(SystemClock::shared());
+    }
+
+    pub(crate) fn start_work_by(&mut self, clock: SharedClock) {
         let (room, held) = (Arc::clone(&self.room), self.allocation.clone());
         let stop = CancellationToken::new();
         let secrets = SecretFile::new(&self.secrets);
@@ -215,7 +219,7 @@ impl Bench {
                 room.load(Ordering::SeqCst).saturating_sub(held) / gpus
             }),
             allocation: self.tell.clone(),
-            clock: SystemClock::shared(),
+            clock,
         };
         let work = Work::new(parts, &mut prometheus_client::registry::Registry::default());
         let running = berth_testkit::spawn(work.run(stop.clone()));
@@ -358,9 +362,21 @@ impl Bench {
 
     /// As a scheduler does; kwok lets it run.
     pub(crate) async fn bind(&self, pod: &str) {
+        self.bind_to(pod, "gpu-0000").await;
+    }
+
+    /// To a node on which nobody runs it.
+    pub(crate) async fn bind_to_nobody(&self, pod: &str) {
+        let nodes: Api<Node> = Api::all(self.rig.client());
+        let node = serde_json::from_value(json!({"metadata": {"name": "silent"}})).unwrap();
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        self.bind_to(pod, "silent").await;
+    }
+
+    async fn bind_to(&self, pod: &str, node: &str) {
         self.pod(pod).await;
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": "gpu-0000"}});
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
         let bound = self
             .pods()
             .create_subresource::<Value, Value>("binding", pod, &PostParams::default(), &binding)
