@@ -1,8 +1,6 @@
 //! What keeps a pod from running, and since when, out of its status: the pod's own timestamps count, so that a restart of the
 //! agent does not begin anew. Pure; how long each may last is in [`limits`](super::limits).
 
-use std::fmt::Write as _;
-
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition, PodStatus},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -230,8 +228,7 @@ impl Container<'_> {
             restart_count,
             ..
         } = self.status;
-        let mut text = format!("{}container {name}: ", self.kind);
-        text.push_str(&match state {
+        let now = match state {
             Some(state) if state.running.is_some() => "runs and is not ready".to_owned(),
             Some(state) if state.terminated.is_some() => ended(state),
             _ => {
@@ -239,14 +236,15 @@ impl Container<'_> {
                 let separator = if message.is_empty() { "" } else { ": " };
                 format!("{reason}{separator}{}", short(message))
             }
-        });
-        if *restart_count > 0 {
+        };
+        let restarts = if *restart_count > 0 {
             let last = last_state.as_ref().filter(|it| it.terminated.is_some());
             let last = last.map(|it| format!(", last for {}", ended(it)));
-            // To a String it cannot fail.
-            let _written = write!(text, "; restarted {restart_count} times{}", last.unwrap_or_default());
-        }
-        text
+            format!("; restarted {restart_count} times{}", last.unwrap_or_default())
+        } else {
+            String::new()
+        };
+        format!("{}container {name}: {now}{restarts}", self.kind)
     }
 }
 

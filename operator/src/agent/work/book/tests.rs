@@ -169,7 +169,9 @@ fn for_maintenance_everything_ends_once() {
     book.drain();
     assert_eq!(reports(&run(&mut book)), [], "no word before they are gone");
     book.drain();
-    names.iter().for_each(|name| book.lost(name));
+    for name in &names {
+        book.lost(name);
+    }
     let jobs = run(&mut book);
     let mut told = reports(&jobs);
     told.sort_unstable();
