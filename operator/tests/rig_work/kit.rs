@@ -259,6 +259,7 @@ impl Bench {
             ("FunctionDetails.FunctionId", "f-1"),
             ("FunctionDetails.FunctionVersionId", "v-1"),
         ];
+        fields.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         fields.extend(more);
         let form: Vec<_> = fields
             .iter()
