@@ -11,6 +11,7 @@
 
 pub mod app;
 pub mod args;
+pub mod fixed;
 pub mod health;
 pub mod heartbeat;
 pub mod inventory;

@@ -3,8 +3,12 @@
 //! Keys as the real operator writes them (`icmsurl`, `ncaid`, `NATSURL`); unknown keys are left alone, missing ones have the
 //! real agent's defaults. Holds no secret.
 
+mod times;
+
+use berth_sis::wire::Gpu;
 use serde::{Deserialize, Serialize};
 
+pub use self::times::{GoDuration, Times};
 use crate::names;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,9 @@ pub struct Agent {
     pub operator_version: String,
     /// Where functions run.
     pub requests_namespace: String,
+    /// The GPUs, where nobody is to find them. The real agent reads them from a ConfigMap of their own.
+    #[serde(rename = "staticGPUs", skip_serializing_if = "Vec::is_empty")]
+    pub static_gpus: Vec<Gpu>,
     /// Of `/healthz` and `/metrics`.
     #[serde(rename = "svcAddress")]
     pub svc_addr: String,
@@ -55,6 +62,7 @@ impl Default for Agent {
             nats_url: names::DEFAULT_NATS_URL.to_owned(),
             operator_version: String::new(),
             requests_namespace: names::BACKEND_NAMESPACE.to_owned(),
+            static_gpus: Vec::new(),
             svc_addr: ":8000".to_owned(),
             system_namespace: names::SYSTEM_NAMESPACE.to_owned(),
         }
@@ -118,6 +126,8 @@ pub struct Workload {
     pub image_pull_secrets: Vec<String>,
     /// As in a pod's spec.
     pub tolerations: Vec<serde_json::Value>,
+    #[serde(flatten)]
+    pub times: Times,
 }
 
 impl AgentConfig {
@@ -127,5 +137,11 @@ impl AgentConfig {
             .feature_flags
             .iter()
             .any(|it| it.strip_prefix('+').unwrap_or(it) == flag)
+    }
+
+    /// Whether a feature flag that is on by itself is off: `-MultiNodeWorkloads`.
+    pub fn lacks(&self, flag: &str) -> bool {
+        let off = |it: &String| it.strip_prefix('-') == Some(flag);
+        self.agent.feature_flags.iter().any(off)
     }
 }

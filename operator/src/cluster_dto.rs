@@ -228,7 +228,9 @@ impl ClusterDto {
         })
     }
 
-    fn gpus(&self) -> Result<Vec<Gpu>, DtoError> {
+    /// # Errors
+    /// `gpusB64` cannot be read.
+    pub fn gpus(&self) -> Result<Vec<Gpu>, DtoError> {
         let encoded: String = self.gpus_b64.split_whitespace().collect();
         if encoded.is_empty() {
             return Ok(Vec::new());

@@ -12,7 +12,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context as _, ensure};
 use berth_kube_api::GpuNode;
 use berth_runtime::{Clock as _, SystemClock};
-use berth_testkit::{Program, eventually, http};
+use berth_testkit::{Program, eventually, http, rig::RigConfig};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api,
@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use kit::{Cluster, SOON, healthz, in_rig};
+use kit::{Cluster, SOON, create_kinds, healthz, in_rig};
 
 #[tokio::test]
 async fn an_agent_that_lacks_everything_serves_and_says_what_it_lacks() {
@@ -149,6 +149,46 @@ fn rig_agent_tells_sis_what_the_cluster_has_and_of_a_failed_gpu_within_five_seco
             // A program with debug assertions has half as much code again in memory.
             let most = if cfg!(debug_assertions) { 45 } else { 30 };
             assert!(mib <= most, "{mib} MiB");
+        },
+    );
+}
+
+#[test]
+fn rig_agent_offers_the_gpus_that_its_configuration_lists_and_leaves_the_labels_to_people() {
+    in_rig(
+        "rig_agent_offers_the_gpus_that_its_configuration_lists_and_leaves_the_labels_to_people",
+        async || {
+            let config = RigConfig {
+                nodes: 1,
+                nats: true,
+                ..RigConfig::default()
+            };
+            let cluster = Cluster::with(config, async |rig, agent| {
+                create_kinds(&rig.client()).await;
+                let path = agent.dir().join("config.yaml");
+                let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+                config["agent"]["staticGPUs"] = json!([{"name": "H100", "capacity": 4, "instanceTypes": [
+                    {"name": "NCP.GPU.H100_2x", "value": "by-hand", "gpuCount": 2, "default": true}]}]);
+                fs::write(&path, config.to_string()).unwrap();
+                agent.start().await.unwrap()
+            })
+            .await;
+            // Its node has eight, of which the list has four.
+            cluster.usage_is([4, 4, 0]).await;
+            assert_eq!(cluster.types_of(&cluster.state()), ["NCP.GPU.H100_2x"]);
+            cluster.ask_for_pairs(2).await;
+            cluster.usage_is([0, 4, 4]).await;
+            cluster.label_is("gpu-0000", None).await;
+            let pods: Api<Pod> = Api::namespaced(cluster.client(), "nvcf-backend");
+            let made = eventually(SOON, async || {
+                let pods = pods.list(&ListParams::default()).await?.items;
+                ensure!(pods.len() == 2, "{} pods", pods.len());
+                Ok(pods)
+            });
+            let pod = serde_json::to_value(&made.await.unwrap()[0]).unwrap();
+            let required = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+            let values = &required["nodeSelectorTerms"][0]["matchExpressions"][0]["values"];
+            assert_eq!(*values, json!(["by-hand"]), "as people label the nodes");
         },
     );
 }

@@ -241,7 +241,6 @@ impl Cluster {
             client,
             functions: self.functions,
             health: self.health.clone(),
-            seed: self.seed,
             inventory: self.inventory,
         });
         tokio::join!(labels, version, follow);

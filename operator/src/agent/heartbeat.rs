@@ -73,11 +73,18 @@ mod tests {
         assert_eq!(serde_json::to_value(&beat).unwrap(), recorded);
 
         config.agent.feature_flags = vec!["+CordonMaintenance".to_owned()];
-        let beat = heartbeat(&Settings::of(config), false, false, usage);
+        let beat = heartbeat(&Settings::of(config.clone()), false, false, usage.clone());
         let body = serde_json::to_value(&beat).unwrap();
         assert_eq!(
             (&body["status"], &body["maintenanceMode"], &body["upgradeStatus"]),
             (&json!("unhealthy"), &json!("CordonOnly"), &json!(null))
+        );
+        config.agent.feature_flags = vec!["CordonAndDrainMaintenance".to_owned()];
+        assert_eq!(maintenance(&config).0, RegisterStatus::CordonAndDrain);
+        let beat = heartbeat(&Settings::of(config), true, true, usage);
+        assert_eq!(
+            serde_json::to_value(&beat).unwrap()["maintenanceMode"],
+            "CordonAndDrain"
         );
     }
 }

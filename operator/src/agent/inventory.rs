@@ -133,6 +133,17 @@ impl Inventory {
 }
 
 impl Capacity {
+    /// Of GPUs of which no more is known than their sums.
+    pub fn of_sums(free: impl Iterator<Item = (String, u32)>) -> Self {
+        let room = |free| Room {
+            free: vec![free],
+            ..Room::default()
+        };
+        Self {
+            kinds: free.map(|(gpu, free)| (gpu, room(free))).collect(),
+        }
+    }
+
     /// How many instances of so many GPUs, each on one node, can be had now. What pods that are still to start will take is
     /// taken out as far as it must be: on which nodes that will be nobody knows.
     pub fn fits(&self, gpu: &str, gpus_per_instance: u32) -> u32 {

@@ -33,9 +33,12 @@ pub(crate) async fn keep(
     let nodes: Api<Node> = Api::all(client);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1), seed);
     loop {
-        let provider = settings.borrow_and_update().config.cluster.cloud_provider.clone();
+        let config = settings.borrow_and_update().config.clone();
+        let provider = &config.cluster.cloud_provider;
+        // Where the configuration lists the GPUs, people label their nodes.
         let seen = inventory.borrow_and_update().clone();
-        let to_set = seen.map(|seen| seen.labels_to_set(|gpu| base_name(&provider, gpu)));
+        let seen = seen.filter(|_| config.agent.static_gpus.is_empty());
+        let to_set = seen.map(|seen| seen.labels_to_set(|gpu| base_name(provider, gpu)));
         let mut failed = None;
         for (node, value) in to_set.unwrap_or_default() {
             match set(&nodes, &node, value.as_deref()).await {

@@ -12,7 +12,7 @@ use super::{
     inventory::{Allocation, Inventory},
     metrics::Metrics,
     settings::Settings,
-    view::View,
+    view::{View, capacity},
 };
 
 /// How many instances of so many GPUs of that name can be taken on now; what [`Seam::allocation`] says is taken.
@@ -39,13 +39,14 @@ impl Seam {
     pub fn fits(&self) -> Fits {
         let seam = self.clone();
         Arc::new(move |gpu, gpus_per_instance| {
-            let (status, _) = maintenance(&seam.settings.borrow().config);
+            let settings = seam.settings.borrow().clone();
+            let (status, _) = maintenance(&settings.config);
             if !*seam.takes_work.borrow() || status != RegisterStatus::Ready {
                 return 0;
             }
             // Not by the view: it lags behind the allocation.
             let inventory = seam.inventory.borrow().clone();
-            let capacity = inventory.map(|it| it.capacity(&seam.allocation.borrow()));
+            let capacity = inventory.map(|it| capacity(&it, &settings, &seam.allocation.borrow()));
             capacity.map_or(0, |capacity| capacity.fits(gpu, gpus_per_instance))
         })
     }
@@ -97,5 +98,9 @@ mod tests {
         config.agent.feature_flags = vec!["CordonMaintenance".to_owned()];
         settings.send_replace(Arc::new(Settings::of(config)));
         assert_eq!(fits("H100", 2), 0);
+        // Where the configuration lists the GPUs, its word counts.
+        let listed = serde_json::json!({"agent": {"staticGPUs": [{"name": "L40", "capacity": 6}]}});
+        settings.send_replace(Arc::new(Settings::of(serde_json::from_value(listed).unwrap())));
+        assert_eq!((fits("H100", 2), fits("L40", 2)), (0, 3));
     }
 }

@@ -74,8 +74,7 @@ impl Settings {
 
     /// Whether shapes of several nodes are offered.
     pub fn multi_node(&self) -> bool {
-        let flags = &self.config.agent.feature_flags;
-        !flags.iter().any(|flag| flag == "-MultiNodeWorkloads")
+        !self.config.lacks("MultiNodeWorkloads")
     }
 
     /// A way to SIS, with the tokens that OpenBao signs.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use berth_sis::wire::{Gpu, GpuUsage};
 
 use super::{
+    fixed,
     inventory::{Allocation, Capacity, Inventory},
     settings::Settings,
     shapes,
@@ -21,11 +22,18 @@ pub struct View {
 impl View {
     pub fn of(inventory: &Arc<Inventory>, settings: &Settings, allocation: &Allocation) -> Self {
         let provider = &settings.config.cluster.cloud_provider;
+        let listed = &settings.config.agent.static_gpus;
+        let (gpus, usage) = if listed.is_empty() {
+            let found = shapes::gpus(inventory, provider, settings.multi_node());
+            (found, inventory.usage(allocation))
+        } else {
+            (fixed::gpus(listed), fixed::usage(listed, allocation))
+        };
         Self {
             inventory: Arc::clone(inventory),
-            gpus: shapes::gpus(inventory, provider, settings.multi_node()),
-            usage: inventory.usage(allocation),
-            capacity: inventory.capacity(allocation),
+            gpus,
+            usage,
+            capacity: capacity(inventory, settings, allocation),
         }
     }
 
@@ -45,5 +53,13 @@ impl View {
             }
         };
         Some(("NoGpu", text))
+    }
+}
+
+/// What can be had now: of what the configuration lists, or of what was found.
+pub(crate) fn capacity(inventory: &Inventory, settings: &Settings, allocation: &Allocation) -> Capacity {
+    match &settings.config.agent.static_gpus[..] {
+        [] => inventory.capacity(allocation),
+        listed => fixed::capacity(listed, allocation),
     }
 }

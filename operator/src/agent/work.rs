@@ -12,19 +12,21 @@ mod book;
 mod cause;
 mod cluster;
 mod launch;
+mod limits;
 mod message;
 mod metrics;
 mod pod;
 mod queue;
 mod request;
 mod rim;
+mod trouble;
 mod watch;
 
 use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
 
 use berth_kube_api::nvcf::icms_request::ICMSRequest;
 use berth_runtime::{SharedClock, secret_file::SecretFile};
-use berth_sis::{ClusterId, SisClient};
+use berth_sis::{ClusterId, SisClient, wire::MaintenanceMode};
 use futures_util::StreamExt as _;
 use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
@@ -41,15 +43,20 @@ use self::{
     book::{Arrival, Book, Job},
     cluster::{Cluster, reference},
     launch::{Site, launch},
+    limits::Limits,
     message::{Wish, termination},
     metrics::Metrics,
     pod::Seen,
-    queue::{Incoming, Kind, Queue},
-    request::{Outcome, Request, Ticket},
+    queue::{COMES_AGAIN, Incoming, Kind, Queue},
+    request::{Outcome, Request, Ticket, millis},
     rim::{Open, Order, Rim},
     watch::Change,
 };
-use crate::{agent_config::AgentConfig, webhook::Gates};
+use crate::{
+    agent::heartbeat::maintenance,
+    agent_config::{AgentConfig, GoDuration},
+    webhook::Gates,
+};
 
 /// How exact waits are.
 const TICK: Duration = Duration::from_millis(500);
@@ -93,6 +100,8 @@ pub struct Work {
     allocation: channel::Sender<BTreeMap<String, u32>>,
     clock: SharedClock,
     book: Book,
+    /// Creations come as soon as they are there, unix milliseconds.
+    hears_since: Option<u64>,
     tickets: Ticket,
     metrics: Metrics,
     jobs: JoinSet<Option<(Job, Outcome)>>,
@@ -122,6 +131,7 @@ impl Work {
             allocation: parts.allocation,
             clock: parts.clock,
             book: Book::default(),
+            hears_since: None,
             tickets: 0,
             metrics: Metrics::register(registry),
             jobs: JoinSet::new(),
@@ -133,7 +143,8 @@ impl Work {
         let mut requests = self.rim.cluster.follow_requests();
         let mut pods = self.rim.cluster.follow_pods();
         let (to, mut messages) = mpsc::channel(INCOMING);
-        let mut queue = Some(self.queue.clone().run(to));
+        let (hears, mut heard) = channel::channel(false);
+        let mut queue = Some(self.queue.clone().run(to, hears));
         let mut queues = JoinSet::new();
         // Requests first, then their pods, then messages: nobody is taken for lost who was not looked for.
         let (mut has_requests, mut has_pods) = (false, false);
@@ -141,6 +152,7 @@ impl Work {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if has_pods {
+                self.came_again(&mut heard);
                 self.start_jobs();
             }
             tokio::select! {
@@ -176,6 +188,24 @@ impl Work {
         }
     }
 
+    /// After a while of listening every message that is not settled was heard again.
+    fn came_again(&mut self, heard: &mut channel::Receiver<bool>) {
+        let now = self.clock.now_unix_ms();
+        let was_broken = heard.has_changed().unwrap_or(true);
+        if !*heard.borrow_and_update() {
+            self.hears_since = None;
+        } else if was_broken {
+            self.hears_since = Some(now);
+        }
+        let before = now.saturating_sub(millis(COMES_AGAIN));
+        if self.hears_since.is_some_and(|since| since <= before) {
+            let mut handles = self.rim.handles.lock();
+            for ticket in self.book.came_again(before) {
+                handles.remove(&ticket);
+            }
+        }
+    }
+
     /// Gives out what is to be done, and says what is held.
     fn start_jobs(&mut self) {
         let held = self.book.allocation();
@@ -184,6 +214,11 @@ impl Work {
             *told = held;
             changed
         });
+        let config = Arc::clone(&self.config.borrow());
+        self.book.limit(Limits::of(&config));
+        if maintenance(&config).1 == MaintenanceMode::CordonAndDrain {
+            self.book.drain();
+        }
         for job in self.book.jobs(self.clock.now_unix_ms()) {
             let request = match &job {
                 Job::Wish(name, _) => self.book.wish(name),
@@ -205,6 +240,7 @@ impl Work {
             cluster_name: config.cluster.name.clone(),
             region: config.cluster.region.clone(),
             gates: Gates::of(&config),
+            ready_timeout: GoDuration(config.workload.times.worker_startup()).to_string(),
             pull_secrets: config.workload.image_pull_secrets.clone(),
         }
     }
@@ -278,6 +314,7 @@ impl Work {
                 Fate::Kept("taken")
             }),
         };
+        let handle = Arc::new(handle);
         let fate = read.unwrap_or_else(|error| {
             let reason = error.reason();
             let error = &error as &dyn Error;

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::settings::Settings;
-use crate::{cluster_dto::ClusterDto, registration::Registration};
+use crate::{
+    cluster_dto::{ClusterDto, DtoError},
+    registration::Registration,
+};
 
 /// The gate that says that this is no cluster of the public cloud. The operator knows it by itself.
 const SELF_HOSTED: &str = "SelfHosted";
@@ -20,9 +23,16 @@ const SELF_HOSTED: &str = "SelfHosted";
 pub(super) struct OverridesError(#[from] serde_json::Error);
 
 /// The spec as the operator writes it: without overrides.
-pub(super) fn spec(dto: &ClusterDto, registration: &Registration, settings: &Settings) -> NvcfBackendSpec {
+///
+/// # Errors
+/// The list of GPUs is needed and is none.
+pub(super) fn spec(
+    dto: &ClusterDto,
+    registration: &Registration,
+    settings: &Settings,
+) -> Result<NvcfBackendSpec, DtoError> {
     let is_gate = |it: &&String| *it != DYNAMIC_DISCOVERY && *it != SELF_HOSTED;
-    NvcfBackendSpec {
+    Ok(NvcfBackendSpec {
         version: dto.nvca_version.clone(),
         nvca_image_config: ImageConfig {
             repository: settings.image.repository.clone(),
@@ -40,9 +50,7 @@ pub(super) fn spec(dto: &ClusterDto, registration: &Registration, settings: &Set
             cluster_id: registration.cluster_id.to_string(),
             cluster_name: dto.cluster_name.clone(),
             description: dto.cluster_description.clone(),
-            gpu_discovery: GpuDiscovery {
-                dynamic: dto.is_dynamic().then(|| json!({})),
-            },
+            gpu_discovery: gpu_discovery(dto)?,
             log_level: settings.log_level.clone(),
             mini_service: MiniServiceConfig {
                 reval_url: dto.mini_service.reval_url.clone(),
@@ -62,7 +70,22 @@ pub(super) fn spec(dto: &ClusterDto, registration: &Registration, settings: &Set
         },
         cluster_source: "self-hosted".to_owned(),
         overrides: None,
+    })
+}
+
+fn gpu_discovery(dto: &ClusterDto) -> Result<GpuDiscovery, DtoError> {
+    if dto.is_dynamic() {
+        return Ok(GpuDiscovery {
+            dynamic: Some(json!({})),
+            fixed: None,
+        });
     }
+    let gpus = dto.gpus()?;
+    let capacity: i64 = gpus.iter().filter_map(|gpu| gpu.capacity).sum();
+    Ok(GpuDiscovery {
+        dynamic: None,
+        fixed: Some(json!({"allocatedGPUCapacity": capacity, "gpus": gpus})),
+    })
 }
 
 /// The spec with its overrides merged in: objects field by field, anything else as a whole.
@@ -110,6 +133,8 @@ pub(super) mod fixture {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
     use super::{
         fixture::{dto, registration},
         *,
@@ -118,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_spec_is_what_the_real_operator_writes() {
-        let spec = spec(&dto(), &registration(), &settings());
+        let spec = spec(&dto(), &registration(), &settings()).unwrap();
         let cluster = &spec.cluster_config;
         assert_eq!(cluster.cluster_id, "56f71ab9-94a3-320a-9fd9-457477edeea2");
         assert_eq!(
@@ -135,8 +160,27 @@ mod tests {
     }
 
     #[test]
+    fn gpus_that_nobody_finds_are_those_of_the_list() {
+        let listed = |text: &str| ClusterDto {
+            gpus_b64: BASE64_STANDARD.encode(text),
+            capabilities: Vec::new(),
+            ..dto()
+        };
+        let dto = listed(r#"[{"name": "H100", "capacity": 8}, {"name": "L40", "capacity": 4}]"#);
+        let discovery = spec(&dto, &registration(), &settings())
+            .unwrap()
+            .cluster_config
+            .gpu_discovery;
+        let fixed = discovery.fixed.unwrap();
+        assert_eq!((discovery.dynamic, &fixed["allocatedGPUCapacity"]), (None, &json!(12)));
+        assert_eq!(fixed["gpus"][1]["name"], "L40");
+        let error = spec(&listed("{}"), &registration(), &settings()).unwrap_err();
+        assert_eq!(error.reason(), "GpusInvalid");
+    }
+
+    #[test]
     fn overrides_win_field_by_field_and_a_list_replaces_a_list() {
-        let mut spec = spec(&dto(), &registration(), &settings());
+        let mut spec = spec(&dto(), &registration(), &settings()).unwrap();
         spec.overrides = Some(json!({
             "featureGate": {"values": ["CordonMaintenance"]}, "clusterConfig": {"region": "us-east-1"},
         }));

@@ -168,7 +168,13 @@ pub(super) fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, before: &
         plan.problems.push(Problem::NotRegistered);
         return plan;
     };
-    let spec = backend::spec(&dto, &registration, settings);
+    let spec = match backend::spec(&dto, &registration, settings) {
+        Ok(spec) => spec,
+        Err(error) => {
+            plan.problems.push(error.into());
+            return plan;
+        }
+    };
     plan.backend = Some(wanted(spec.clone(), plan.current.as_deref()));
     objects(&mut plan, spec, live, settings, now_unix_ms, before);
     plan

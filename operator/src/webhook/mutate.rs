@@ -58,8 +58,10 @@ pub fn placement(pod: &Pod, gates: &Gates) -> Patch {
 /// The same, on the pod itself.
 pub(crate) fn place(pod: &mut Pod, gates: &Gates) {
     let named = pod.metadata.annotations.as_ref().and_then(|annotations| {
-        let name = annotations.get(nvcf::INSTANCE_TYPE_NAME).map(|name| base(name));
-        name.or_else(|| annotations.get(INSTANCE_TYPE_VALUE).map(String::as_str))
+        // Where people list the GPUs and label the nodes, the name does not tell the label.
+        let value = annotations.get(INSTANCE_TYPE_VALUE).map(String::as_str);
+        let value = value.filter(|value| !value.is_empty());
+        value.or_else(|| annotations.get(nvcf::INSTANCE_TYPE_NAME).map(|name| base(name)))
     });
     let kind = named.filter(|kind| !kind.is_empty()).map(str::to_owned);
     let spec = pod.spec.get_or_insert_default();

@@ -60,7 +60,7 @@ pub(crate) async fn healthz(agent: &Process) -> anyhow::Result<(u16, Value)> {
 }
 
 /// What the operator makes for the agent.
-async fn create_kinds(client: &Client) {
+pub(crate) async fn create_kinds(client: &Client) {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = serde_json::from_value(json!({"metadata": {"name": "nvcf-backend"}})).unwrap();
     namespaces.create(&PostParams::default(), &namespace).await.unwrap();

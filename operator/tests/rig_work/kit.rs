@@ -30,7 +30,7 @@ use berth_operator::{
     agent::work::{Parts, Work},
     agent_config::AgentConfig,
 };
-use berth_runtime::{Clock as _, SystemClock, secret_file::SecretFile, tls};
+use berth_runtime::{Clock as _, SharedClock, SystemClock, secret_file::SecretFile, tls};
 use berth_sis::{
     ClusterId, RetryPolicy, SisClient, SisConfig, TokenFile, TokenRules,
     wire::{
@@ -40,15 +40,15 @@ use berth_sis::{
 };
 use berth_testkit::{
     Process, Program, eventually, http,
-    rig::{Rig, RigConfig, inside},
+    rig::{Part, Rig, RigConfig, inside},
 };
 use k8s_openapi::{
-    api::core::v1::{Namespace, Pod},
+    api::core::v1::{Namespace, Node, Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, CustomResourceExt as _, ResourceExt,
-    api::{ListParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
     runtime::wait::{await_condition, conditions},
 };
 use serde_json::{Value, json};
@@ -121,6 +121,7 @@ pub(crate) struct Bench {
     room: Arc<AtomicU32>,
     allocation: watch::Receiver<BTreeMap<String, u32>>,
     tell: watch::Sender<BTreeMap<String, u32>>,
+    config: watch::Sender<Arc<AgentConfig>>,
     work: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
@@ -178,6 +179,11 @@ impl Bench {
         let client = SisClient::new(&config, file, rules, SystemClock::shared()).unwrap();
         let cluster = registered(&client).await;
         let (tell, allocation) = watch::channel(BTreeMap::new());
+        let mut config = AgentConfig::default();
+        NATS.clone_into(&mut config.agent.nats_url);
+        config.agent.feature_flags = vec!["KAIScheduler".to_owned()];
+        "us-west-1".clone_into(&mut config.cluster.region);
+        let (config, _) = watch::channel(Arc::new(config));
         Self {
             rig,
             sis,
@@ -188,16 +194,16 @@ impl Bench {
             room: Arc::new(AtomicU32::new(room)),
             allocation,
             tell,
+            config,
             work: None,
         }
     }
 
     pub(crate) fn start_work(&mut self) {
-        let mut config = AgentConfig::default();
-        NATS.clone_into(&mut config.agent.nats_url);
-        config.agent.feature_flags = vec!["KAIScheduler".to_owned()];
-        "us-west-1".clone_into(&mut config.cluster.region);
-        let (_, config) = watch::channel(Arc::new(config));
+        self.start_work_by(SystemClock::shared());
+    }
+
+    pub(crate) fn start_work_by(&mut self, clock: SharedClock) {
         let (room, held) = (Arc::clone(&self.room), self.allocation.clone());
         let stop = CancellationToken::new();
         let secrets = SecretFile::new(&self.secrets);
@@ -206,14 +212,14 @@ impl Bench {
             client: self.rig.client(),
             sis: self.client.clone(),
             cluster: self.cluster.clone(),
-            config,
+            config: self.config.subscribe(),
             secrets,
             fits: Arc::new(move |gpu, gpus| {
                 let held = held.borrow().get(gpu).copied().unwrap_or_default();
                 room.load(Ordering::SeqCst).saturating_sub(held) / gpus
             }),
             allocation: self.tell.clone(),
-            clock: SystemClock::shared(),
+            clock,
         };
         let work = Work::new(parts, &mut prometheus_client::registry::Registry::default());
         let running = berth_testkit::spawn(work.run(stop.clone()));
@@ -224,6 +230,13 @@ impl Bench {
         let (stop, running) = self.work.take().unwrap();
         stop.cancel();
         running.await.unwrap();
+    }
+
+    /// As the operator changes them while the agent runs.
+    pub(crate) fn set_flags(&self, flags: &[&str]) {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        self.config
+            .send_modify(|config| Arc::make_mut(config).agent.feature_flags = flags);
     }
 
     pub(crate) fn set_room(&self, gpus: u32) {
@@ -246,6 +259,7 @@ impl Bench {
             ("FunctionDetails.FunctionId", "f-1"),
             ("FunctionDetails.FunctionVersionId", "v-1"),
         ];
+        fields.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         fields.extend(more);
         let form: Vec<_> = fields
             .iter()
@@ -298,6 +312,13 @@ impl Bench {
         told.await.unwrap()
     }
 
+    /// What SIS was told of an instance's end.
+    pub(crate) async fn end_of(&self, request: &str, instance: &str) -> Value {
+        let page = http::get(&format!("{}/debug/state", self.sis.admin())).await.unwrap();
+        let state: Value = serde_json::from_str(&page.body).unwrap();
+        state["requests"][request]["ends"][instance].clone()
+    }
+
     /// How often an instance was reported.
     pub(crate) async fn reports(&self, instance: &str) -> usize {
         let page = http::get(&format!("{}/debug/exchanges", self.sis.admin()))
@@ -342,14 +363,48 @@ impl Bench {
 
     /// As a scheduler does; kwok lets it run.
     pub(crate) async fn bind(&self, pod: &str) {
+        self.bind_to(pod, "gpu-0000").await;
+    }
+
+    /// To a node on which nobody runs it.
+    pub(crate) async fn bind_to_nobody(&self, pod: &str) {
+        let nodes: Api<Node> = Api::all(self.rig.client());
+        let node = serde_json::from_value(json!({"metadata": {"name": "silent"}})).unwrap();
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        self.bind_to(pod, "silent").await;
+    }
+
+    async fn bind_to(&self, pod: &str, node: &str) {
         self.pod(pod).await;
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": "gpu-0000"}});
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
         let bound = self
             .pods()
             .create_subresource::<Value, Value>("binding", pod, &PostParams::default(), &binding)
             .await;
         bound.unwrap();
+    }
+
+    /// As its node's kubelet says it.
+    pub(crate) async fn say(&self, pod: &str, status: Value) {
+        let patch = Patch::Merge(json!({ "status": status }));
+        let said = self.pods().patch_status(pod, &PatchParams::default(), &patch).await;
+        said.unwrap();
+    }
+
+    pub(crate) fn nats(&mut self) -> &mut Part {
+        self.rig.part("nats-server").unwrap()
+    }
+
+    /// The stream gives out again what nobody settled, as it does by itself after six minutes.
+    pub(crate) async fn deliver_again(&self) {
+        let context = jetstream().await;
+        let durable = format!("{CREATION_STREAM}-{}", self.cluster);
+        let forgotten = eventually(SOON, async || {
+            context.delete_consumer_from_stream(&durable, CREATION_STREAM).await?;
+            Ok(())
+        });
+        forgotten.await.unwrap();
     }
 
     /// From now on NATS lets in only who has this key, and the tests.
@@ -362,7 +417,7 @@ impl Bench {
             key.public_key()
         );
         fs::write(&path, config).unwrap();
-        let nats = self.rig.part("nats-server").unwrap();
+        let nats = self.nats();
         nats.set_args(vec!["-c".to_owned(), path.display().to_string()]);
         nats.restart().unwrap();
     }
@@ -389,7 +444,9 @@ impl Bench {
                 retention: stream::RetentionPolicy::WorkQueue,
                 ..stream::Config::default()
             };
-            context.get_or_create_stream(config).await.unwrap();
+            // The other ones are in memory.
+            let _there_may_be_none = context.delete_stream(name).await;
+            context.create_stream(config).await.unwrap();
         }
     }
 

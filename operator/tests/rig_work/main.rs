@@ -1,8 +1,10 @@
 //! What the control plane asks for, done: `fake-sis` and NATS on one side, a real API server on the other.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is how it fails")]
 
+mod ends;
 mod kit;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use berth_sis::wire::{CREATION_STREAM, TERMINATION_STREAM};
 use berth_testkit::eventually;
 use kube::{
@@ -77,6 +79,35 @@ fn rig_a_function_becomes_a_pod_runs_and_ends_with_one_report_while_its_sibling_
             bench.until_told(&request, &["terminated", "terminated"]).await;
             bench.until_requests(0).await;
             assert_eq!(bench.held().get("H100"), None);
+        },
+    );
+}
+
+#[test]
+fn rig_a_function_with_secrets_of_its_own_has_them_fetched_into_its_pod() {
+    in_rig(
+        "rig_a_function_with_secrets_of_its_own_has_them_fetched_into_its_pod",
+        async || {
+            let mut bench = Bench::up(4).await;
+            bench.start_work();
+            let environment = "INFERENCE_CONTAINER=registry.invalid/f:1\nUTILS_CONTAINER=registry.invalid/u:1\n\
+                INIT_CONTAINER=registry.invalid/i:1\nESS_AGENT_CONTAINER=registry.invalid/e:1\n\
+                FUNCTION_SECRETS_PRESENT=true\nSECRETS_ASSERTION_TOKEN=hush\n";
+            let environment = BASE64_STANDARD.encode(environment);
+            let request = bench
+                .ask("1x", 1, &[("LaunchSpecification.Environment", &environment)])
+                .await;
+            let instances = bench.until_told(&request, &["starting"]).await;
+            let pod = serde_json::to_value(bench.pod(&instances[0]).await).unwrap();
+            let names = |kind: &str| -> Vec<String> {
+                let containers = pod["spec"][kind].as_array().unwrap().iter();
+                containers.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+            };
+            assert_eq!(names("containers"), ["ess", "inference", "utils"]);
+            assert_eq!(names("initContainers"), ["init", "ess-init"]);
+            assert!(!pod.to_string().contains("hush"), "the token is in a Secret");
+            bench.bind(&instances[0]).await;
+            bench.until_told(&request, &["running"]).await;
         },
     );
 }

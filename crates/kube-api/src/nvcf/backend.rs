@@ -96,6 +96,10 @@ pub struct GpuDiscovery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "opaque")]
     pub dynamic: Option<Value>,
+    /// They are listed: `allocatedGPUCapacity`, and as SIS knows them `gpus`.
+    #[serde(rename = "static", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "opaque")]
+    pub fixed: Option<Value>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -57,6 +57,10 @@ pub struct ICMSRequestStatus {
     /// When the control plane was told that the request is taken on; empty: it was not.
     #[serde(rename = "lastACKTimestamp", skip_serializing_if = "String::is_empty")]
     pub last_ack_timestamp: String,
+    /// The queue knows that the message is done with. Until then the request stays, so that the message finds it when it comes
+    /// again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub message_settled: bool,
     /// By pod name.
     pub instances: BTreeMap<String, InstanceStatus>,
 }

@@ -86,6 +86,10 @@ pub(super) fn report(fake: &Fake, who: &Principal, id: &str, instance: &str, bod
             );
             return Err(Answer::error(412, text));
         }
+        if instance_state == "terminated" {
+            let end = json!({"terminationCause": body.raw("terminationCause"), "healthInfo": body.raw("healthInfo")});
+            asked.ends.insert(instance.to_owned(), end);
+        }
         asked.status = status;
         asked.instances.insert(instance.to_owned(), instance_state);
         let is_over = asked.instances.values().all(|state| state == "terminated");

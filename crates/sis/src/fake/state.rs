@@ -92,6 +92,8 @@ pub(super) struct Asked {
     pub(super) acknowledged: i64,
     /// Instance id → state.
     pub(super) instances: BTreeMap<String, String>,
+    /// Instance id → what was said of its end.
+    pub(super) ends: BTreeMap<String, Value>,
     pub(super) is_task: bool,
 }
 

@@ -1,12 +1,11 @@
 //! Follows Nodes and GpuNodes: two watches for ever. What is known stays known while the API server is away.
 
-use std::{collections::HashSet, fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use berth_kube_api::GpuNode;
-use berth_sis::Backoff;
-use futures_util::{FutureExt as _, StreamExt as _, future, stream, stream::BoxStream};
+use berth_runtime::kubernetes::watch::{Resync, patient};
+use futures_util::{FutureExt as _, StreamExt as _, stream, stream::BoxStream};
 use kube::{Api, Client, Resource, ResourceExt as _, api::ApiResource, runtime::watcher};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -16,38 +15,31 @@ use crate::agent::{
     settings::chain,
 };
 
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
-
 /// What the task needs.
 pub(crate) struct Follow {
     pub(crate) client: Client,
     /// The namespace of function pods.
     pub(crate) functions: String,
     pub(crate) health: Health,
-    pub(crate) seed: u64,
     /// `None` until every node was heard of.
     pub(crate) inventory: watch::Sender<Option<Arc<Inventory>>>,
 }
 
 /// A step of one of the watches.
 enum Seen {
-    Node(Step<WatchedNode>),
-    GpuNode(Step<GpuNode>),
+    Node(watcher::Result<watcher::Event<WatchedNode>>),
+    GpuNode(watcher::Result<watcher::Event<GpuNode>>),
 }
 
-enum Step<K> {
-    Event(watcher::Event<K>),
-    /// The API server has no such kind, or not for us.
-    NoSuchKind,
-    Broken(watcher::Error),
-}
-
-/// Who was told of since a watch began anew.
-#[derive(Default)]
-struct Listing {
-    listed: HashSet<String>,
-    complete: bool,
+/// One of the watches.
+struct Followed {
+    what: &'static str,
+    resync: Resync<String>,
+    /// There may be no such kind; and there is none, or it is not for us.
+    optional: bool,
+    absent: bool,
+    /// A trouble is logged once.
+    told: bool,
 }
 
 /// Follows for ever.
@@ -56,25 +48,25 @@ pub(crate) async fn follow(follow: Follow) {
         client,
         functions,
         health,
-        seed,
         inventory,
     } = follow;
-    let mut seen = watches(&client, seed);
+    let mut seen = watches(&client);
     let mut join = Join::default();
-    let (mut nodes, mut gpu_nodes) = (Listing::default(), Listing::default());
+    let mut nodes = Followed::new("nodes", false);
+    let mut gpu_nodes = Followed::new("gpunodes", true);
     while let Some(first) = seen.next().await {
         let mut next = Some(first);
         while let Some(step) = next {
             match step {
-                Seen::Node(step) => {
+                Seen::Node(event) => {
                     let known = || join.nodes().cloned().collect();
-                    for (name, node) in nodes.take(step, known, &health) {
+                    for (name, node) in nodes.take(event, known, &health) {
                         join.node(name, node.as_ref().map(node_facts));
                     }
                 }
-                Seen::GpuNode(step) => {
+                Seen::GpuNode(event) => {
                     let known = || join.gpu_nodes().cloned().collect();
-                    for (name, node) in gpu_nodes.take(step, known, &health) {
+                    for (name, node) in gpu_nodes.take(event, known, &health) {
                         let status = node.as_ref().and_then(|node| node.status.as_ref());
                         join.gpus(name, status.map(|status| gpu_facts(status, &functions)));
                     }
@@ -83,7 +75,7 @@ pub(crate) async fn follow(follow: Follow) {
             // What is there already is one change.
             next = seen.next().now_or_never().flatten();
         }
-        if nodes.complete && gpu_nodes.complete {
+        if nodes.is_complete() && gpu_nodes.is_complete() {
             publish(join.inventory(), &inventory, &health);
         }
     }
@@ -109,46 +101,60 @@ fn publish(new: Inventory, inventory: &watch::Sender<Option<Arc<Inventory>>>, he
     });
 }
 
-impl Listing {
+impl Followed {
+    const fn new(what: &'static str, optional: bool) -> Self {
+        Self {
+            what,
+            resync: Resync::new(),
+            optional,
+            absent: false,
+            told: false,
+        }
+    }
+
+    const fn is_complete(&self) -> bool {
+        self.absent || self.resync.is_complete()
+    }
+
     /// The objects that are there now, and those that are gone (`None`).
     fn take<K: Resource>(
         &mut self,
-        step: Step<K>,
+        event: watcher::Result<watcher::Event<K>>,
         known: impl FnOnce() -> HashSet<String>,
         health: &Health,
     ) -> Vec<(String, Option<K>)> {
         let gone = |name: String| (name, None);
-        match step {
-            Step::Event(watcher::Event::Init) => self.listed.clear(),
-            Step::Event(watcher::Event::InitApply(object)) => {
-                self.listed.insert(object.name_any());
-                return vec![(object.name_any(), Some(object))];
+        match event {
+            Ok(event) => {
+                // Each try begins with it: it says nothing.
+                self.told &= matches!(event, watcher::Event::Init);
+                let (here, lost) = self.resync.step(event, |object| Some(object.name_any()), known);
+                let here = here.into_iter().map(|(name, object)| (name, Some(object)));
+                here.chain(lost.into_iter().map(gone)).collect()
             }
-            Step::Event(watcher::Event::Apply(object)) => return vec![(object.name_any(), Some(object))],
-            Step::Event(watcher::Event::Delete(object)) => return vec![gone(object.name_any())],
-            Step::Event(watcher::Event::InitDone) => {
-                self.complete = true;
-                let listed = std::mem::take(&mut self.listed);
-                return known()
-                    .into_iter()
-                    .filter(|name| !listed.contains(name))
-                    .map(gone)
-                    .collect();
+            Err(error) if self.optional && is_no_such_kind(&error) => {
+                self.tell("there is no such kind, or it is not for us: GPUs are taken from labels");
+                self.absent = true;
+                known().into_iter().map(gone).collect()
             }
-            Step::NoSuchKind => {
-                self.complete = true;
-                return known().into_iter().map(gone).collect();
+            Err(error) => {
+                self.tell(&chain(&error));
+                if !self.is_complete() {
+                    health.bad(KUBERNETES, "ApiUnavailable", chain(&error));
+                }
+                Vec::new()
             }
-            Step::Broken(error) if !self.complete => {
-                health.bad(KUBERNETES, "ApiUnavailable", chain(&error));
-            }
-            Step::Broken(_) => {}
         }
-        Vec::new()
+    }
+
+    fn tell(&mut self, trouble: &str) {
+        if !std::mem::replace(&mut self.told, true) {
+            warn!(what = self.what, trouble, "a watch broke: trying on");
+        }
     }
 }
 
-fn watches(client: &Client, seed: u64) -> BoxStream<'static, Seen> {
+fn watches(client: &Client) -> BoxStream<'static, Seen> {
     let node = ApiResource {
         group: String::new(),
         version: "v1".to_owned(),
@@ -159,56 +165,10 @@ fn watches(client: &Client, seed: u64) -> BoxStream<'static, Seen> {
     let nodes: Api<WatchedNode> = Api::all_with(client.clone(), &node);
     let gpu_nodes: Api<GpuNode> = Api::all(client.clone());
     stream::select(
-        watch_for_ever(nodes, false, seed).map(Seen::Node),
-        watch_for_ever(gpu_nodes, true, seed.rotate_left(9)).map(Seen::GpuNode),
+        patient(nodes, watcher::Config::default()).map(Seen::Node),
+        patient(gpu_nodes, watcher::Config::default()).map(Seen::GpuNode),
     )
     .boxed()
-}
-
-/// Errors are waited out, longer and longer; a trouble is logged once. `optional`: there may be no such kind.
-fn watch_for_ever<K>(api: Api<K>, optional: bool, seed: u64) -> BoxStream<'static, Step<K>>
-where
-    K: Resource + Clone + Debug + Send + Sync + DeserializeOwned + 'static,
-{
-    let mut told = false;
-    let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY, seed);
-    let what = api.resource_url().to_owned();
-    let take = move |event| {
-        let step = match event {
-            Ok(event) => Step::Event(event),
-            Err(error) if optional && is_no_such_kind(&error) => Step::NoSuchKind,
-            Err(error) => Step::Broken(error),
-        };
-        let trouble = match &step {
-            // Each try begins with it: it says nothing.
-            Step::Event(watcher::Event::Init) => return (step, Duration::ZERO),
-            Step::Event(_) => None,
-            Step::NoSuchKind => {
-                Some("there is no such kind, or it is not for us: GPUs are taken from labels".to_owned())
-            }
-            Step::Broken(error) => Some(chain(error)),
-        };
-        if let Some(trouble) = &trouble
-            && !told
-        {
-            warn!(what, trouble, "a watch broke: trying on");
-        }
-        told = trouble.is_some();
-        if told {
-            return (step, backoff.after(None));
-        }
-        backoff.reset();
-        (step, Duration::ZERO)
-    };
-    let then_wait = |(step, wait): (Step<K>, Duration)| {
-        let wait = stream::once(tokio::time::sleep(wait)).filter_map(|()| future::ready(None));
-        stream::once(future::ready(step)).chain(wait)
-    };
-    // The watcher's own backoff would begin anew with each try.
-    watcher(api, watcher::Config::default())
-        .map(take)
-        .flat_map(then_wait)
-        .boxed()
 }
 
 /// By its code: where the whole group is missing, the answer is no Status.

@@ -6,6 +6,7 @@ use berth_sis::wire::TerminationMessage;
 
 use super::{
     cause::Cause,
+    limits::Limits,
     message::Wish,
     pod::Seen,
     request::{Effect, Outcome, Request, Ticket},
@@ -45,6 +46,7 @@ pub(crate) enum Arrival {
 pub(crate) struct Book {
     wishes: BTreeMap<String, Request>,
     endings: BTreeMap<Ticket, Ending>,
+    limits: Limits,
 }
 
 /// A termination message that is not done with.
@@ -76,7 +78,7 @@ impl Book {
         now: u64,
     ) -> Arrival {
         if let Some(known) = self.wishes.get_mut(&wish.name) {
-            known.redelivered(ticket);
+            known.redelivered(ticket, now);
             return Arrival::Known;
         }
         if refused.is_none() && fits(&wish.gpu, wish.gpus) < wish.instances {
@@ -126,6 +128,12 @@ impl Book {
         }
     }
 
+    /// Messages that came before then and were not settled have come again by now. The tickets that are of no use any more.
+    pub(crate) fn came_again(&mut self, before: u64) -> Vec<Ticket> {
+        let wishes = self.wishes.values_mut();
+        wishes.filter_map(|request| request.came_again(before)).collect()
+    }
+
     /// Every pod that is there was seen.
     pub(crate) fn all_seen(&mut self) {
         self.wishes.values_mut().for_each(Request::all_seen);
@@ -136,6 +144,17 @@ impl Book {
         if let Some(request) = self.wishes.get_mut(name) {
             request.end_all(&Cause::Deleted);
         }
+    }
+
+    /// How long pods may have trouble, from now on.
+    pub(crate) fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// For maintenance everything ends, and is told.
+    pub(crate) fn drain(&mut self) {
+        let wishes = self.wishes.values_mut();
+        wishes.for_each(|request| request.end_all(&Cause::Maintenance));
     }
 
     pub(crate) fn wish(&self, name: &str) -> Option<&Request> {
@@ -155,10 +174,12 @@ impl Book {
 
     /// Everything that can be done now. Each is given out once, until [`Self::done`].
     pub(crate) fn jobs(&mut self, now: u64) -> Vec<Job> {
-        let wishes = self.wishes.iter_mut();
-        let mut jobs: Vec<_> = wishes
-            .filter_map(|(name, request)| Some(Job::Wish(name.clone(), request.next(now)?)))
-            .collect();
+        let limits = self.limits;
+        let wishes = self.wishes.iter_mut().filter_map(|(name, request)| {
+            request.judge(now, &limits);
+            Some(Job::Wish(name.clone(), request.next(now)?))
+        });
+        let mut jobs: Vec<_> = wishes.collect();
         for (ticket, ending) in &mut self.endings {
             let is_saved = |name: &String| self.wishes.get(name).is_none_or(Request::is_saved);
             ending.unsaved.retain(|name| !is_saved(name));
@@ -223,6 +244,7 @@ impl Job {
                 Effect::Make(_) => "make",
                 Effect::Report(..) => "report",
                 Effect::Delete(_) => "delete",
+                Effect::Purge(_) => "purge",
                 Effect::Save(_) => "save",
                 Effect::Remove => "remove",
             },

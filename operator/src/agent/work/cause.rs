@@ -2,13 +2,15 @@
 
 use berth_sis::wire::{HealthInfo, InstanceUpdate};
 
+use super::trouble::Trouble;
+
 /// The reason of an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The control plane said so.
     User,
-    /// No node had room for it in time.
-    NoCapacity,
+    /// Its pod did not run in time; in plain words.
+    Trouble(Trouble, String),
     /// Its pod went away and nobody here asked for that.
     NotFound,
     /// The node refused its pod.
@@ -21,6 +23,8 @@ pub(crate) enum Cause {
     Unwanted,
     /// Its `ICMSRequest` was deleted.
     Deleted,
+    /// The cluster is emptied.
+    Maintenance,
     /// A task came to its end.
     Succeeded,
 }
@@ -39,12 +43,14 @@ impl Cause {
     pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::User => "instance-terminated-by-user",
-            Self::NoCapacity => "instance-terminated-no-capacity",
+            Self::Trouble(trouble, _) => trouble.word(),
             Self::NotFound => "instance-not-found",
             Self::Admission(_) => "instance-terminated-admission-error",
-            Self::Failed(_) | Self::Refused(_) => "instance-terminated-terminal-error",
+            Self::Failed(_) => "failed",
+            Self::Refused(_) => "instance-terminated-terminal-error",
             Self::Unwanted => "instance-terminated-precondition-failure",
             Self::Deleted => "instance-terminated-sync-action",
+            Self::Maintenance => "instance-terminated-service-maintenance",
             Self::Succeeded => "succeeded",
         }
     }
@@ -52,8 +58,8 @@ impl Cause {
     /// For people; empty: the word says it all.
     pub(crate) fn message(&self) -> &str {
         match self {
-            Self::Admission(text) | Self::Failed(text) | Self::Refused(text) => text,
-            Self::User | Self::NoCapacity | Self::NotFound | Self::Unwanted | Self::Deleted | Self::Succeeded => "",
+            Self::Admission(text) | Self::Failed(text) | Self::Refused(text) | Self::Trouble(_, text) => text,
+            Self::User | Self::NotFound | Self::Unwanted | Self::Deleted | Self::Maintenance | Self::Succeeded => "",
         }
     }
 
@@ -63,13 +69,17 @@ impl Cause {
         Some(match word {
             "" => return None,
             "instance-terminated-by-user" => Self::User,
-            "instance-terminated-no-capacity" => Self::NoCapacity,
             "instance-not-found" => Self::NotFound,
             "instance-terminated-admission-error" => Self::Admission(message),
             "instance-terminated-precondition-failure" => Self::Unwanted,
             "instance-terminated-sync-action" => Self::Deleted,
+            "instance-terminated-service-maintenance" => Self::Maintenance,
+            "instance-terminated-terminal-error" => Self::Refused(message),
             "succeeded" => Self::Succeeded,
-            _ => Self::Failed(message),
+            word => match Trouble::of(word) {
+                Some(trouble) => Self::Trouble(trouble, message),
+                None => Self::Failed(message),
+            },
         })
     }
 }
@@ -110,20 +120,39 @@ impl Told {
             return InstanceUpdate { status, ..over };
         }
         let word = cause.word();
-        let error_log = match cause.message() {
-            "" => format!("pod terminated due to state {word}\n---\n"),
-            message => message.to_owned(),
-        };
-        InstanceUpdate {
+        let by_service = InstanceUpdate {
             status: "instance-terminated-by-service".to_owned(),
             termination_cause: word.to_owned(),
+            ..over
+        };
+        // Nothing failed.
+        if *cause == Cause::Maintenance {
+            return by_service;
+        }
+        let error_log = match (cause, cause.message()) {
+            (_, "") => format!("pod terminated due to state {word}\n---\n"),
+            (Cause::Trouble(..) | Cause::Failed(_) | Cause::Admission(_), message) => {
+                format!("pod terminated due to state {word}: {message}\n---\n")
+            }
+            (_, message) => message.to_owned(),
+        };
+        InstanceUpdate {
             health_info: HealthInfo {
                 error_log,
-                error_source: String::new(),
+                error_source: error_source(action).to_owned(),
             },
             system_failure: word.to_owned(),
-            ..over
+            ..by_service
         }
+    }
+}
+
+/// Only tasks name one.
+fn error_source(action: &str) -> &'static str {
+    if action.ends_with("ForTask") {
+        "task_container"
+    } else {
+        ""
     }
 }
 
@@ -152,7 +181,7 @@ mod tests {
                 "action": "TerminateInstances", "healthInfo": {}})
         );
         assert_eq!(
-            body(&Told::Terminated(Cause::NoCapacity)),
+            body(&Told::Terminated(Cause::Trouble(Trouble::NoNode, String::new()))),
             json!({"status": "instance-terminated-by-service", "instanceState": "terminated", "requestState": "closed",
                 "action": "TerminateInstances", "terminationCause": "instance-terminated-no-capacity",
                 "healthInfo": {"errorLog": "pod terminated due to state instance-terminated-no-capacity\n---\n"},
@@ -161,25 +190,54 @@ mod tests {
     }
 
     #[test]
+    fn maintenance_is_no_failure() {
+        assert_eq!(
+            body(&Told::Terminated(Cause::Maintenance)),
+            json!({"status": "instance-terminated-by-service", "instanceState": "terminated", "requestState": "closed",
+                "action": "TerminateInstances", "terminationCause": "instance-terminated-service-maintenance",
+                "healthInfo": {}})
+        );
+    }
+
+    #[test]
+    fn trouble_is_told_in_the_words_of_the_real_agent_and_in_plain_ones() {
+        let text = "container inference: ImagePullBackOff: no such image".to_owned();
+        let told = Told::Terminated(Cause::Trouble(Trouble::ImagePull, text));
+        let body = body(&told);
+        assert_eq!(body["terminationCause"], "image-pull-issues");
+        assert_eq!(
+            body["healthInfo"],
+            json!({"errorLog": "pod terminated due to state image-pull-issues: container inference: ImagePullBackOff: no such \
+                image\n---\n"})
+        );
+        let body = serde_json::to_value(told.update("RequestSpotInstancesForTask")).unwrap();
+        assert_eq!(body["healthInfo"]["errorSource"], "task_container");
+    }
+
+    #[test]
     fn a_cause_is_kept_and_read_again() {
         let text = || "because".to_owned();
         for cause in [
             Cause::User,
-            Cause::NoCapacity,
+            Cause::Trouble(Trouble::NoNode, String::new()),
+            Cause::Trouble(Trouble::ImagePull, text()),
+            Cause::Trouble(Trouble::CreateContainer, text()),
+            Cause::Trouble(Trouble::InitStuck, text()),
+            Cause::Trouble(Trouble::InitRestarts, text()),
+            Cause::Trouble(Trouble::Restarts, text()),
+            Cause::Trouble(Trouble::Degraded, text()),
             Cause::NotFound,
             Cause::Admission(text()),
             Cause::Failed(text()),
+            Cause::Refused(text()),
             Cause::Unwanted,
             Cause::Deleted,
+            Cause::Maintenance,
             Cause::Succeeded,
         ] {
             assert_eq!(Cause::of(cause.word(), cause.message()), Some(cause));
         }
-        let refused = Cause::Refused(text());
-        assert_eq!(
-            Cause::of(refused.word(), refused.message()),
-            Some(Cause::Failed(text()))
-        );
+        assert_eq!(Cause::of("a newer agent's", "because"), Some(Cause::Failed(text())));
         assert_eq!(Cause::of("", ""), None);
     }
 }

@@ -113,6 +113,12 @@ impl Cluster {
             .await
             .map(drop)
     }
+
+    /// At once: its node does not answer.
+    pub(super) async fn purge(&self, instance: &str) -> Result<(), ApiError> {
+        let at_once = DeleteParams::default().grace_period(0);
+        within(DEADLINE, self.pods.delete(instance, &at_once)).await.map(drop)
+    }
 }
 
 pub(super) fn reference(request: &ICMSRequest) -> OwnerReference {

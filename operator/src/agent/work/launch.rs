@@ -7,6 +7,7 @@ mod artifacts;
 mod container;
 mod dress;
 mod environment;
+mod secrets;
 mod words;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub(crate) struct Site {
     pub(crate) cluster_name: String,
     pub(crate) region: String,
     pub(crate) gates: Gates,
+    /// How long a function's worker may take until it is ready, as Go writes durations.
+    pub(crate) ready_timeout: String,
     /// Names of pull secrets in the namespace.
     pub(crate) pull_secrets: Vec<String>,
 }
@@ -80,7 +83,7 @@ pub(crate) fn launch(wish: &Wish, site: &Site, owner: Option<&OwnerReference>) -
     supported(wish)?;
     let mut launch = match wish.raw["launchArtifacts"].as_array() {
         Some(given) if !given.is_empty() => artifacts::launch(wish, given)?,
-        _ => container::launch(wish)?,
+        _ => container::launch(wish, site)?,
     };
     for (instance, pod) in &mut launch.pods {
         dress::pod(pod, instance, wish, site, owner);

@@ -11,8 +11,6 @@ use serde_json::Value;
 use thiserror::Error;
 use uuid::Builder;
 
-/// How long a function's pod may be without a node.
-const PATIENCE: Duration = Duration::from_mins(10);
 /// More instances in one message are a mistake.
 const MOST_INSTANCES: i64 = 1000;
 /// More GPUs in one instance are a mistake.
@@ -129,12 +127,12 @@ impl Wish {
         }
     }
 
-    /// How long an instance's pod may be without a node. A task says it by itself.
-    pub(crate) fn patience(&self) -> Duration {
+    /// How long a task's pod may be without a node, if it says so.
+    pub(crate) fn longest_queued(&self) -> Option<Duration> {
         let queued = self.message.launch_specification.other.get("maxQueuedDuration");
-        let said: Option<SignedDuration> = queued.and_then(Value::as_str).and_then(|text| text.parse().ok());
-        let said = said.and_then(|said| Duration::try_from(said).ok());
-        said.filter(|said| self.is_task && !said.is_zero()).unwrap_or(PATIENCE)
+        let said: SignedDuration = queued?.as_str()?.parse().ok()?;
+        let said = Duration::try_from(said).ok()?;
+        (self.is_task && !said.is_zero()).then_some(said)
     }
 
     /// The instance type without its number of GPUs.

@@ -1,9 +1,12 @@
 //! What a pod's state means for its instance. Pure.
 
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::ResourceExt as _;
 
-use super::cause::Cause;
+use super::{
+    cause::Cause,
+    trouble::{self, Finding, condition, millis},
+};
 
 /// A pod as far as its instance is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,14 +16,14 @@ pub(crate) struct Seen {
     pub(crate) state: PodState,
     /// Of its node and of itself; empty while there are none.
     pub(crate) ips: [String; 2],
+    /// It is deleted, and its node has to be done with it by then, unix milliseconds.
+    pub(crate) gone_by: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PodState {
-    /// It has no node since then, unix milliseconds.
-    Unplaced(u64),
-    /// It has a node and is not ready.
-    Starting,
+    /// It does not run; why, as far as it shows.
+    Waiting(Vec<Finding>),
     Running,
     Over(Cause),
 }
@@ -33,65 +36,35 @@ impl Seen {
             instance: pod.name_any(),
             state: state(pod),
             ips,
+            gone_by: pod.metadata.deletion_timestamp.as_ref().map(millis),
         }
     }
 }
 
 fn state(pod: &Pod) -> PodState {
-    let status = pod.status.as_ref();
-    let text = |text: Option<&String>| text.cloned().unwrap_or_default();
-    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    match (phase, status) {
-        ("Succeeded", _) => return PodState::Over(Cause::Succeeded),
-        ("Failed", Some(status)) => {
-            let reason = text(status.reason.as_ref());
-            let message = format!("{reason}: {}", text(status.message.as_ref()));
-            return PodState::Over(if reason == "UnexpectedAdmissionError" {
-                Cause::Admission(message)
+    let Some(status) = &pod.status else {
+        return PodState::Waiting(trouble::findings(pod, &PodStatus::default()));
+    };
+    match status.phase.as_deref() {
+        Some("Succeeded") => return PodState::Over(Cause::Succeeded),
+        Some("Failed") => {
+            let words = trouble::failure(status);
+            return PodState::Over(if status.reason.as_deref() == Some("UnexpectedAdmissionError") {
+                Cause::Admission(words)
             } else {
-                Cause::Failed(message)
+                Cause::Failed(words)
             });
         }
         _ => {}
     }
-    if let Some(since) = unplaced_since(pod) {
-        return PodState::Unplaced(since);
-    }
-    let statuses = status.and_then(|status| status.container_statuses.as_ref());
-    let is_ready = statuses.into_iter().flatten().all(|container| container.ready);
-    if phase == "Running" && is_ready && condition(pod, "Ready").is_none_or(|(value, _)| value == "True") {
+    let containers = status.container_statuses.iter().flatten();
+    let is_ready = containers.into_iter().all(|container| container.ready)
+        && condition(status, "Ready").is_none_or(|ready| ready.status == "True");
+    if status.phase.as_deref() == Some("Running") && is_ready {
         PodState::Running
     } else {
-        PodState::Starting
+        PodState::Waiting(trouble::findings(pod, status))
     }
-}
-
-/// The scheduler's word counts; before it has said anything, the pod's age.
-fn unplaced_since(pod: &Pod) -> Option<u64> {
-    let has_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    let has_started = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
-    if has_node || has_started {
-        return None;
-    }
-    let created = pod.metadata.creation_timestamp.as_ref();
-    match condition(pod, "PodScheduled") {
-        Some(("True", _)) => None,
-        Some((_, since)) => Some(millis(since.or(created))),
-        None => Some(millis(created)),
-    }
-}
-
-fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, Option<&'a Time>)> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let found = conditions.iter().find(|condition| condition.type_ == kind)?;
-    Some((&found.status, found.last_transition_time.as_ref()))
-}
-
-/// Without a time it never times out.
-fn millis(time: Option<&Time>) -> u64 {
-    time.map_or(u64::MAX, |time| {
-        u64::try_from(time.0.as_millisecond()).unwrap_or_default()
-    })
 }
 
 #[cfg(test)]
@@ -109,23 +82,6 @@ mod tests {
     }
 
     #[test]
-    fn without_a_node_the_schedulers_last_word_starts_the_clock() {
-        let at =
-            |text: &str| u64::try_from(text.parse::<k8s_openapi::jiff::Timestamp>().unwrap().as_millisecond()).unwrap();
-        assert_eq!(
-            seen(None, &json!({"phase": "Pending"})).state,
-            PodState::Unplaced(at(CREATED))
-        );
-        let refused = json!({"phase": "Pending", "conditions": [
-            {"type": "PodScheduled", "status": "False", "lastTransitionTime": "2026-01-01T00:05:00Z"}]});
-        assert_eq!(
-            seen(None, &refused).state,
-            PodState::Unplaced(at("2026-01-01T00:05:00Z"))
-        );
-        assert_eq!(seen(Some("n"), &json!({"phase": "Pending"})).state, PodState::Starting);
-    }
-
-    #[test]
     fn a_pod_runs_when_all_of_it_is_ready() {
         let running = |ready: bool| {
             json!({"phase": "Running", "hostIP": "1.1.1.1", "podIP": "2.2.2.2",
@@ -138,7 +94,7 @@ mod tests {
             (up.state, up.ips),
             (PodState::Running, ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()])
         );
-        assert_eq!(seen(Some("n"), &running(false)).state, PodState::Starting);
+        assert!(matches!(seen(Some("n"), &running(false)).state, PodState::Waiting(_)));
     }
 
     #[test]

@@ -21,13 +21,15 @@ use berth_sis::{
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 /// Between tries.
 const RETRY: Duration = Duration::from_secs(2);
 /// A server that says nothing for twice as long has forgotten us.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A creation that nobody settled has come again after this, if the stream was heard all the while.
+pub(super) const COMES_AGAIN: Duration = Duration::from_mins(7);
 /// Messages asked for at a time.
 const BATCH: usize = 20;
 
@@ -121,11 +123,14 @@ impl Handle {
 
 impl Queue {
     /// For ever, or until nobody takes messages any more.
-    pub(super) async fn run(self, to: mpsc::Sender<Incoming>) {
+    ///
+    /// `hears`: creations come as soon as they are there.
+    pub(super) async fn run(self, to: mpsc::Sender<Incoming>, hears: watch::Sender<bool>) {
         let client = self.connect().await;
+        let (other, _) = watch::channel(false);
         tokio::join!(
-            self.consume(&client, Kind::Creation, &to),
-            self.consume(&client, Kind::Termination, &to),
+            self.consume(&client, Kind::Creation, &to, &hears),
+            self.consume(&client, Kind::Termination, &to, &other),
             self.renew(&client, &to),
         );
     }
@@ -181,10 +186,12 @@ impl Queue {
         }
     }
 
-    async fn consume(&self, client: &Client, kind: Kind, to: &mpsc::Sender<Incoming>) {
+    async fn consume(&self, client: &Client, kind: Kind, to: &mpsc::Sender<Incoming>, hears: &watch::Sender<bool>) {
         let mut told = String::new();
         while !to.is_closed() {
-            if let Err(error) = self.pass(client, kind, to, &mut told).await {
+            let passed = self.pass(client, kind, to, hears, &mut told).await;
+            hears.send_replace(false);
+            if let Err(error) = passed {
                 let text = error.to_string();
                 if text != told {
                     let stream = kind.stream();
@@ -205,6 +212,7 @@ impl Queue {
         client: &Client,
         kind: Kind,
         to: &mpsc::Sender<Incoming>,
+        hears: &watch::Sender<bool>,
         told: &mut String,
     ) -> Result<(), async_nats::Error> {
         let subject = kind.subject(&self.cluster);
@@ -230,6 +238,7 @@ impl Queue {
             .await?;
         info!(stream = kind.stream(), "taking messages");
         told.clear();
+        hears.send_replace(true);
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,

@@ -17,6 +17,7 @@ pub(crate) use self::instance::Instance;
 use self::instance::Phase;
 use super::{
     cause::{Cause, Told},
+    limits::Limits,
     message::Wish,
     pod::Seen,
 };
@@ -44,6 +45,8 @@ pub(crate) enum Effect {
     Report(String, Told),
     /// Delete an instance's pod.
     Delete(String),
+    /// Delete it without its node's help.
+    Purge(String),
     /// Write the status of the `ICMSRequest`.
     Save(Box<ICMSRequestStatus>),
     /// Delete the `ICMSRequest`.
@@ -71,6 +74,17 @@ enum Stage {
     Removed,
 }
 
+/// The message, as far as its stream is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Letter {
+    /// Since it came. Without a ticket an earlier process had it: it comes again, unless that one settled it.
+    Open {
+        ticket: Option<Ticket>,
+        since: u64,
+    },
+    Settled,
+}
+
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) wish: Wish,
@@ -79,7 +93,7 @@ pub(crate) struct Request {
     acknowledged: Option<u64>,
     /// The control plane does not want it any more.
     unwanted: bool,
-    ticket: Option<Ticket>,
+    letter: Letter,
     instances: BTreeMap<String, Instance>,
     saved: ICMSRequestStatus,
     busy: bool,
@@ -107,7 +121,10 @@ impl Request {
             stage: Stage::New,
             acknowledged: None,
             unwanted: false,
-            ticket: Some(ticket),
+            letter: Letter::Open {
+                ticket: Some(ticket),
+                since: now,
+            },
             saved: ICMSRequestStatus::default(),
             busy: false,
             since: now,
@@ -116,13 +133,31 @@ impl Request {
     }
 
     /// The message came again: its stream has forgotten the ticket from before.
-    pub(crate) fn redelivered(&mut self, ticket: Ticket) {
-        self.ticket = Some(ticket);
+    pub(crate) const fn redelivered(&mut self, ticket: Ticket, now: u64) {
+        self.letter = Letter::Open {
+            ticket: Some(ticket),
+            since: now,
+        };
     }
 
     /// Of the message that is not settled yet.
     pub(crate) const fn ticket(&self) -> Option<Ticket> {
-        self.ticket
+        match self.letter {
+            Letter::Open { ticket, .. } => ticket,
+            Letter::Settled => None,
+        }
+    }
+
+    /// What came before then and was not settled has come again by now: where it did not, the stream has it no more. The
+    /// ticket that is of no use any more.
+    pub(crate) fn came_again(&mut self, before: u64) -> Option<Ticket> {
+        match self.letter {
+            Letter::Open { ticket, since } if since <= before => {
+                self.letter = Letter::Settled;
+                ticket
+            }
+            _ => None,
+        }
     }
 
     /// Whether an instance is one of this wish's, however it is.
@@ -184,14 +219,20 @@ impl Request {
         self.wish.gpus.saturating_mul(u32::try_from(held).unwrap_or(u32::MAX))
     }
 
+    /// Instances whose pods have had trouble for too long end.
+    pub(crate) fn judge(&mut self, now: u64, limits: &Limits) {
+        let limits = limits.for_wish(&self.wish);
+        for instance in self.instances.values_mut() {
+            instance.judge(now, &limits);
+        }
+    }
+
     /// What to do now; `None`: nothing, or something is being done.
     pub(crate) fn next(&mut self, now: u64) -> Option<Effect> {
         if self.busy || self.is_removed() {
             return None;
         }
-        for instance in self.instances.values_mut() {
-            instance.judge(now, self.wish.patience());
-        }
+        self.instances.values_mut().for_each(Instance::resolve);
         let waits = &self.waits;
         let may = |effect: &Effect| waits.get(&key(effect)).is_none_or(|wait| wait.until <= now);
         let effect = self.wanted(now).into_iter().find(may)?;
@@ -209,9 +250,11 @@ impl Request {
         if !is_answered {
             wanted.push(Effect::Acknowledge);
         }
-        wanted.extend(self.ticket.filter(|_| is_answered).map(Effect::Settle));
+        wanted.extend(self.ticket().filter(|_| is_answered).map(Effect::Settle));
         for (name, instance) in &self.instances {
-            if instance.must_go() {
+            if instance.is_overdue(now) {
+                wanted.push(Effect::Purge(name.clone()));
+            } else if instance.must_go() {
                 wanted.push(Effect::Delete(name.clone()));
             }
             if is_answered && instance.is_wanted() {
@@ -224,7 +267,8 @@ impl Request {
         let status = self.status();
         if status != self.saved {
             wanted.push(Effect::Save(Box::new(status)));
-        } else if self.ticket.is_none() && self.instances.values().all(Instance::is_over) {
+        } else if self.letter == Letter::Settled && self.instances.values().all(Instance::is_over) {
+            // Not before: a message that comes again must find that it is over.
             wanted.push(Effect::Remove);
         }
         wanted
@@ -251,7 +295,11 @@ impl Request {
                     instance.drop_silently();
                 }
             }
-            (Effect::Settle(ticket), _) => self.ticket = self.ticket.filter(|newer| *newer != ticket),
+            (Effect::Settle(ticket), _) => {
+                if self.ticket() == Some(ticket) {
+                    self.letter = Letter::Settled;
+                }
+            }
             (Effect::Make(name), outcome) => {
                 if let Some(instance) = self.instances.get_mut(&name) {
                     match outcome {
@@ -280,9 +328,15 @@ impl Request {
                     }
                 }
             }
+            (Effect::Purge(name), Err((404, _))) => {
+                if let Some(instance) = self.instances.get_mut(&name) {
+                    instance.lost();
+                }
+            }
             (Effect::Save(status), Ok(())) => self.saved = *status,
             (Effect::Remove, Ok(())) => self.stage = Stage::Removed,
-            (Effect::Store | Effect::Delete(_) | Effect::Save(_) | Effect::Remove, Err(_)) => {
+            // Its end is told by the watch, or it is tried again.
+            (Effect::Purge(_), _) | (Effect::Store | Effect::Delete(_) | Effect::Save(_) | Effect::Remove, Err(_)) => {
                 return self.wait(key, None, now);
             }
         }
@@ -308,12 +362,13 @@ fn key(effect: &Effect) -> String {
         Effect::Make(instance) => format!("make {instance}"),
         Effect::Report(instance, _) => format!("report {instance}"),
         Effect::Delete(instance) => format!("delete {instance}"),
+        Effect::Purge(instance) => format!("purge {instance}"),
         Effect::Save(_) => "save".to_owned(),
         Effect::Remove => "remove".to_owned(),
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,6 +1,6 @@
 //! Does what the book wants done: Kubernetes, SIS, the streams. Decides nothing.
 
-use std::{collections::HashMap, error::Error};
+use std::{collections::HashMap, error::Error, sync::Arc};
 
 use berth_runtime::kubernetes::ApiError;
 use berth_sis::{
@@ -34,8 +34,9 @@ pub(super) struct Rim {
 }
 
 /// A message that is not settled.
+#[derive(Clone)]
 pub(super) struct Open {
-    pub(super) handle: Handle,
+    pub(super) handle: Arc<Handle>,
     pub(super) receipt: String,
 }
 
@@ -70,7 +71,12 @@ impl Rim {
             (Job::Wish(name, effect), Some(wish)) => self.effect(name, effect, wish, order, site).await,
             // The book does not forget a wish that has something to do.
             (Job::Wish(..), None) => Outcome::Later(None),
-            (Job::Settle(ticket), _) => self.settle(*ticket).await,
+            (Job::Settle(ticket), _) => {
+                let outcome = self.settle(*ticket).await;
+                // It comes again, and the same instances end again.
+                self.handles.lock().remove(ticket);
+                outcome
+            }
             (
                 Job::Disown {
                     request_id, instance, ..
@@ -138,6 +144,7 @@ impl Rim {
                 outcome
             }
             Effect::Delete(instance) => api(instance, "delete", self.cluster.delete(instance).await, &[]),
+            Effect::Purge(instance) => api(instance, "purge", self.cluster.purge(instance).await, &[]),
             Effect::Save(status) => api(name, "save", self.cluster.save(name, status).await, &[]),
             Effect::Remove => {
                 let removed = self.cluster.remove(name).await;
@@ -155,19 +162,16 @@ impl Rim {
         sis(instance, "report", told)
     }
 
-    /// A handle that does not work any more is of no use: the message comes again.
     async fn settle(&self, ticket: Ticket) -> Outcome {
-        let Some(open) = self.handles.lock().remove(&ticket) else {
+        let Some(open) = self.handles.lock().get(&ticket).cloned() else {
             return Outcome::Done;
         };
         if let Err(error) = open.handle.settle().await {
-            let receipt = &open.receipt;
-            warn!(
-                receipt,
-                error = &error as &dyn Error,
-                "a message is not settled: it will come again"
-            );
+            let (receipt, error) = (&open.receipt, &error as &dyn Error);
+            warn!(receipt, error, "a message is not settled");
+            return Outcome::Later(None);
         }
+        self.handles.lock().remove(&ticket);
         Outcome::Done
     }
 }

@@ -1,12 +1,11 @@
-//! A watch for ever: errors are waited out, and what went away during a break is told as gone. Knows no kind of object.
+//! A watch for ever, as changes: also of what went away during a break. Knows no kind of object.
 
 use std::{collections::HashSet, fmt::Debug};
 
-use berth_runtime::kubernetes::watch::patient;
-use futures_util::{StreamExt as _, future, stream, stream::BoxStream};
+use berth_runtime::kubernetes::watch::{Resync, watch};
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use kube::{Api, Resource, ResourceExt as _, runtime::watcher};
 use serde::de::DeserializeOwned;
-use tracing::warn;
 
 /// What became of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,61 +17,36 @@ pub(super) enum Change<K> {
     Listed,
 }
 
-/// Which names were told.
 #[derive(Debug, Default)]
 struct Known {
     told: HashSet<String>,
-    /// `Some` between the beginning and the end of a list.
-    listed: Option<HashSet<String>>,
+    resync: Resync<String>,
 }
 
 impl Known {
     fn step<K: Resource>(&mut self, event: watcher::Event<K>) -> Vec<Change<K>> {
-        match event {
-            watcher::Event::Init => {
-                self.listed = Some(HashSet::new());
-                Vec::new()
-            }
-            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
-                let name = object.name_any();
-                if let Some(listed) = &mut self.listed {
-                    listed.insert(name.clone());
-                }
-                self.told.insert(name);
-                vec![Change::Here(Box::new(object))]
-            }
-            watcher::Event::InitDone => {
-                let listed = self.listed.take().unwrap_or_default();
-                let gone: Vec<String> = self.told.difference(&listed).cloned().collect();
-                self.told = listed;
-                gone.into_iter().map(Change::Gone).chain([Change::Listed]).collect()
-            }
-            watcher::Event::Delete(object) => {
-                self.told.remove(&object.name_any());
-                vec![Change::Gone(object.name_any())]
-            }
+        let listed = matches!(event, watcher::Event::InitDone).then_some(Change::Listed);
+        let name = |object: &K| Some(object.name_any());
+        let (here, gone) = self.resync.step(event, name, || self.told.clone());
+        let here = here.map(|(name, object)| {
+            self.told.insert(name);
+            Change::Here(Box::new(object))
+        });
+        for name in &gone {
+            self.told.remove(name);
         }
+        let gone = gone.into_iter().map(Change::Gone);
+        here.into_iter().chain(gone).chain(listed).collect()
     }
 }
 
-/// Each kind of trouble is told once.
 pub(super) fn follow<K>(api: Api<K>, config: watcher::Config) -> BoxStream<'static, Change<K>>
 where
     K: Resource + Clone + Debug + Send + DeserializeOwned + 'static,
 {
-    let what = api.resource_url().to_owned();
-    let (mut told, mut known) = (false, Known::default());
-    let events = patient(api, config).filter_map(move |event| {
-        if let Err(error) = &event
-            && !told
-        {
-            let error = error as &dyn std::error::Error;
-            warn!(what, error, "a watch broke: trying on");
-        }
-        told = event.is_err();
-        future::ready(event.ok())
-    });
-    events.flat_map(move |event| stream::iter(known.step(event))).boxed()
+    let mut known = Known::default();
+    let changes = watch(api, config).flat_map(move |event| stream::iter(known.step(event)));
+    changes.boxed()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the agent is told.
 
 use berth_kube_api::nvcf::backend::NvcfBackendSpec;
+use berth_sis::wire::Gpu;
 use serde_json::{Value, json};
 
 use super::object;
@@ -31,6 +32,7 @@ pub(super) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> AgentConfig 
             log_level: cluster.log_level.clone(),
             nats_url: spec.agent_config.nats_url.clone(),
             operator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            static_gpus: listed(spec),
             ..Agent::default()
         },
         authz: Authz::default(),
@@ -49,9 +51,17 @@ pub(super) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> AgentConfig 
         webhook: Webhook::default(),
         workload: Workload {
             image_pull_secrets: settings.pull_secrets.clone(),
-            tolerations: Vec::new(),
+            ..Workload::default()
         },
     }
+}
+
+/// An override may have made it another list.
+fn listed(spec: &NvcfBackendSpec) -> Vec<Gpu> {
+    let fixed = spec.cluster_config.gpu_discovery.fixed.as_ref();
+    let gpus = fixed.map(|fixed| fixed["gpus"].clone());
+    gpus.and_then(|gpus| serde_json::from_value(gpus).ok())
+        .unwrap_or_default()
 }
 
 pub(super) fn map(config: &AgentConfig) -> Value {

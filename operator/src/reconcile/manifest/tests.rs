@@ -17,7 +17,7 @@ fn objects(change: impl FnOnce(&mut NvcfBackendSpec)) -> Vec<Value> {
 }
 
 fn objects_of(settings: &Settings, change: impl FnOnce(&mut NvcfBackendSpec)) -> Vec<Value> {
-    let mut spec = backend::spec(&dto(), &registration(), settings);
+    let mut spec = backend::spec(&dto(), &registration(), settings).unwrap();
     change(&mut spec);
     let certificates = Certificates::of(None, None, None, NOW).unwrap();
     all(Parts {
@@ -98,6 +98,16 @@ fn the_agent_reads_what_it_is_told() {
     let yaml: Map<String, Value> = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
     assert!(yaml["agent"]["icmsurl"].is_string() && yaml["agent"]["NATSURL"].is_string());
     assert!(yaml["cluster"]["ncaid"].is_string());
+}
+
+#[test]
+fn the_agent_is_told_the_gpus_that_the_chart_lists() {
+    let objects = objects(|spec| {
+        spec.cluster_config.gpu_discovery.fixed = Some(json!({"gpus": [{"name": "H100", "capacity": 8}]}));
+    });
+    let text = &find(&objects, "ConfigMap", "agent-config")["data"]["config.yaml"];
+    let config: crate::agent_config::AgentConfig = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
+    assert_eq!(config.agent.static_gpus[0].capacity, Some(8));
 }
 
 #[test]

@@ -61,6 +61,17 @@ fn a_function_pod_is_pinned_to_its_instance_type_and_given_to_kai() {
 }
 
 #[test]
+fn the_label_of_the_nodes_is_the_value_of_the_type_and_only_without_one_what_its_name_tells() {
+    let valued = |value: &str| {
+        let pod = pod(|pod| pod["metadata"]["annotations"]["nvcf.nvidia.io/instance-type-value"] = json!(value));
+        let document = placed(&pod, &on());
+        required(&document)["nodeSelectorTerms"][0]["matchExpressions"][0].clone()
+    };
+    assert_eq!(valued("by-hand"), only("by-hand"));
+    assert_eq!(valued(""), only("NCP.GPU.H100"));
+}
+
+#[test]
 fn without_the_gate_or_without_gpus_the_scheduler_stays() {
     assert_eq!(
         placed(&pod(|_| {}), &Gates::default())["spec"]["schedulerName"],

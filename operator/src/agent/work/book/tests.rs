@@ -67,6 +67,7 @@ fn running(batches: &[&str]) -> Book {
             instance,
             state: PodState::Running,
             ips: Default::default(),
+            gone_by: None,
         });
     }
     run(&mut book);
@@ -159,6 +160,28 @@ fn a_termination_that_comes_again_takes_the_place_of_the_one_before() {
     );
     let disowned = book.jobs(0).into_iter().filter(|job| matches!(job, Job::Disown { .. }));
     assert_eq!(disowned.count(), 2);
+}
+
+#[test]
+fn for_maintenance_everything_ends_once() {
+    let mut book = running(&["b-1", "b-2"]);
+    let names: Vec<_> = ["b-1", "b-2"].map(|batch| wish(batch, 2).instance(0)).to_vec();
+    book.drain();
+    assert_eq!(reports(&run(&mut book)), [], "no word before they are gone");
+    book.drain();
+    for name in &names {
+        book.lost(name);
+    }
+    let jobs = run(&mut book);
+    let mut told = reports(&jobs);
+    told.sort_unstable();
+    let mut wanted: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), "instance-terminated-service-maintenance"))
+        .collect();
+    wanted.sort_unstable();
+    assert_eq!(told, wanted);
+    assert_eq!(book.allocation(), BTreeMap::new());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Launch, LaunchError, decode, environment::Environment, object, words};
+use super::{Launch, LaunchError, Site, decode, environment::Environment, object, secrets::Secrets, words};
 use crate::agent::work::message::Wish;
 
 /// In seconds: of a function, and of a task that says nothing.
@@ -44,15 +44,11 @@ const TASK: Kind = Kind {
     restart: "Never",
 };
 
-pub(super) fn launch(wish: &Wish) -> Result<Launch, LaunchError> {
+pub(super) fn launch(wish: &Wish, site: &Site) -> Result<Launch, LaunchError> {
     let specification = &wish.message.launch_specification;
     let kind = if wish.is_task { &TASK } else { &FUNCTION };
     let mut environment = Environment::parse(specification.environment.as_deref().unwrap_or_default())?;
-    for present in ["FUNCTION_SECRETS_PRESENT", "TASK_SECRETS_PRESENT"] {
-        if environment.get(present) == Some("true") {
-            return Err(LaunchError::Unsupported("functions with secrets of their own"));
-        }
-    }
+    let secrets = Secrets::of(wish, &environment)?;
     let image = environment.get(kind.image).or(specification.container_image.as_deref());
     let image = image
         .filter(|image| !image.is_empty())
@@ -70,7 +66,7 @@ pub(super) fn launch(wish: &Wish) -> Result<Launch, LaunchError> {
         .get(if wish.is_task { "TASK_NAME" } else { "FUNCTION_NAME" })
         .map(str::to_owned);
     let pull = pull_secrets(wish, &environment)?;
-    complete(&mut environment, wish);
+    complete(&mut environment, wish, site);
     let worker: Secret = object(
         "the worker's environment",
         json!({"metadata": {"name": format!("{}-environment", wish.name)}, "stringData": environment.into_map()}),
@@ -82,6 +78,7 @@ pub(super) fn launch(wish: &Wish) -> Result<Launch, LaunchError> {
         init,
         args,
         own,
+        secrets,
         pull: pull.iter().filter_map(|secret| secret.metadata.name.clone()).collect(),
         annotation: name,
     };
@@ -104,6 +101,7 @@ struct Parts {
     init: Option<String>,
     args: Vec<String>,
     own: BTreeMap<String, String>,
+    secrets: Option<Secrets>,
     pull: Vec<String>,
     /// The function's or task's name.
     annotation: Option<String>,
@@ -161,21 +159,22 @@ impl Parts {
             };
             annotations.extend(keys.map(|key| (key.to_owned(), json!(name))));
         }
-        object(
-            "the pod",
-            json!({
-                "metadata": {"annotations": annotations},
-                "spec": {
-                    "containers": [workload, utils],
-                    "initContainers": init.into_iter().collect::<Vec<_>>(),
-                    "imagePullSecrets": pull.collect::<Vec<_>>(),
-                    "restartPolicy": self.kind.restart,
-                    "terminationGracePeriodSeconds": grace(wish),
-                    "volumes": [empty("model-data"), empty("config-data"), empty(data), empty("instance-data"),
-                        {"name": "dshm", "emptyDir": {"medium": "Memory"}}],
-                },
-            }),
-        )
+        let mut pod = json!({
+            "metadata": {"annotations": annotations},
+            "spec": {
+                "containers": [workload, utils],
+                "initContainers": init.into_iter().collect::<Vec<_>>(),
+                "imagePullSecrets": pull.collect::<Vec<_>>(),
+                "restartPolicy": self.kind.restart,
+                "terminationGracePeriodSeconds": grace(wish),
+                "volumes": [empty("model-data"), empty("config-data"), empty(data), empty("instance-data"),
+                    {"name": "dshm", "emptyDir": {"medium": "Memory"}}],
+            },
+        });
+        if let Some(secrets) = &self.secrets {
+            secrets.add_to(&mut pod);
+        }
+        object("the pod", pod)
     }
 
     /// The user's own, and what says where and as what it runs: taken from the pod, so that both say the same.
@@ -226,7 +225,7 @@ fn field(name: &str, path: &str) -> Value {
 }
 
 /// What the worker is told besides what came.
-fn complete(environment: &mut Environment, wish: &Wish) {
+fn complete(environment: &mut Environment, wish: &Wish, site: &Site) {
     let message = &wish.message;
     let launch = &message.launch_specification;
     let provider = launch.cloud_provider.as_deref().unwrap_or_default();
@@ -243,7 +242,10 @@ fn complete(environment: &mut Environment, wish: &Wish) {
         ("NVCF_CLOUD_PROVIDER", provider),
         ("GPU_NAME", &wish.gpu),
         ("ATTACHED_GPU_COUNT", &wish.gpus.to_string()),
-        ("INFERENCE_READY_TIMEOUT", if wish.is_task { "" } else { "2h0m0s" }),
+        (
+            "INFERENCE_READY_TIMEOUT",
+            if wish.is_task { "" } else { &site.ready_timeout },
+        ),
         ("NVCT_MAX_RUN_TIME_DURATION", other("maxRuntimeDuration")),
         ("NVCT_RESULT_HANDLING_STRATEGY", other("resultHandlingStrategy")),
     ];

@@ -39,6 +39,7 @@ fn site() -> Site {
             kai: true,
             tolerations: Vec::new(),
         },
+        ready_timeout: "2h0m0s".to_owned(),
         pull_secrets: vec!["mirrored".to_owned()],
     }
 }
@@ -183,6 +184,69 @@ fn a_task_runs_to_its_end() {
     assert_eq!(pod["spec"]["containers"][0]["name"], "task");
 }
 
+const ESS: &str =
+    "FUNCTION_SECRETS_PRESENT=true\nSECRETS_ASSERTION_TOKEN=whisper\nESS_AGENT_CONTAINER=w.example/ess:1\n";
+
+#[test]
+fn a_function_with_secrets_has_them_fetched_before_it_starts_and_while_it_runs() {
+    let launch = launched(|message| {
+        message["launchSpecification"]["environment"] = json!(environment(ESS));
+    });
+    let launch = launch.unwrap();
+    let pod = only_pod(&launch);
+    let spec = &pod["spec"];
+    let names = |list: &Value| -> Vec<_> {
+        let list = list.as_array().unwrap().iter();
+        list.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&spec["containers"]), ["ess", "inference", "utils"]);
+    // Its configuration is the first one's work.
+    assert_eq!(names(&spec["initContainers"]), ["init", "ess-init"]);
+    for (container, is_first) in [(&spec["initContainers"][1], "true"), (&spec["containers"][0], "false")] {
+        assert_eq!(container["image"], "w.example/ess:1");
+        assert_eq!(container["args"], json!(["-config=/config/ess-agent/config.hcl"]));
+        assert_eq!(
+            container["env"],
+            json!([{"name": "ESS_AGENT_INIT", "value": is_first},
+                {"name": "SECRET_DEST", "value": "/var/secrets/secrets.json"},
+                {"name": "SECRET_PATH", "value": "functions/f-1/versions/v-1"}])
+        );
+        assert_eq!(
+            container["resources"]["limits"],
+            json!({"cpu": "250m", "memory": "128Mi"})
+        );
+    }
+    let mounted = |container: &Value| -> Vec<(String, bool)> {
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        let mounts = mounts.filter(|it| matches!(it["name"].as_str().unwrap(), "secret-data" | "ess-data"));
+        mounts
+            .map(|it| (it["mountPath"].as_str().unwrap().to_owned(), it["readOnly"] == true))
+            .collect()
+    };
+    let (secrets, config) = ("/var/secrets".to_owned(), "/config/ess-agent".to_owned());
+    assert_eq!(mounted(&spec["containers"][1]), [(secrets.clone(), true)]);
+    assert_eq!(
+        mounted(&spec["containers"][2]),
+        [(secrets.clone(), true), (config.clone(), false)]
+    );
+    assert_eq!(mounted(&spec["initContainers"][0]), [(config.clone(), false)]);
+    assert_eq!(mounted(&spec["containers"][0]), [(secrets, false), (config, false)]);
+    assert!(names(&spec["volumes"]).ends_with(&["secret-data".to_owned(), "ess-data".to_owned()]));
+    // The GPUs are still the function's.
+    assert_eq!(spec["containers"][0]["resources"]["limits"].get("nvidia.com/gpu"), None);
+    assert_eq!(spec["containers"][1]["resources"]["limits"]["nvidia.com/gpu"], "2");
+    assert!(!pod.to_string().contains("whisper"), "no token in the pod");
+
+    let task = launched(|message| {
+        message["action"] = json!("RequestSpotInstancesForTask");
+        message["taskDetails"] = json!({"taskId": "t-1"});
+        let text = environment(&format!("TASK_CONTAINER=r.example/t:1\n{ESS}"));
+        message["launchSpecification"]["environment"] = json!(text);
+    });
+    let pod = only_pod(&task.unwrap());
+    assert_eq!(pod["spec"]["containers"][0]["env"][2]["value"], "tasks/t-1/secrets");
+}
+
 #[test]
 fn finished_artifacts_are_taken_and_dressed() {
     let pod = r#"{"metadata": {"labels": {"mine": "1"}}, "spec": {"containers": [{"name": "utils"}, {"name": "inference"}],
@@ -211,7 +275,7 @@ fn finished_artifacts_are_taken_and_dressed() {
 
 #[test]
 fn what_is_not_supported_or_not_there_is_told_in_plain_words() {
-    let edits: [(&str, &str, Edit); 8] = [
+    let edits: [(&str, &str, Edit); 9] = [
         ("LaunchUnsupported", "Helm", |message| {
             message["launchSpecification"]["helmChart"] = json!("oci://x");
         }),
@@ -221,8 +285,11 @@ fn what_is_not_supported_or_not_there_is_told_in_plain_words() {
         ("LaunchUnsupported", "telemetry", |message| {
             message["launchSpecification"]["telemetries"] = json!({});
         }),
-        ("LaunchUnsupported", "secrets", |message| {
+        ("LaunchIncomplete", "SECRETS_ASSERTION_TOKEN", |message| {
             message["launchSpecification"]["environment"] = json!(environment("FUNCTION_SECRETS_PRESENT=true"));
+        }),
+        ("LaunchIncomplete", "ESS_AGENT_CONTAINER", |message| {
+            message["launchSpecification"]["environment"] = json!(environment("SECRETS_ASSERTION_TOKEN=hush"));
         }),
         ("LaunchIncomplete", "container image", |message| {
             message["launchSpecification"]["environment"] = json!(base64("UTILS_CONTAINER=u"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     super::{
         cause::{Cause, Told},
+        limits::Limits,
         pod::{PodState, Seen},
     },
     millis,
@@ -12,6 +13,8 @@ use super::{
 
 /// The control plane wants to hear as often, even if nothing changed.
 const TELL_AGAIN: Duration = Duration::from_mins(5);
+/// A node that has not ended a pod so long after it had to does not answer.
+const SILENCE: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -104,16 +107,37 @@ impl Instance {
         self.told = Some((told, now));
     }
 
-    /// What time and the pod's state make of it.
-    pub(super) fn judge(&mut self, now: u64, patience: Duration) {
-        match self.seen.as_ref().map(|seen| &seen.state) {
-            Some(PodState::Unplaced(since)) if now.saturating_sub(*since) >= millis(patience) => {
-                self.end.get_or_insert(Cause::NoCapacity);
-            }
-            Some(PodState::Over(cause)) => {
-                self.end.get_or_insert_with(|| cause.clone());
-            }
-            _ => {}
+    /// Its pod will not go by itself.
+    pub(super) fn is_overdue(&self, now: u64) -> bool {
+        let gone_by = self.seen.as_ref().and_then(|seen| seen.gone_by);
+        self.phase == Phase::Made && gone_by.is_some_and(|by| now.saturating_sub(by) >= millis(SILENCE))
+    }
+
+    /// What time makes of its pod's trouble.
+    pub(super) fn judge(&mut self, now: u64, limits: &Limits) {
+        if self.is_overdue(now) {
+            let text = "its pod was deleted, and its node does not answer";
+            self.end.get_or_insert_with(|| Cause::Failed(text.to_owned()));
+        }
+        let Some(PodState::Waiting(findings)) = self.seen.as_ref().map(|seen| &seen.state) else {
+            return;
+        };
+        let is_too_long = |limit: Duration, since: u64| now.saturating_sub(since) >= millis(limit);
+        let worst = findings.iter().find(|it| {
+            limits
+                .after(it.trouble)
+                .is_some_and(|limit| is_too_long(limit, it.since))
+        });
+        if let Some(finding) = worst {
+            self.end
+                .get_or_insert_with(|| Cause::Trouble(finding.trouble, finding.text.clone()));
+        }
+    }
+
+    /// A pod that is over ends it, and one that is not wanted any more is not made.
+    pub(super) fn resolve(&mut self) {
+        if let Some(PodState::Over(cause)) = self.seen.as_ref().map(|seen| &seen.state) {
+            self.end.get_or_insert_with(|| cause.clone());
         }
         if self.phase == Phase::Wanted && self.end.is_some() {
             self.phase = Phase::Gone;

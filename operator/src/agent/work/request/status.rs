@@ -9,7 +9,7 @@ use super::{
         cause::{Cause, Told},
         message::{MessageError, Wish},
     },
-    Instance, Request, Stage,
+    Instance, Letter, Request, Stage,
     instance::Phase,
 };
 use crate::names;
@@ -32,7 +32,14 @@ impl Request {
         let status = object.status.clone().unwrap_or_default();
         let mut request = Self::new(wish, None, 0, now);
         let refused = refused(&request.wish);
-        request.ticket = None;
+        request.letter = if status.message_settled {
+            Letter::Settled
+        } else {
+            Letter::Open {
+                ticket: None,
+                since: now,
+            }
+        };
         request.stage = Stage::Stored;
         request.acknowledged = millis(&status.last_ack_timestamp);
         for (name, instance) in &mut request.instances {
@@ -61,6 +68,7 @@ impl Request {
         ICMSRequestStatus {
             request_status: self.word().to_owned(),
             last_ack_timestamp: self.acknowledged.map(text).unwrap_or_default(),
+            message_settled: self.letter == Letter::Settled,
             instances: instances.collect(),
         }
     }

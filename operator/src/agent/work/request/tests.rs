@@ -4,7 +4,10 @@ use berth_kube_api::nvcf::icms_request::ICMSRequest;
 use serde_json::json;
 
 use super::*;
-use crate::agent::work::pod::PodState;
+use crate::agent::work::{
+    pod::PodState,
+    trouble::{Finding, Trouble},
+};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -26,12 +29,14 @@ fn seen(request: &Request, index: u32, state: PodState) -> Seen {
         instance: request.wish.instance(index),
         state,
         ips: ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()],
+        gone_by: None,
     }
 }
 
 /// Does everything that is wanted now, well; the effects as words.
 fn run(request: &mut Request, now: u64) -> Vec<String> {
     let mut words = Vec::new();
+    request.judge(now, &Limits::default());
     while let Some(effect) = request.next(now) {
         assert_eq!(request.next(now), None, "one at a time");
         let word = match &effect {
@@ -157,7 +162,7 @@ fn a_pod_that_vanishes_is_told_as_not_found_and_not_made_again() {
 fn a_pod_without_a_node_for_ten_minutes_ends_for_want_of_room() {
     let mut request = new(1);
     run(&mut request, NOW);
-    request.saw(&seen(&request, 0, PodState::Unplaced(NOW)));
+    request.saw(&seen(&request, 0, suffering(&[(Trouble::NoNode, NOW)])));
     assert_eq!(run(&mut request, NOW + 299_999), [""; 0]);
     run(&mut request, NOW + 599_999);
     assert_eq!(run(&mut request, NOW + 600_000), ["delete 0-sr", "save"]);
@@ -166,6 +171,83 @@ fn a_pod_without_a_node_for_ten_minutes_ends_for_want_of_room() {
         run(&mut request, NOW + 600_000),
         ["report 0-sr instance-terminated-no-capacity", "save", "remove"]
     );
+}
+
+fn suffering(troubles: &[(Trouble, u64)]) -> PodState {
+    let finding = |(trouble, since): &(Trouble, u64)| Finding {
+        trouble: *trouble,
+        since: *since,
+        text: format!("{trouble:?}"),
+    };
+    PodState::Waiting(troubles.iter().map(finding).collect())
+}
+
+#[test]
+fn trouble_that_lasts_ends_an_instance_and_is_told_and_its_siblings_run_on() {
+    let mut request = running();
+    let first = request.wish.instance(0);
+    let troubles = [(Trouble::Restarts, NOW), (Trouble::Degraded, NOW)];
+    request.saw(&seen(&request, 0, suffering(&troubles)));
+    assert_eq!(run(&mut request, NOW), ["report 0-sr starting", "save"]);
+    run(&mut request, NOW + 599_999);
+    // The agent was away meanwhile: the pod's own time counts.
+    let mut request = restarted(&request);
+    for (index, state) in [suffering(&troubles), PodState::Running].into_iter().enumerate() {
+        request.saw(&seen(&request, u32::try_from(index).unwrap(), state));
+    }
+    let words = run(&mut request, NOW + 600_000);
+    assert_eq!(words[0], "delete 0-sr", "{words:?}");
+    request.lost(&first);
+    let effect = next(&mut request, NOW + 600_000);
+    let told = Told::Terminated(Cause::Trouble(Trouble::Restarts, "Restarts".to_owned()));
+    assert_eq!(effect, Effect::Report(first, told));
+    request.done(effect, Outcome::Done, NOW + 600_000);
+    assert_eq!(run(&mut request, NOW + 600_000), ["save"]);
+    assert_eq!((request.gpus(), request.is_removed()), (2, false));
+}
+
+#[test]
+fn a_pod_whose_node_does_not_answer_is_purged_five_minutes_after_it_had_to_be_gone() {
+    let deleted = |request: &Request, index| Seen {
+        gone_by: Some(NOW),
+        ..seen(request, index, PodState::Waiting(Vec::new()))
+    };
+    // The cluster deleted the one; the other has to end anyway.
+    let mut request = running();
+    let second = request.wish.instance(1);
+    request.end(&second, Cause::User);
+    run(&mut request, NOW);
+    for index in 0..2 {
+        request.saw(&deleted(&request, index));
+    }
+    let words = run(&mut request, NOW + 299_999);
+    assert!(!words.iter().any(|word| word.starts_with("purge")), "{words:?}");
+    let words = run(&mut request, NOW + 300_000);
+    assert_eq!(words, ["purge 0-sr", "purge 1-sr", "save"]);
+    assert_eq!(run(&mut request, NOW + 300_000), [""; 0], "no storm");
+    assert_eq!(run(&mut request, NOW + 301_000), ["purge 0-sr", "purge 1-sr"]);
+    for index in 0..2 {
+        request.lost(&request.wish.instance(index));
+    }
+    assert_eq!(
+        run(&mut request, NOW + 302_000),
+        [
+            "report 0-sr failed",
+            "report 1-sr instance-terminated-by-user",
+            "save",
+            "remove"
+        ]
+    );
+}
+
+#[test]
+fn trouble_that_passes_ends_nothing() {
+    let mut request = running();
+    request.saw(&seen(&request, 0, suffering(&[(Trouble::Degraded, NOW)])));
+    run(&mut request, NOW + 1_799_999);
+    request.saw(&seen(&request, 0, PodState::Running));
+    let words = run(&mut request, NOW + 1_800_000);
+    assert!(!words.iter().any(|word| word.starts_with("delete")), "{words:?}");
 }
 
 #[test]
@@ -230,13 +312,13 @@ fn a_pod_that_the_api_server_refuses_is_told_with_its_words() {
 #[test]
 fn a_message_that_comes_again_makes_nothing_twice_and_is_settled() {
     let mut request = running();
-    request.redelivered(9);
+    request.redelivered(9, NOW);
     assert_eq!(run(&mut request, NOW), ["settle 9"]);
     // It comes again while the first is being settled.
     let mut request = new(1);
     while let Some(effect) = request.next(NOW) {
         if effect == Effect::Settle(7) {
-            request.redelivered(8);
+            request.redelivered(8, NOW);
         }
         let is_second = effect == Effect::Settle(8);
         request.done(effect, Outcome::Done, NOW);
@@ -271,6 +353,62 @@ fn a_wish_is_not_settled_before_the_control_plane_took_the_word_and_trouble_wait
     request.done(Effect::Acknowledge, Outcome::Later(Some(Duration::from_mins(2))), now);
     assert_eq!(request.next(now + 119_999), None, "the control plane's own wish counts");
     assert_eq!(next(&mut request, now + 120_000), Effect::Acknowledge);
+}
+
+/// Its one instance came to its end, and the stream did not hear that the message is done with.
+fn over_and_unsettled() -> Request {
+    let mut request = new(1);
+    while let Some(effect) = request.next(NOW) {
+        let outcome = if matches!(effect, Effect::Settle(_)) {
+            Outcome::Later(None)
+        } else {
+            Outcome::Done
+        };
+        request.done(effect, outcome, NOW);
+    }
+    let name = request.wish.instance(0);
+    request.saw(&seen(&request, 0, PodState::Over(Cause::Succeeded)));
+    while let Some(effect) = request.next(NOW) {
+        request.done(effect, Outcome::Done, NOW);
+    }
+    request.lost(&name);
+    assert_eq!(run(&mut request, NOW), ["report 0-sr succeeded", "save"], "it stays");
+    request
+}
+
+#[test]
+fn a_request_that_is_over_stays_until_its_message_is_settled() {
+    let mut request = over_and_unsettled();
+    assert_eq!(
+        run(&mut request, NOW + 1_000),
+        ["settle 7", "save", "remove"],
+        "it is tried again"
+    );
+
+    let mut request = over_and_unsettled();
+    request.redelivered(9, NOW);
+    assert_eq!(run(&mut request, NOW), ["settle 9", "save", "remove"], "it came again");
+
+    // Another process finds it: nothing is made again.
+    let mut request = restarted(&over_and_unsettled());
+    request.all_seen();
+    assert_eq!(run(&mut request, NOW + 3_600_000), [""; 0]);
+    request.redelivered(1, NOW);
+    assert_eq!(run(&mut request, NOW), ["settle 1", "save", "remove"]);
+}
+
+#[test]
+fn a_message_that_does_not_come_again_was_settled() {
+    let mut request = over_and_unsettled();
+    assert_eq!(request.came_again(NOW - 1), None, "it may be on its way");
+    assert_eq!(run(&mut request, NOW), [""; 0]);
+    assert_eq!(request.came_again(NOW), Some(7));
+    assert_eq!(run(&mut request, NOW), ["save", "remove"]);
+
+    let mut request = restarted(&over_and_unsettled());
+    request.all_seen();
+    assert_eq!(request.came_again(NOW), None, "it had no ticket");
+    assert_eq!(run(&mut request, NOW), ["save", "remove"]);
 }
 
 fn run_to(request: &mut Request, wanted: &Effect) {
