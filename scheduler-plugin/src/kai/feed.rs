@@ -187,7 +187,7 @@ impl Actor {
                     self.state.node(name, None);
                 }
                 if let Some((name, node)) = object {
-                    self.state.node(name, Some(NodeFacts::of(&node)));
+                    self.state.node(name.clone(), Some(NodeFacts::of(name, &node)));
                 }
             }
             Seen::Queue(event) => {
@@ -232,9 +232,13 @@ impl Actor {
         }
     }
 
-    fn candidates(&self, pod: &KaiPod) -> Vec<NodeName> {
-        let cluster = &self.jobs.decider.cluster;
-        self.state.candidates(pod, |node| cluster.pods_on(node))
+    fn candidates(&self, pod: &KaiPod) -> Vec<Arc<NodeFacts>> {
+        self.state.candidates(pod, &self.jobs.decider.cluster.pods_on_nodes())
+    }
+
+    fn names(&self, pod: &KaiPod) -> Vec<NodeName> {
+        let candidates = self.candidates(pod);
+        candidates.iter().map(|facts| facts.name.clone()).collect()
     }
 
     fn hint(&mut self, pod: KaiPod) {
@@ -268,7 +272,7 @@ impl Actor {
         let with_candidates: Vec<_> = pods
             .into_iter()
             .map(|pod| {
-                let candidates = self.candidates(&pod);
+                let candidates = self.names(&pod);
                 (pod, candidates)
             })
             .collect();
@@ -311,7 +315,7 @@ impl Actor {
         let with_candidates: Vec<_> = members
             .into_iter()
             .map(|pod| {
-                let candidates = self.candidates(&pod);
+                let candidates = self.names(&pod);
                 (pod, candidates)
             })
             .collect();
@@ -390,7 +394,7 @@ impl Actor {
             if since.elapsed() < STALE_AFTER {
                 continue;
             }
-            let candidates = self.candidates(&pod);
+            let candidates = self.names(&pod);
             let (jobs, ends) = (self.jobs.clone(), self.ends.clone());
             self.state.start(std::slice::from_ref(&uid));
             let work = async move {

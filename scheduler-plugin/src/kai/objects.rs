@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::pod::KaiPod;
+use super::{narrowing::Narrowing, pod::KaiPod};
 
 pub(super) fn pod_groups() -> ApiResource {
     resource("v2alpha2", "PodGroup", "podgroups")
@@ -120,33 +120,15 @@ pub(super) fn nomination(node: Option<&NodeName>) -> Value {
     json!({"status": {"nominatedNodeName": node.map(NodeName::as_str)}})
 }
 
-/// The gate goes, and with `hint` the placement and the nodes that are required come; a strategic merge patch, since it names
-/// one element of a list. `top`: nodes to which the pod is to be held.
-pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, top: &[NodeName]) -> Value {
+/// The gate goes, and with `hint` the placement and what the pod is held to come; a strategic merge patch, since it names one
+/// element of a list.
+pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, narrowing: &Narrowing) -> Value {
     let gate = json!({"$patch": "delete", "name": berth::PLACEMENT});
     let mut patch = json!({"metadata": {"uid": pod.pod.uid.as_str()}, "spec": {"schedulingGates": [gate]}});
     if let Some(placement) = hint {
         patch["metadata"]["annotations"] = json!({berth::PLACEMENT: placement.to_annotation()});
     }
-    if !top.is_empty() {
-        let names: Vec<&str> = top.iter().map(NodeName::as_str).collect();
-        let required = json!({"key": "metadata.name", "operator": "In", "values": names});
-        let terms = pod.node_affinity.as_ref();
-        let terms = terms.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
-        let terms: Vec<Value> = terms.map_or_else(
-            || vec![json!({"matchFields": [required]})],
-            |selector| {
-                // Terms are alternatives: each of them is held to the nodes.
-                let narrowed = selector.node_selector_terms.iter().map(|term| {
-                    let mut term = json!(term);
-                    let mut fields = term["matchFields"].as_array().cloned().unwrap_or_default();
-                    fields.push(required.clone());
-                    term["matchFields"] = json!(fields);
-                    term
-                });
-                narrowed.collect()
-            },
-        );
+    if let Some(terms) = narrowing.terms(pod.node_affinity.as_ref()) {
         let selector = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
         patch["spec"]["affinity"] = json!({"nodeAffinity": selector});
     }
@@ -234,43 +216,21 @@ mod tests {
     fn the_gate_goes_together_with_what_was_decided() {
         let plain = KaiPod::of(&pod(|_| {})).unwrap();
         let gate = json!([{"$patch": "delete", "name": "gpu.berth.dev/placement"}]);
-        let nothing = release(&plain, None, &[]);
+        let nothing = release(&plain, None, &Narrowing::default());
         assert_eq!(
             nothing,
             json!({"metadata": {"uid": "u"}, "spec": {"schedulingGates": gate}})
         );
-        let hinted = release(&plain, Some(&placement()), &[name("n"), name("m")]);
-        assert!(
-            hinted["metadata"]["annotations"]["gpu.berth.dev/placement"]
-                .as_str()
-                .unwrap()
-                .contains(r#""node":"n""#)
-        );
-        let terms = |patch: &Value| {
-            let affinity = &patch["spec"]["affinity"]["nodeAffinity"];
-            affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
+        let narrowing = Narrowing {
+            top: vec!["n".to_owned(), "m".to_owned()],
+            ..Narrowing::default()
         };
-        let required = json!({"key": "metadata.name", "operator": "In", "values": ["n", "m"]});
-        assert_eq!(terms(&hinted), json!([{"matchFields": [required]}]));
-        let choosy = pod(|pod| {
-            let zone = |zone: &str| json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
-            let selector = json!({"nodeSelectorTerms": [zone("a"), zone("b")]});
-            pod["spec"]["affinity"]["nodeAffinity"] =
-                json!({"requiredDuringSchedulingIgnoredDuringExecution": selector});
-        });
-        let narrowed = terms(&release(
-            &KaiPod::of(&choosy).unwrap(),
-            Some(&placement()),
-            &[name("n"), name("m")],
-        ));
-        assert_eq!(narrowed.as_array().unwrap().len(), 2);
-        assert_eq!(
-            (
-                &narrowed[1]["matchFields"],
-                &narrowed[1]["matchExpressions"][0]["values"]
-            ),
-            (&json!([required]), &json!(["b"]))
-        );
+        let hinted = release(&plain, Some(&placement()), &narrowing);
+        let annotation = &hinted["metadata"]["annotations"]["gpu.berth.dev/placement"];
+        assert!(annotation.as_str().unwrap().contains(r#""node":"n""#));
+        let required = &hinted["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        let among = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["n", "m"]});
+        assert_eq!(required["nodeSelectorTerms"], json!([{"matchExpressions": [among]}]));
     }
 
     #[test]

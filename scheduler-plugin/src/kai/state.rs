@@ -1,6 +1,9 @@
 //! What is known for KAI's sake: its pods, all nodes, its queues. Pure: events in, work out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use berth_placement::{GpuShape, NodeName, PodUid};
 
@@ -14,7 +17,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct State {
     pods: HashMap<PodUid, KaiPod>,
-    nodes: BTreeMap<NodeName, NodeFacts>,
+    nodes: BTreeMap<NodeName, Arc<NodeFacts>>,
     queues: Queues,
     /// What is counted in the queues, and for whom: bound pods, and those that are about to be.
     charged: HashMap<PodUid, (String, Demand, bool)>,
@@ -39,7 +42,7 @@ impl State {
     /// `None`: deleted.
     pub(super) fn node(&mut self, name: NodeName, facts: Option<NodeFacts>) {
         match facts {
-            Some(facts) => drop(self.nodes.insert(name, facts)),
+            Some(facts) => drop(self.nodes.insert(name, Arc::new(facts))),
             None => drop(self.nodes.remove(&name)),
         }
     }
@@ -154,13 +157,13 @@ impl State {
             .count()
     }
 
-    /// The nodes that may have the pod, whatever GPUs they have. `pods_on`: how many pods a node has.
-    pub(super) fn candidates(&self, pod: &KaiPod, pods_on: impl Fn(&NodeName) -> usize) -> Vec<NodeName> {
-        let may = self.nodes.iter().filter(|(name, facts)| {
-            let there = if facts.slots == usize::MAX { 0 } else { pods_on(name) };
+    /// The nodes that may have the pod, whatever GPUs they have. `pods_on`: how many pods each node has.
+    pub(super) fn candidates(&self, pod: &KaiPod, pods_on: &HashMap<NodeName, usize>) -> Vec<Arc<NodeFacts>> {
+        let may = self.nodes.values().filter(|facts| {
+            let there = pods_on.get(&facts.name).copied().unwrap_or(0);
             facts.refuses(pod, there).is_none()
         });
-        may.map(|(name, _)| name.clone()).collect()
+        may.cloned().collect()
     }
 
     /// Counts the pod in its queue, if there is room.

@@ -1,0 +1,63 @@
+//! GPUs that take no pods by their health, as somebody sees them who only counts GPUs: as free ones.
+
+use berth_placement::{DeviceState, Health, NodeName, NodeState, Shape, fit};
+
+use super::Cluster;
+
+impl Cluster {
+    /// Those of the nodes some GPU of which takes no pods by its health.
+    pub(crate) fn with_broken(&self, names: &[NodeName]) -> Vec<NodeName> {
+        let inner = self.inner.lock();
+        let is_one = |name: &&NodeName| inner.engine.node(name).is_some_and(has_broken);
+        names.iter().filter(is_one).cloned().collect()
+    }
+
+    /// The first of the nodes that would take the shape if its broken GPUs were well: who counts GPUs sees room there.
+    pub(crate) fn looks_free(&self, shape: &Shape, names: &[NodeName]) -> Option<NodeName> {
+        let inner = self.inner.lock();
+        let nodes = names.iter().filter_map(|name| inner.engine.node(name));
+        let mut broken = nodes.filter(|node| has_broken(node));
+        broken.find(|node| fits_by_count(node, shape)).map(|node| node.name.clone())
+    }
+}
+
+fn is_broken(device: &DeviceState) -> bool {
+    matches!(device.health, Health::Recovering | Health::Unhealthy)
+}
+
+fn has_broken(node: &NodeState) -> bool {
+    node.devices.iter().any(is_broken)
+}
+
+fn fits_by_count(node: &NodeState, shape: &Shape) -> bool {
+    let mut well = node.clone();
+    for device in &mut well.devices {
+        device.health = Health::Healthy;
+    }
+    fit::plan(&well, shape).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_runtime::ManualClock;
+
+    use super::*;
+    use crate::testing::{cluster, report, whole};
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_broken_gpu_that_nobody_holds_looks_free_and_one_that_is_held_does_not() {
+        let [mut free, mut held, full] = [report("free", 7), report("held", 8), report("full", 8)];
+        free.state.devices[7].health = Health::Unhealthy;
+        held.state.devices[7].health = Health::Recovering;
+        let cluster = cluster(&ManualClock::at_unix_ms(0), [free, held, full]);
+        let names = ["held", "full", "free", "unknown"].map(name);
+        assert_eq!(cluster.with_broken(&names), [name("held"), name("free")]);
+        assert_eq!(cluster.looks_free(&whole(1), &names), Some(name("free")));
+        assert_eq!(cluster.looks_free(&whole(2), &names), None, "not so many, broken or not");
+        assert_eq!(cluster.looks_free(&whole(1), &names[..2]), None);
+    }
+}
