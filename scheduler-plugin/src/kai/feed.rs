@@ -39,7 +39,7 @@ use crate::{
 
 /// How often what failed is tried again, and what waits is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// KAI takes a hint within a cycle or two; later the hint is looked at again.
+/// KAI takes a hint within a cycle or two, and its binder a request; later it is looked at again.
 const STALE_AFTER: Duration = Duration::from_secs(5);
 /// A gang whose members do not come is KAI's after this.
 const GANG_PATIENCE: Duration = Duration::from_secs(10);
@@ -358,7 +358,8 @@ impl Actor {
                 self.state.discharge(&uid);
             }
         }
-        self.state.end(&uid);
+        let is_done = ended != Ended::Again;
+        self.state.end(&uid, is_done.then(|| Instant::now() + STALE_AFTER));
         let Some(hint) = hint else { return };
         self.hinted_at.insert(uid.clone(), Instant::now());
         self.state.hint(&uid, hint);
@@ -374,7 +375,7 @@ impl Actor {
         if !self.is_ready() {
             return;
         }
-        for uid in self.state.waiting() {
+        for uid in self.state.waiting(Instant::now()) {
             // A gang's turn takes all of it.
             if self.state.get(&uid).is_some() {
                 self.place(&uid);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use berth_placement::{GpuShape, NodeName, PodUid};
+use tokio::time::Instant;
 
 use super::{
     filter::NodeFacts,
@@ -25,6 +26,8 @@ pub(super) struct State {
     hinted: HashMap<PodUid, Option<NodeName>>,
     /// Pods of whom somebody takes care now.
     working: HashSet<PodUid>,
+    /// Pods that are done with and were not seen so yet: what is seen of them is older. Until when that is believed.
+    settled: HashMap<PodUid, Instant>,
 }
 
 /// What a change asks for.
@@ -65,10 +68,14 @@ impl State {
         let Some(pod) = pod.filter(|pod| !pod.is_over) else {
             self.pods.remove(uid);
             self.hinted.remove(uid);
+            self.settled.remove(uid);
             self.discharge(uid);
             return None;
         };
         self.pods.insert(uid.clone(), pod.clone());
+        if !needs_place(&pod) {
+            self.settled.remove(uid);
+        }
         if let Some(node) = pod.node.clone() {
             if !self.charged.contains_key(uid) {
                 self.charge(&pod);
@@ -85,15 +92,15 @@ impl State {
     }
 
     /// Pods that wait and of whom nobody takes care: what failed is tried again.
-    pub(super) fn waiting(&self) -> Vec<PodUid> {
+    pub(super) fn waiting(&mut self, now: Instant) -> Vec<PodUid> {
+        self.settled.retain(|_, until| *until > now);
         let waiting = self.pods.values().filter(|pod| self.wants_place(pod));
         waiting.map(|pod| pod.pod.uid.clone()).collect()
     }
 
     fn wants_place(&self, pod: &KaiPod) -> bool {
-        let is_ours = pod.gates == Gates::Ours || pod.bind.is_some();
-        let may_go = pod.is_pending() && pod.gates != Gates::Others;
-        is_ours && may_go && !self.working.contains(&pod.pod.uid)
+        let uid = &pod.pod.uid;
+        needs_place(pod) && !self.working.contains(uid) && !self.settled.contains_key(uid)
     }
 
     pub(super) fn get(&self, uid: &PodUid) -> Option<&KaiPod> {
@@ -104,9 +111,12 @@ impl State {
         self.working.extend(uids.iter().cloned());
     }
 
-    /// The work is done.
-    pub(super) fn end(&mut self, uid: &PodUid) {
+    /// The work is done. `settled`: nothing is left to do for the pod, which will be seen by then.
+    pub(super) fn end(&mut self, uid: &PodUid, settled: Option<Instant>) {
         self.working.remove(uid);
+        if let Some(until) = settled.filter(|_| self.pods.get(uid).is_some_and(needs_place)) {
+            self.settled.insert(uid.clone(), until);
+        }
     }
 
     /// KAI was told the node, or that there is none any more.
@@ -209,6 +219,11 @@ impl State {
     }
 }
 
+fn needs_place(pod: &KaiPod) -> bool {
+    let is_ours = pod.gates == Gates::Ours || pod.bind.is_some();
+    is_ours && pod.is_pending() && pod.gates != Gates::Others
+}
+
 /// Whether the pod asks for whole GPUs, which need no help of KAI's binder.
 pub(super) fn is_plain(pod: &KaiPod) -> bool {
     !matches!(pod.shape.gpu, GpuShape::Share { .. })
@@ -216,6 +231,8 @@ pub(super) fn is_plain(pod: &KaiPod) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -250,12 +267,12 @@ mod tests {
 
     #[test]
     fn a_gated_pod_is_work_once_and_its_hint_is_followed_to_where_kai_puts_it() {
-        let mut state = State::default();
+        let (mut state, now) = (State::default(), Instant::now());
         let p: PodUid = "p".parse().unwrap();
         assert_eq!(state.pod(&p, Some(gated("p"))), Some(Work::Place(p.clone())));
         state.start(std::slice::from_ref(&p));
-        assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting()), (None, Vec::new()));
-        state.end(&p);
+        assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting(now)), (None, Vec::new()));
+        state.end(&p, None);
         state.hint(&p, Some("a".parse().unwrap()));
         assert_eq!(state.pod(&p, Some(named("p", |_| {}))), None);
         assert_eq!(state.hinted().len(), 1);
@@ -264,6 +281,26 @@ mod tests {
         state.hint(&p, Some("a".parse().unwrap()));
         assert!(matches!(state.pod(&p, Some(on("p", "b"))), Some(Work::HintMissed(_, hint)) if hint.as_str() == "a"));
         assert!(state.pod(&p, None).is_none() && state.pods().is_empty());
+    }
+
+    #[test]
+    fn what_is_seen_of_a_pod_that_is_done_with_is_older_until_it_is_seen_so() {
+        let (mut state, now, later) = (State::default(), Instant::now(), Duration::from_secs(5));
+        let p: PodUid = "p".parse().unwrap();
+        let turn = |state: &mut State| {
+            state.start(std::slice::from_ref(&p));
+            state.end(&p, Some(now + later));
+        };
+        state.pod(&p, Some(gated("p")));
+        turn(&mut state);
+        assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting(now)), (None, Vec::new()), "an echo of before");
+        assert_eq!(state.waiting(now + later), [p.clone()], "it was not as it was believed");
+        turn(&mut state);
+        state.pod(&p, Some(named("p", |_| {})));
+        assert_eq!(state.pod(&p, Some(gated("p"))), Some(Work::Place(p.clone())), "gated anew, if that were possible");
+        state.pod(&p, Some(named("p", |_| {})));
+        turn(&mut state);
+        assert!(state.settled.is_empty(), "seen before its turn ended");
     }
 
     #[test]
