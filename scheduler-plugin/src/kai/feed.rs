@@ -130,6 +130,7 @@ impl KaiFeed {
                 binder: self.binder.clone(),
                 deadline: self.deadline,
                 require_top: self.require_top,
+                groups_made: Arc::default(),
             },
             state: State::default(),
             pods: Resync::new(),

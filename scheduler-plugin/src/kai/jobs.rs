@@ -13,6 +13,7 @@ use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
@@ -29,6 +30,8 @@ use crate::{
 
 /// For one request to the API server.
 pub(super) const REQUEST: Duration = Duration::from_secs(2);
+/// A group that is there is believed to stay for this long.
+const GROUP_STANDS: Duration = Duration::from_secs(10);
 /// No node takes the pod.
 const NO_FIT: &str = "NoFit";
 /// None does whose GPUs are well.
@@ -48,6 +51,8 @@ pub(super) struct Jobs {
     pub(super) deadline: Duration,
     /// Hold hinted pods to that many of the best nodes; 0: to none.
     pub(super) require_top: usize,
+    /// Groups that are there, and when that was found.
+    pub(super) groups_made: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 /// Pods that are placed together.
@@ -346,10 +351,7 @@ impl Jobs {
         let group = match pod.bind.as_deref() {
             Some(group) if !group.is_empty() => group.to_owned(),
             _ => {
-                // One that is there already is of an earlier attempt: its name has the pod's UID.
-                self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
-                    .await?;
-                objects::group_name(pod)
+                self.group(pod).await?
             }
         };
         let placement = self.placement(place);
@@ -379,6 +381,21 @@ impl Jobs {
             &format!("on {}, bound by KAI's binder", place.reserved.node),
         );
         Ok(())
+    }
+
+    /// The group of pods that came without one, made where it was not seen for a while: somebody may have deleted it.
+    async fn group(&self, pod: &KaiPod) -> Result<String, NotPlaced> {
+        let name = objects::group_name(pod);
+        let now = Instant::now();
+        let stands = |made: &Instant| now.duration_since(*made) < GROUP_STANDS;
+        if !self.groups_made.lock().get(&name).is_some_and(stands) {
+            self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
+                .await?;
+            let mut made = self.groups_made.lock();
+            made.retain(|_, at| stands(at));
+            made.insert(name.clone(), now);
+        }
+        Ok(name)
     }
 
     /// Asks KAI's binder for the node. A request that is there already will do if it is for this pod and for that node.

@@ -36,17 +36,28 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
     }
 }
 
-/// Unique in the cluster, as KAI wants it.
+/// Of the group by which KAI accounts the pod: one for all that Berth binds in a namespace for the same queue and pool. KAI looks
+/// for groups by their name alone, so it tells all that makes the group another one.
 pub(super) fn group_name(pod: &KaiPod) -> String {
-    format!("berth-{}", pod.pod.uid)
+    let (namespace, queue) = (&pod.pod.namespace, &pod.queue);
+    let pool = pod.node_pool.as_deref().unwrap_or_default();
+    let sum = fnv1a(format!("{namespace}/{queue}/{pool}").as_bytes());
+    format!("berth-{namespace}-{queue}-{sum:016x}")
 }
 
-/// Of one pod that came without a group.
+/// FNV-1a (Fowler, Noll, Vo): the same in every process and version.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The group of pods that came without one. KAI evicts none of it, and nothing of it ever waits for a place.
 pub(super) fn pod_group(pod: &KaiPod) -> Value {
     json!({
         "apiVersion": "scheduling.run.ai/v2alpha2",
         "kind": "PodGroup",
-        "metadata": {"name": group_name(pod), "labels": labels(pod), "ownerReferences": [owner(pod)]},
+        "metadata": {"name": group_name(pod), "labels": labels(pod)},
         "spec": {
             "minMember": 1,
             "queue": pod.queue,
@@ -263,10 +274,35 @@ mod tests {
         .unwrap();
         assert_eq!(annotations(&alone)["pod-group-name"], Value::Null);
         assert_eq!(nomination(None), json!({"status": {"nominatedNodeName": null}}));
-        let group = pod_group(&alone);
+    }
+
+    #[test]
+    fn what_berth_binds_for_a_queue_has_one_group_and_no_other_has_its_name() {
+        let in_queue = |namespace: &str, queue: &str, pool: Option<&str>| {
+            let pod = pod(|pod| {
+                pod["metadata"]["namespace"] = json!(namespace);
+                pod["metadata"]["labels"]["kai.scheduler/queue"] = json!(queue);
+                if let Some(pool) = pool {
+                    pod["metadata"]["labels"]["kai.scheduler/node-pool"] = json!(pool);
+                }
+            });
+            KaiPod::of(&pod).unwrap()
+        };
+        let group = pod_group(&in_queue("sr-a", "b", Some("Blue_1")));
         assert_eq!(
-            (&group["metadata"]["name"], &group["spec"]["queue"]),
-            (&json!("berth-u"), &json!("default-queue"))
+            (&group["spec"]["queue"], &group["metadata"]["labels"]["kai.scheduler/node-pool"]),
+            (&json!("b"), &json!("Blue_1"))
         );
+        assert_eq!(group["spec"]["preemptibility"], "non-preemptible");
+        let names: std::collections::BTreeSet<String> = [
+            ("sr-a", "b", None),
+            ("sr-a", "b", Some("Blue_1")),
+            ("sr", "a-b", None),
+            ("sr-a", "c", None),
+        ]
+        .map(|(namespace, queue, pool)| group_name(&in_queue(namespace, queue, pool)))
+        .into();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert!(names.contains("berth-sr-a-b-bf9029a6a46cfa70"), "the same for ever: {names:?}");
     }
 }
