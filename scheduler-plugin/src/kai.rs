@@ -26,9 +26,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub(crate) use feed::KaiFeed;
-pub(crate) use pod::{is_managed, needs_kai};
 #[cfg(test)]
 pub(crate) use pod::tests::pod as pod_for_tests;
+pub(crate) use pod::{is_managed, needs_kai};
 
 /// How KAI is fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -19,7 +19,9 @@ impl Cluster {
         let inner = self.inner.lock();
         let nodes = names.iter().filter_map(|name| inner.engine.node(name));
         let mut broken = nodes.filter(|node| has_broken(node));
-        broken.find(|node| fits_by_count(node, shape)).map(|node| node.name.clone())
+        broken
+            .find(|node| fits_by_count(node, shape))
+            .map(|node| node.name.clone())
     }
 }
 

@@ -290,7 +290,9 @@ impl Jobs {
             return false;
         };
         let message = &not.message;
-        let text = format!("{BROKEN_ONLY}: {message}; a GPU of {node} that is broken looks free: kept from KAI until one is well");
+        let text = format!(
+            "{BROKEN_ONLY}: {message}; a GPU of {node} that is broken looks free: kept from KAI until one is well"
+        );
         self.tell_no_place(pod, &text);
         true
     }
@@ -350,9 +352,7 @@ impl Jobs {
     async fn try_bind(&self, pod: &KaiPod, place: &Place) -> Result<(), NotPlaced> {
         let group = match pod.bind.as_deref() {
             Some(group) if !group.is_empty() => group.to_owned(),
-            _ => {
-                self.group(pod).await?
-            }
+            _ => self.group(pod).await?,
         };
         let placement = self.placement(place);
         if state::is_plain(pod) {

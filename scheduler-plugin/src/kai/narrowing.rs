@@ -26,15 +26,17 @@ pub(super) struct Narrowing {
 impl Narrowing {
     /// `best`: nodes to which the pod is to be held, that of the hint first; empty: there is no hint. `broken`: nodes some GPU of
     /// which takes no pods. A hint for what is left of such a node stands, and leaves KAI the others of them, too.
-    pub(super) fn new(hinted: Option<&NodeName>, top: &[NodeName], nodes: &[Arc<NodeFacts>], broken: &[NodeName]) -> Self {
+    pub(super) fn new(
+        hinted: Option<&NodeName>,
+        top: &[NodeName],
+        nodes: &[Arc<NodeFacts>],
+        broken: &[NodeName],
+    ) -> Self {
         let says_broken = |name: &NodeName| nodes.iter().any(|facts| facts.name == *name && facts.says_broken());
         let hostname = |name: &NodeName| nodes.iter().find(|facts| facts.name == *name)?.hostname();
         let top = top.iter().filter_map(hostname).map(str::to_owned).collect();
         if hinted.is_some_and(|node| broken.contains(node) || says_broken(node)) {
-            return Self {
-                top,
-                ..Self::default()
-            };
+            return Self { top, ..Self::default() };
         }
         let silent = broken.iter().filter(|name| !says_broken(name));
         Self {
@@ -101,11 +103,14 @@ mod tests {
             let object = json!({"metadata": {"name": node, "labels": labels}});
             Arc::new(NodeFacts::of(name(node), &serde_json::from_value(object).unwrap()))
         };
-        [("well", "Healthy"), ("told", "Unhealthy"), ("silent", "Healthy")].map(node).to_vec()
+        [("well", "Healthy"), ("told", "Unhealthy"), ("silent", "Healthy")]
+            .map(node)
+            .to_vec()
     }
 
     fn affinity(terms: &Value) -> NodeAffinity {
-        serde_json::from_value(json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}})).unwrap()
+        serde_json::from_value(json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}))
+            .unwrap()
     }
 
     fn health() -> Value {

@@ -290,7 +290,10 @@ mod tests {
         };
         let group = pod_group(&in_queue("sr-a", "b", Some("Blue_1")));
         assert_eq!(
-            (&group["spec"]["queue"], &group["metadata"]["labels"]["kai.scheduler/node-pool"]),
+            (
+                &group["spec"]["queue"],
+                &group["metadata"]["labels"]["kai.scheduler/node-pool"]
+            ),
             (&json!("b"), &json!("Blue_1"))
         );
         assert_eq!(group["spec"]["preemptibility"], "non-preemptible");
@@ -303,6 +306,9 @@ mod tests {
         .map(|(namespace, queue, pool)| group_name(&in_queue(namespace, queue, pool)))
         .into();
         assert_eq!(names.len(), 4, "{names:?}");
-        assert!(names.contains("berth-sr-a-b-bf9029a6a46cfa70"), "the same for ever: {names:?}");
+        assert!(
+            names.contains("berth-sr-a-b-bf9029a6a46cfa70"),
+            "the same for ever: {names:?}"
+        );
     }
 }

@@ -271,7 +271,10 @@ mod tests {
         let p: PodUid = "p".parse().unwrap();
         assert_eq!(state.pod(&p, Some(gated("p"))), Some(Work::Place(p.clone())));
         state.start(std::slice::from_ref(&p));
-        assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting(now)), (None, Vec::new()));
+        assert_eq!(
+            (state.pod(&p, Some(gated("p"))), state.waiting(now)),
+            (None, Vec::new())
+        );
         state.end(&p, None);
         state.hint(&p, Some("a".parse().unwrap()));
         assert_eq!(state.pod(&p, Some(named("p", |_| {}))), None);
@@ -293,11 +296,19 @@ mod tests {
         };
         state.pod(&p, Some(gated("p")));
         turn(&mut state);
-        assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting(now)), (None, Vec::new()), "an echo of before");
+        assert_eq!(
+            (state.pod(&p, Some(gated("p"))), state.waiting(now)),
+            (None, Vec::new()),
+            "an echo of before"
+        );
         assert_eq!(state.waiting(now + later), [p.clone()], "it was not as it was believed");
         turn(&mut state);
         state.pod(&p, Some(named("p", |_| {})));
-        assert_eq!(state.pod(&p, Some(gated("p"))), Some(Work::Place(p.clone())), "gated anew, if that were possible");
+        assert_eq!(
+            state.pod(&p, Some(gated("p"))),
+            Some(Work::Place(p.clone())),
+            "gated anew, if that were possible"
+        );
         state.pod(&p, Some(named("p", |_| {})));
         turn(&mut state);
         assert!(state.settled.is_empty(), "seen before its turn ended");

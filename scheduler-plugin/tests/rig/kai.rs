@@ -83,7 +83,10 @@ async fn two_hundred_pods(mode: &'static str) {
     // KAI goes through its cycle meanwhile.
     cluster.create_all([other_of_kais("other")]).await;
     cluster.bound("other").await.unwrap();
-    assert!(cluster.pod("eighth").await.unwrap().node().is_empty(), "it got the broken GPU");
+    assert!(
+        cluster.pod("eighth").await.unwrap().node().is_empty(),
+        "it got the broken GPU"
+    );
     cluster.mend(&free, 3).await;
     cluster.bound("eighth").await.unwrap();
 }
