@@ -263,7 +263,7 @@ impl Jobs {
             {
                 Ok(place) => places.push(place),
                 Err(not) if not.reason == NO_FIT && self.is_kept(pod, candidates, &not) => {
-                    return self.keep_all(pods, places);
+                    return self.keep_all(pods, &places);
                 }
                 Err(not) => {
                     self.tell_not_placed(pod, &not);
@@ -298,8 +298,8 @@ impl Jobs {
     }
 
     /// None of them is placed, and none is KAI's: their turn comes again.
-    fn keep_all(&self, pods: Vec<(KaiPod, Vec<NodeName>)>, places: Vec<Place>) -> BTreeMap<String, Ended> {
-        for ((pod, _), place) in pods.iter().zip(&places) {
+    fn keep_all(&self, pods: Vec<(KaiPod, Vec<NodeName>)>, places: &[Place]) -> BTreeMap<String, Ended> {
+        for ((pod, _), place) in pods.iter().zip(places) {
             self.give_up(pod, &place.reserved.node);
         }
         let uids = pods.into_iter().map(|(pod, _)| pod.pod.uid.to_string());

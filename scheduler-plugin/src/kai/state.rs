@@ -301,7 +301,11 @@ mod tests {
             (None, Vec::new()),
             "an echo of before"
         );
-        assert_eq!(state.waiting(now + later), [p.clone()], "it was not as it was believed");
+        assert_eq!(
+            state.waiting(now + later),
+            std::slice::from_ref(&p),
+            "it was not as it was believed"
+        );
         turn(&mut state);
         state.pod(&p, Some(named("p", |_| {})));
         assert_eq!(
