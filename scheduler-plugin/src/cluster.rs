@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use thiserror::Error;
 
+mod broken;
 mod preempt;
 mod rank;
 #[cfg(test)]
@@ -434,18 +435,20 @@ impl Cluster {
         self.inner.lock().by_name.get(node).copied()
     }
 
-    /// How many pods are on the node, or about to be.
-    pub(crate) fn pods_on(&self, node: &NodeName) -> usize {
+    /// How many pods are on each node, or about to be.
+    pub(crate) fn pods_on_nodes(&self) -> HashMap<NodeName, usize> {
         let inner = self.inner.lock();
-        let member = inner.by_name.get(node).and_then(|id| inner.members.get(id.0));
-        let Some(report) = member.and_then(|member| member.report.as_deref()) else {
-            return 0;
-        };
-        let coming = inner
-            .assumed
-            .iter()
-            .filter(|(uid, it)| it.node == *node && !report.bound.contains_key(*uid));
-        report.pods + coming.count()
+        let reports = inner.members.iter().filter_map(|member| member.report.as_deref());
+        let mut pods: HashMap<NodeName, usize> =
+            reports.map(|report| (report.state.name.clone(), report.pods)).collect();
+        for (uid, it) in &inner.assumed {
+            let member = inner.by_name.get(&it.node).and_then(|id| inner.members.get(id.0));
+            let report = member.and_then(|member| member.report.as_deref());
+            if report.is_some_and(|report| !report.bound.contains_key(uid)) {
+                *pods.entry(it.node.clone()).or_default() += 1;
+            }
+        }
+        pods
     }
 
     /// The node's place, and who has the last word there.

@@ -14,6 +14,7 @@ mod feed;
 mod filter;
 mod hand_over;
 mod jobs;
+mod narrowing;
 mod objects;
 mod pod;
 mod queue;
@@ -25,9 +26,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub(crate) use feed::KaiFeed;
-pub(crate) use pod::is_managed;
 #[cfg(test)]
 pub(crate) use pod::tests::pod as pod_for_tests;
+pub(crate) use pod::{is_managed, needs_kai};
 
 /// How KAI is fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

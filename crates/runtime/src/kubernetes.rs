@@ -153,6 +153,11 @@ impl ApiError {
         matches!(self, Self::Refused(status) if status.is_conflict() || status.is_already_exists())
     }
 
+    /// The API server will never take the object as it is.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.is_invalid())
+    }
+
     /// Whether the API server may have done what it was asked all the same.
     pub fn outcome_unknown(&self) -> bool {
         match self {

@@ -39,7 +39,7 @@ use crate::{
 
 /// How often what failed is tried again, and what waits is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// KAI takes a hint within a cycle or two; later the hint is looked at again.
+/// KAI takes a hint within a cycle or two, and its binder a request; later it is looked at again.
 const STALE_AFTER: Duration = Duration::from_secs(5);
 /// A gang whose members do not come is KAI's after this.
 const GANG_PATIENCE: Duration = Duration::from_secs(10);
@@ -130,6 +130,7 @@ impl KaiFeed {
                 binder: self.binder.clone(),
                 deadline: self.deadline,
                 require_top: self.require_top,
+                groups_made: Arc::default(),
             },
             state: State::default(),
             pods: Resync::new(),
@@ -187,7 +188,7 @@ impl Actor {
                     self.state.node(name, None);
                 }
                 if let Some((name, node)) = object {
-                    self.state.node(name, Some(NodeFacts::of(&node)));
+                    self.state.node(name.clone(), Some(NodeFacts::of(name, &node)));
                 }
             }
             Seen::Queue(event) => {
@@ -232,9 +233,13 @@ impl Actor {
         }
     }
 
-    fn candidates(&self, pod: &KaiPod) -> Vec<NodeName> {
-        let cluster = &self.jobs.decider.cluster;
-        self.state.candidates(pod, |node| cluster.pods_on(node))
+    fn candidates(&self, pod: &KaiPod) -> Vec<Arc<NodeFacts>> {
+        self.state.candidates(pod, &self.jobs.decider.cluster.pods_on_nodes())
+    }
+
+    fn names(&self, pod: &KaiPod) -> Vec<NodeName> {
+        let candidates = self.candidates(pod);
+        candidates.iter().map(|facts| facts.name.clone()).collect()
     }
 
     fn hint(&mut self, pod: KaiPod) {
@@ -268,7 +273,7 @@ impl Actor {
         let with_candidates: Vec<_> = pods
             .into_iter()
             .map(|pod| {
-                let candidates = self.candidates(&pod);
+                let candidates = self.names(&pod);
                 (pod, candidates)
             })
             .collect();
@@ -311,7 +316,7 @@ impl Actor {
         let with_candidates: Vec<_> = members
             .into_iter()
             .map(|pod| {
-                let candidates = self.candidates(&pod);
+                let candidates = self.names(&pod);
                 (pod, candidates)
             })
             .collect();
@@ -354,7 +359,8 @@ impl Actor {
                 self.state.discharge(&uid);
             }
         }
-        self.state.end(&uid);
+        let is_done = ended != Ended::Again;
+        self.state.end(&uid, is_done.then(|| Instant::now() + STALE_AFTER));
         let Some(hint) = hint else { return };
         self.hinted_at.insert(uid.clone(), Instant::now());
         self.state.hint(&uid, hint);
@@ -370,7 +376,7 @@ impl Actor {
         if !self.is_ready() {
             return;
         }
-        for uid in self.state.waiting() {
+        for uid in self.state.waiting(Instant::now()) {
             // A gang's turn takes all of it.
             if self.state.get(&uid).is_some() {
                 self.place(&uid);
@@ -390,7 +396,7 @@ impl Actor {
             if since.elapsed() < STALE_AFTER {
                 continue;
             }
-            let candidates = self.candidates(&pod);
+            let candidates = self.names(&pod);
             let (jobs, ends) = (self.jobs.clone(), self.ends.clone());
             self.state.start(std::slice::from_ref(&uid));
             let work = async move {

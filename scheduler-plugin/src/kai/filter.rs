@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use berth_kube_api::names::{berth, kai};
+use berth_placement::NodeName;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 use kube::ResourceExt as _;
 
 use super::pod::KaiPod;
 
 /// What of a node counts here.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct NodeFacts {
-    name: String,
+    pub(crate) name: NodeName,
     labels: BTreeMap<String, String>,
     taints: Vec<Taint>,
     /// Why it takes no pods at all.
@@ -20,8 +22,13 @@ pub(crate) struct NodeFacts {
     pub(crate) slots: usize,
 }
 
+/// By which pods are held to nodes; not the node's name everywhere.
+pub(super) const HOSTNAME: &str = "kubernetes.io/hostname";
+/// Values of the label that berthd puts on a node some GPU of which takes no pods.
+pub(super) const BROKEN: [&str; 2] = ["Recovering", "Unhealthy"];
+
 impl NodeFacts {
-    pub(crate) fn of(node: &Node) -> Self {
+    pub(crate) fn of(name: NodeName, node: &Node) -> Self {
         let spec = node.spec.as_ref();
         let status = node.status.as_ref();
         let conditions = status
@@ -40,7 +47,7 @@ impl NodeFacts {
         let is_cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
         let slots = status.and_then(|status| status.allocatable.as_ref()?.get("pods"));
         Self {
-            name: node.name_any(),
+            name,
             labels: node.labels().clone(),
             taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default(),
             closed: if is_cordoned { Some("NodeCordoned") } else { bad },
@@ -64,12 +71,22 @@ impl NodeFacts {
         (!self.selected_by(pod)).then_some("NodeNotSelected")
     }
 
+    pub(crate) fn hostname(&self) -> Option<&str> {
+        self.labels.get(HOSTNAME).map(String::as_str)
+    }
+
+    /// Whether the node itself says that some GPU of it takes no pods.
+    pub(crate) fn says_broken(&self) -> bool {
+        let health = self.labels.get(berth::HEALTH).map(String::as_str);
+        health.is_some_and(|health| BROKEN.contains(&health))
+    }
+
     fn selected_by(&self, pod: &KaiPod) -> bool {
         let selected = pod
             .node_selector
             .iter()
             .all(|(key, value)| self.labels.get(key) == Some(value));
-        let in_pool = self.labels.get("kai.scheduler/node-pool") == pod.node_pool.as_ref();
+        let in_pool = self.labels.get(kai::NODE_POOL) == pod.node_pool.as_ref();
         let affinity = pod.node_affinity.as_ref();
         let required = affinity.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
         let terms = required.map(|required| &required.node_selector_terms);
@@ -83,7 +100,7 @@ impl NodeFacts {
             term.match_fields.iter().flatten(),
         );
         let by_label = |it: &NodeSelectorRequirement| holds(it, self.labels.get(&it.key).map(String::as_str));
-        let by_field = |it: &NodeSelectorRequirement| it.key == "metadata.name" && holds(it, Some(&self.name));
+        let by_field = |it: &NodeSelectorRequirement| it.key == "metadata.name" && holds(it, Some(self.name.as_str()));
         let is_empty = labels.clone().next().is_none() && fields.clone().next().is_none();
         !is_empty && labels.clone().all(by_label) && fields.clone().all(by_field)
     }
@@ -131,7 +148,7 @@ mod tests {
             "status": {"allocatable": {"pods": "2"}, "conditions": [{"type": "Ready", "status": "True"}]},
         });
         change(&mut node);
-        NodeFacts::of(&serde_json::from_value(node).unwrap())
+        NodeFacts::of("n".parse().unwrap(), &serde_json::from_value(node).unwrap())
     }
 
     fn kai(change: impl FnOnce(&mut Value)) -> KaiPod {

@@ -13,12 +13,13 @@ use kube::{
     Api, ResourceExt as _,
     api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{hand_over, objects, pod::KaiPod, state};
+use super::{filter::NodeFacts, hand_over, narrowing::Narrowing, objects, pod::KaiPod, state};
 use crate::{
     binder::{BOUND_ELSEWHERE, Binder as _, Binding, ClientBox, KubernetesBinder},
     cluster::Arbiter,
@@ -29,6 +30,12 @@ use crate::{
 
 /// For one request to the API server.
 pub(super) const REQUEST: Duration = Duration::from_secs(2);
+/// A group that is there is believed to stay for this long.
+const GROUP_STANDS: Duration = Duration::from_secs(10);
+/// No node takes the pod.
+const NO_FIT: &str = "NoFit";
+/// None does whose GPUs are well.
+const BROKEN_ONLY: &str = "OnlyBrokenGpus";
 /// Nodes that are asked in turn.
 const ATTEMPTS: usize = 3;
 
@@ -44,6 +51,8 @@ pub(super) struct Jobs {
     pub(super) deadline: Duration,
     /// Hold hinted pods to that many of the best nodes; 0: to none.
     pub(super) require_top: usize,
+    /// Groups that are there, and when that was found.
+    pub(super) groups_made: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 /// Pods that are placed together.
@@ -111,8 +120,9 @@ impl From<Refusal> for NotPlaced {
 }
 
 impl Jobs {
-    /// Tells KAI the node. Whatever happens, the gate goes.
-    pub(super) async fn hint(&self, pod: KaiPod, candidates: Vec<NodeName>, seen: Instant) -> Ended {
+    /// Tells KAI the node, and which ones not to take. Whatever happens, the gate goes.
+    pub(super) async fn hint(&self, pod: KaiPod, nodes: Vec<Arc<NodeFacts>>, seen: Instant) -> Ended {
+        let candidates: Vec<NodeName> = nodes.iter().map(|facts| facts.name.clone()).collect();
         let placed = timeout_at(seen + self.deadline, self.place(&pod, &candidates)).await;
         let placed = placed.unwrap_or_else(|_| Err(NotPlaced::new("DecisionLate", "no decision was made in time")));
         let place = match placed {
@@ -122,12 +132,24 @@ impl Jobs {
                 None
             }
         };
+        let broken = self.decider.cluster.with_broken(&candidates);
+        let hinted = place.as_ref().map(|place| &place.reserved.node);
+        let top = place.as_ref().map(|place| place.top.as_slice()).unwrap_or_default();
+        let top = &top[..self.require_top.min(top.len())];
+        let narrowing = Narrowing::new(hinted, top, &nodes, &broken);
         let placement = place.as_ref().map(|place| self.placement(place));
-        let top = place
-            .as_ref()
-            .map(|place| &place.top[..self.require_top.min(place.top.len())]);
-        let patch = objects::release(&pod, placement.as_ref(), top.unwrap_or_default());
-        match self.patch(&pod, Patch::Strategic(patch), None).await {
+        let release = async |narrowing: &Narrowing| {
+            let patch = objects::release(&pod, placement.as_ref(), narrowing);
+            self.patch(&pod, Patch::Strategic(patch), None).await
+        };
+        let mut released = release(&narrowing).await;
+        if let Err(error) = &released
+            && error.is_invalid()
+        {
+            warn!(pod = %pod.pod, error = error as &dyn std::error::Error, "it is held to no nodes");
+            released = release(&Narrowing::default()).await;
+        }
+        match released {
             Ok(()) => place.map_or(Ended::HandedOver, |place| Ended::Hinted(place.reserved.node)),
             Err(error) if error.is_not_found() || error.is_conflict() => Ended::HandedOver,
             Err(error) => {
@@ -240,6 +262,9 @@ impl Jobs {
                 .unwrap_or_else(|_| Err(NotPlaced::new("DecisionLate", "no decision was made in time")))
             {
                 Ok(place) => places.push(place),
+                Err(not) if not.reason == NO_FIT && self.is_kept(pod, candidates, &not) => {
+                    return self.keep_all(pods, &places);
+                }
                 Err(not) => {
                     self.tell_not_placed(pod, &not);
                     break;
@@ -257,6 +282,28 @@ impl Jobs {
             ended.insert(pod.pod.uid.to_string(), outcome);
         }
         ended
+    }
+
+    /// Whether KAI, which counts GPUs, would put the pod on one that is broken.
+    fn is_kept(&self, pod: &KaiPod, candidates: &[NodeName], not: &NotPlaced) -> bool {
+        let Some(node) = self.decider.cluster.looks_free(&pod.shape, candidates) else {
+            return false;
+        };
+        let message = &not.message;
+        let text = format!(
+            "{BROKEN_ONLY}: {message}; a GPU of {node} that is broken looks free: kept from KAI until one is well"
+        );
+        self.tell_no_place(pod, &text);
+        true
+    }
+
+    /// None of them is placed, and none is KAI's: their turn comes again.
+    fn keep_all(&self, pods: Vec<(KaiPod, Vec<NodeName>)>, places: &[Place]) -> BTreeMap<String, Ended> {
+        for ((pod, _), place) in pods.iter().zip(places) {
+            self.give_up(pod, &place.reserved.node);
+        }
+        let uids = pods.into_iter().map(|(pod, _)| pod.pod.uid.to_string());
+        uids.map(|uid| (uid, Ended::Again)).collect()
     }
 
     async fn bind_there(&self, pod: &KaiPod, place: Place) -> Ended {
@@ -305,12 +352,7 @@ impl Jobs {
     async fn try_bind(&self, pod: &KaiPod, place: &Place) -> Result<(), NotPlaced> {
         let group = match pod.bind.as_deref() {
             Some(group) if !group.is_empty() => group.to_owned(),
-            _ => {
-                // One that is there already is of an earlier attempt: its name has the pod's UID.
-                self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
-                    .await?;
-                objects::group_name(pod)
-            }
+            _ => self.group(pod).await?,
         };
         let placement = self.placement(place);
         if state::is_plain(pod) {
@@ -339,6 +381,21 @@ impl Jobs {
             &format!("on {}, bound by KAI's binder", place.reserved.node),
         );
         Ok(())
+    }
+
+    /// The group of pods that came without one, made where it was not seen for a while: somebody may have deleted it.
+    async fn group(&self, pod: &KaiPod) -> Result<String, NotPlaced> {
+        let name = objects::group_name(pod);
+        let now = Instant::now();
+        let stands = |made: &Instant| now.duration_since(*made) < GROUP_STANDS;
+        if !self.groups_made.lock().get(&name).is_some_and(stands) {
+            self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
+                .await?;
+            let mut made = self.groups_made.lock();
+            made.retain(|_, at| stands(at));
+            made.insert(name.clone(), now);
+        }
+        Ok(name)
     }
 
     /// Asks KAI's binder for the node. A request that is there already will do if it is for this pod and for that node.
@@ -505,7 +562,7 @@ impl Jobs {
         }
         if decision.ranked.is_empty() {
             let why = self.decider.decisions.why(id).unwrap_or_default();
-            return Err(NotPlaced::new("NoFit", why));
+            return Err(NotPlaced::new(NO_FIT, why));
         }
         Ok((id, decision.ranked.into_iter().map(|ranked| ranked.node).collect()))
     }
@@ -532,10 +589,13 @@ impl Jobs {
     /// Once per reason, not once per attempt.
     fn tell_not_placed(&self, pod: &KaiPod, not: &NotPlaced) {
         let NotPlaced { reason, message, .. } = not;
-        info!(pod = %pod.pod, reason, message, "left to KAI");
-        let text = format!("{reason}: {message}; left to KAI");
-        if self.pods.get(&pod.pod.uid).is_none_or(|seen| seen.is_news(&text)) {
-            self.binder.tell(&pod.pod, false, "BerthNoPlace", &text);
+        self.tell_no_place(pod, &format!("{reason}: {message}; left to KAI"));
+    }
+
+    fn tell_no_place(&self, pod: &KaiPod, text: &str) {
+        if self.pods.get(&pod.pod.uid).is_none_or(|seen| seen.is_news(text)) {
+            info!(pod = %pod.pod, text, "no place");
+            self.binder.tell(&pod.pod, false, "BerthNoPlace", text);
         }
     }
 

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::pod::KaiPod;
+use super::{narrowing::Narrowing, pod::KaiPod};
 
 pub(super) fn pod_groups() -> ApiResource {
     resource("v2alpha2", "PodGroup", "podgroups")
@@ -36,17 +36,28 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
     }
 }
 
-/// Unique in the cluster, as KAI wants it.
+/// Of the group by which KAI accounts the pod: one for all that Berth binds in a namespace for the same queue and pool. KAI looks
+/// for groups by their name alone, so it tells all that makes the group another one.
 pub(super) fn group_name(pod: &KaiPod) -> String {
-    format!("berth-{}", pod.pod.uid)
+    let (namespace, queue) = (&pod.pod.namespace, &pod.queue);
+    let pool = pod.node_pool.as_deref().unwrap_or_default();
+    let sum = fnv1a(format!("{namespace}/{queue}/{pool}").as_bytes());
+    format!("berth-{namespace}-{queue}-{sum:016x}")
 }
 
-/// Of one pod that came without a group.
+/// FNV-1a (Fowler, Noll, Vo): the same in every process and version.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The group of pods that came without one. KAI evicts none of it, and nothing of it ever waits for a place.
 pub(super) fn pod_group(pod: &KaiPod) -> Value {
     json!({
         "apiVersion": "scheduling.run.ai/v2alpha2",
         "kind": "PodGroup",
-        "metadata": {"name": group_name(pod), "labels": labels(pod), "ownerReferences": [owner(pod)]},
+        "metadata": {"name": group_name(pod), "labels": labels(pod)},
         "spec": {
             "minMember": 1,
             "queue": pod.queue,
@@ -120,33 +131,15 @@ pub(super) fn nomination(node: Option<&NodeName>) -> Value {
     json!({"status": {"nominatedNodeName": node.map(NodeName::as_str)}})
 }
 
-/// The gate goes, and with `hint` the placement and the nodes that are required come; a strategic merge patch, since it names
-/// one element of a list. `top`: nodes to which the pod is to be held.
-pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, top: &[NodeName]) -> Value {
+/// The gate goes, and with `hint` the placement and what the pod is held to come; a strategic merge patch, since it names one
+/// element of a list.
+pub(super) fn release(pod: &KaiPod, hint: Option<&Placement>, narrowing: &Narrowing) -> Value {
     let gate = json!({"$patch": "delete", "name": berth::PLACEMENT});
     let mut patch = json!({"metadata": {"uid": pod.pod.uid.as_str()}, "spec": {"schedulingGates": [gate]}});
     if let Some(placement) = hint {
         patch["metadata"]["annotations"] = json!({berth::PLACEMENT: placement.to_annotation()});
     }
-    if !top.is_empty() {
-        let names: Vec<&str> = top.iter().map(NodeName::as_str).collect();
-        let required = json!({"key": "metadata.name", "operator": "In", "values": names});
-        let terms = pod.node_affinity.as_ref();
-        let terms = terms.and_then(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
-        let terms: Vec<Value> = terms.map_or_else(
-            || vec![json!({"matchFields": [required]})],
-            |selector| {
-                // Terms are alternatives: each of them is held to the nodes.
-                let narrowed = selector.node_selector_terms.iter().map(|term| {
-                    let mut term = json!(term);
-                    let mut fields = term["matchFields"].as_array().cloned().unwrap_or_default();
-                    fields.push(required.clone());
-                    term["matchFields"] = json!(fields);
-                    term
-                });
-                narrowed.collect()
-            },
-        );
+    if let Some(terms) = narrowing.terms(pod.node_affinity.as_ref()) {
         let selector = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
         patch["spec"]["affinity"] = json!({"nodeAffinity": selector});
     }
@@ -234,43 +227,21 @@ mod tests {
     fn the_gate_goes_together_with_what_was_decided() {
         let plain = KaiPod::of(&pod(|_| {})).unwrap();
         let gate = json!([{"$patch": "delete", "name": "gpu.berth.dev/placement"}]);
-        let nothing = release(&plain, None, &[]);
+        let nothing = release(&plain, None, &Narrowing::default());
         assert_eq!(
             nothing,
             json!({"metadata": {"uid": "u"}, "spec": {"schedulingGates": gate}})
         );
-        let hinted = release(&plain, Some(&placement()), &[name("n"), name("m")]);
-        assert!(
-            hinted["metadata"]["annotations"]["gpu.berth.dev/placement"]
-                .as_str()
-                .unwrap()
-                .contains(r#""node":"n""#)
-        );
-        let terms = |patch: &Value| {
-            let affinity = &patch["spec"]["affinity"]["nodeAffinity"];
-            affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
+        let narrowing = Narrowing {
+            top: vec!["n".to_owned(), "m".to_owned()],
+            ..Narrowing::default()
         };
-        let required = json!({"key": "metadata.name", "operator": "In", "values": ["n", "m"]});
-        assert_eq!(terms(&hinted), json!([{"matchFields": [required]}]));
-        let choosy = pod(|pod| {
-            let zone = |zone: &str| json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
-            let selector = json!({"nodeSelectorTerms": [zone("a"), zone("b")]});
-            pod["spec"]["affinity"]["nodeAffinity"] =
-                json!({"requiredDuringSchedulingIgnoredDuringExecution": selector});
-        });
-        let narrowed = terms(&release(
-            &KaiPod::of(&choosy).unwrap(),
-            Some(&placement()),
-            &[name("n"), name("m")],
-        ));
-        assert_eq!(narrowed.as_array().unwrap().len(), 2);
-        assert_eq!(
-            (
-                &narrowed[1]["matchFields"],
-                &narrowed[1]["matchExpressions"][0]["values"]
-            ),
-            (&json!([required]), &json!(["b"]))
-        );
+        let hinted = release(&plain, Some(&placement()), &narrowing);
+        let annotation = &hinted["metadata"]["annotations"]["gpu.berth.dev/placement"];
+        assert!(annotation.as_str().unwrap().contains(r#""node":"n""#));
+        let required = &hinted["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        let among = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["n", "m"]});
+        assert_eq!(required["nodeSelectorTerms"], json!([{"matchExpressions": [among]}]));
     }
 
     #[test]
@@ -303,10 +274,41 @@ mod tests {
         .unwrap();
         assert_eq!(annotations(&alone)["pod-group-name"], Value::Null);
         assert_eq!(nomination(None), json!({"status": {"nominatedNodeName": null}}));
-        let group = pod_group(&alone);
+    }
+
+    #[test]
+    fn what_berth_binds_for_a_queue_has_one_group_and_no_other_has_its_name() {
+        let in_queue = |namespace: &str, queue: &str, pool: Option<&str>| {
+            let pod = pod(|pod| {
+                pod["metadata"]["namespace"] = json!(namespace);
+                pod["metadata"]["labels"]["kai.scheduler/queue"] = json!(queue);
+                if let Some(pool) = pool {
+                    pod["metadata"]["labels"]["kai.scheduler/node-pool"] = json!(pool);
+                }
+            });
+            KaiPod::of(&pod).unwrap()
+        };
+        let group = pod_group(&in_queue("sr-a", "b", Some("Blue_1")));
         assert_eq!(
-            (&group["metadata"]["name"], &group["spec"]["queue"]),
-            (&json!("berth-u"), &json!("default-queue"))
+            (
+                &group["spec"]["queue"],
+                &group["metadata"]["labels"]["kai.scheduler/node-pool"]
+            ),
+            (&json!("b"), &json!("Blue_1"))
+        );
+        assert_eq!(group["spec"]["preemptibility"], "non-preemptible");
+        let names: std::collections::BTreeSet<String> = [
+            ("sr-a", "b", None),
+            ("sr-a", "b", Some("Blue_1")),
+            ("sr", "a-b", None),
+            ("sr-a", "c", None),
+        ]
+        .map(|(namespace, queue, pool)| group_name(&in_queue(namespace, queue, pool)))
+        .into();
+        assert_eq!(names.len(), 4, "{names:?}");
+        assert!(
+            names.contains("berth-sr-a-b-bf9029a6a46cfa70"),
+            "the same for ever: {names:?}"
         );
     }
 }

@@ -123,7 +123,8 @@ fn is_preemptible(pod: &Pod) -> bool {
     !matches!(class, Some("build" | "inference")) && priority < BORDER
 }
 
-fn needs_kai(pod: &Pod) -> Option<&'static str> {
+/// Why only KAI can judge where the pod may be.
+pub(crate) fn needs_kai(pod: &Pod) -> Option<&'static str> {
     let spec = pod.spec.as_ref()?;
     let volumes = spec.volumes.iter().flatten();
     if volumes

@@ -1,8 +1,12 @@
 //! What is known for KAI's sake: its pods, all nodes, its queues. Pure: events in, work out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use berth_placement::{GpuShape, NodeName, PodUid};
+use tokio::time::Instant;
 
 use super::{
     filter::NodeFacts,
@@ -14,7 +18,7 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct State {
     pods: HashMap<PodUid, KaiPod>,
-    nodes: BTreeMap<NodeName, NodeFacts>,
+    nodes: BTreeMap<NodeName, Arc<NodeFacts>>,
     queues: Queues,
     /// What is counted in the queues, and for whom: bound pods, and those that are about to be.
     charged: HashMap<PodUid, (String, Demand, bool)>,
@@ -22,6 +26,8 @@ pub(super) struct State {
     hinted: HashMap<PodUid, Option<NodeName>>,
     /// Pods of whom somebody takes care now.
     working: HashSet<PodUid>,
+    /// Pods that are done with and were not seen so yet: what is seen of them is older. Until when that is believed.
+    settled: HashMap<PodUid, Instant>,
 }
 
 /// What a change asks for.
@@ -39,7 +45,7 @@ impl State {
     /// `None`: deleted.
     pub(super) fn node(&mut self, name: NodeName, facts: Option<NodeFacts>) {
         match facts {
-            Some(facts) => drop(self.nodes.insert(name, facts)),
+            Some(facts) => drop(self.nodes.insert(name, Arc::new(facts))),
             None => drop(self.nodes.remove(&name)),
         }
     }
@@ -62,10 +68,14 @@ impl State {
         let Some(pod) = pod.filter(|pod| !pod.is_over) else {
             self.pods.remove(uid);
             self.hinted.remove(uid);
+            self.settled.remove(uid);
             self.discharge(uid);
             return None;
         };
         self.pods.insert(uid.clone(), pod.clone());
+        if !needs_place(&pod) {
+            self.settled.remove(uid);
+        }
         if let Some(node) = pod.node.clone() {
             if !self.charged.contains_key(uid) {
                 self.charge(&pod);
@@ -82,15 +92,15 @@ impl State {
     }
 
     /// Pods that wait and of whom nobody takes care: what failed is tried again.
-    pub(super) fn waiting(&self) -> Vec<PodUid> {
+    pub(super) fn waiting(&mut self, now: Instant) -> Vec<PodUid> {
+        self.settled.retain(|_, until| *until > now);
         let waiting = self.pods.values().filter(|pod| self.wants_place(pod));
         waiting.map(|pod| pod.pod.uid.clone()).collect()
     }
 
     fn wants_place(&self, pod: &KaiPod) -> bool {
-        let is_ours = pod.gates == Gates::Ours || pod.bind.is_some();
-        let may_go = pod.is_pending() && pod.gates != Gates::Others;
-        is_ours && may_go && !self.working.contains(&pod.pod.uid)
+        let uid = &pod.pod.uid;
+        needs_place(pod) && !self.working.contains(uid) && !self.settled.contains_key(uid)
     }
 
     pub(super) fn get(&self, uid: &PodUid) -> Option<&KaiPod> {
@@ -101,9 +111,12 @@ impl State {
         self.working.extend(uids.iter().cloned());
     }
 
-    /// The work is done.
-    pub(super) fn end(&mut self, uid: &PodUid) {
+    /// The work is done. `settled`: nothing is left to do for the pod, which will be seen by then.
+    pub(super) fn end(&mut self, uid: &PodUid, settled: Option<Instant>) {
         self.working.remove(uid);
+        if let Some(until) = settled.filter(|_| self.pods.get(uid).is_some_and(needs_place)) {
+            self.settled.insert(uid.clone(), until);
+        }
     }
 
     /// KAI was told the node, or that there is none any more.
@@ -154,13 +167,13 @@ impl State {
             .count()
     }
 
-    /// The nodes that may have the pod, whatever GPUs they have. `pods_on`: how many pods a node has.
-    pub(super) fn candidates(&self, pod: &KaiPod, pods_on: impl Fn(&NodeName) -> usize) -> Vec<NodeName> {
-        let may = self.nodes.iter().filter(|(name, facts)| {
-            let there = if facts.slots == usize::MAX { 0 } else { pods_on(name) };
+    /// The nodes that may have the pod, whatever GPUs they have. `pods_on`: how many pods each node has.
+    pub(super) fn candidates(&self, pod: &KaiPod, pods_on: &HashMap<NodeName, usize>) -> Vec<Arc<NodeFacts>> {
+        let may = self.nodes.values().filter(|facts| {
+            let there = pods_on.get(&facts.name).copied().unwrap_or(0);
             facts.refuses(pod, there).is_none()
         });
-        may.map(|(name, _)| name.clone()).collect()
+        may.cloned().collect()
     }
 
     /// Counts the pod in its queue, if there is room.
@@ -206,6 +219,11 @@ impl State {
     }
 }
 
+fn needs_place(pod: &KaiPod) -> bool {
+    let is_ours = pod.gates == Gates::Ours || pod.bind.is_some();
+    is_ours && pod.is_pending() && pod.gates != Gates::Others
+}
+
 /// Whether the pod asks for whole GPUs, which need no help of KAI's binder.
 pub(super) fn is_plain(pod: &KaiPod) -> bool {
     !matches!(pod.shape.gpu, GpuShape::Share { .. })
@@ -213,6 +231,8 @@ pub(super) fn is_plain(pod: &KaiPod) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -247,12 +267,15 @@ mod tests {
 
     #[test]
     fn a_gated_pod_is_work_once_and_its_hint_is_followed_to_where_kai_puts_it() {
-        let mut state = State::default();
+        let (mut state, now) = (State::default(), Instant::now());
         let p: PodUid = "p".parse().unwrap();
         assert_eq!(state.pod(&p, Some(gated("p"))), Some(Work::Place(p.clone())));
         state.start(std::slice::from_ref(&p));
-        assert_eq!((state.pod(&p, Some(gated("p"))), state.waiting()), (None, Vec::new()));
-        state.end(&p);
+        assert_eq!(
+            (state.pod(&p, Some(gated("p"))), state.waiting(now)),
+            (None, Vec::new())
+        );
+        state.end(&p, None);
         state.hint(&p, Some("a".parse().unwrap()));
         assert_eq!(state.pod(&p, Some(named("p", |_| {}))), None);
         assert_eq!(state.hinted().len(), 1);
@@ -261,6 +284,38 @@ mod tests {
         state.hint(&p, Some("a".parse().unwrap()));
         assert!(matches!(state.pod(&p, Some(on("p", "b"))), Some(Work::HintMissed(_, hint)) if hint.as_str() == "a"));
         assert!(state.pod(&p, None).is_none() && state.pods().is_empty());
+    }
+
+    #[test]
+    fn what_is_seen_of_a_pod_that_is_done_with_is_older_until_it_is_seen_so() {
+        let (mut state, now, later) = (State::default(), Instant::now(), Duration::from_secs(5));
+        let p: PodUid = "p".parse().unwrap();
+        let turn = |state: &mut State| {
+            state.start(std::slice::from_ref(&p));
+            state.end(&p, Some(now + later));
+        };
+        state.pod(&p, Some(gated("p")));
+        turn(&mut state);
+        assert_eq!(
+            (state.pod(&p, Some(gated("p"))), state.waiting(now)),
+            (None, Vec::new()),
+            "an echo of before"
+        );
+        assert_eq!(
+            state.waiting(now + later),
+            std::slice::from_ref(&p),
+            "it was not as it was believed"
+        );
+        turn(&mut state);
+        state.pod(&p, Some(named("p", |_| {})));
+        assert_eq!(
+            state.pod(&p, Some(gated("p"))),
+            Some(Work::Place(p.clone())),
+            "gated anew, if that were possible"
+        );
+        state.pod(&p, Some(named("p", |_| {})));
+        turn(&mut state);
+        assert!(state.settled.is_empty(), "seen before its turn ended");
     }
 
     #[test]

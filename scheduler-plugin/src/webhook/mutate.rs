@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::kai::{Mode, is_managed};
+use crate::kai::{Mode, is_managed, needs_kai};
 
 /// Nothing for pods that are not Berth's to place.
 pub(super) fn operations(pod: &Pod, namespace: &str, mode: Mode) -> Vec<Value> {
@@ -28,7 +28,9 @@ pub(super) fn operations(pod: &Pod, namespace: &str, mode: Mode) -> Vec<Value> {
     if !has_class {
         labels.insert(kai::PRIORITY_CLASS, kai::INFERENCE.to_owned());
     }
-    match mode {
+    // What KAI has to place all the same is told the best node instead. Of a gang all go the same way.
+    let is_hinted = mode == Mode::Hint || (needs_kai(pod).is_some() && !pod.annotations().contains_key(kai::POD_GROUP));
+    match if is_hinted { Mode::Hint } else { Mode::Bind } {
         // What KAI may evict stays KAI's: Berth binds nothing that it could not keep.
         Mode::Bind if is_preemptible => return Vec::new(),
         Mode::Bind => {
@@ -139,6 +141,22 @@ mod tests {
             patched(&bare, Mode::Bind)["metadata"]["annotations"]["gpu.berth.dev/kai-bind"],
             ""
         );
+    }
+
+    #[test]
+    fn bind_mode_only_hints_what_kai_has_to_place() {
+        let with_volume = |pod: &mut Value| {
+            pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+        };
+        let document = patched(&pod(with_volume), Mode::Bind);
+        assert_eq!(document, patched(&pod(with_volume), Mode::Hint));
+        assert!(document["spec"]["schedulingGates"].is_array());
+        let of_a_group = pod(|pod| {
+            with_volume(pod);
+            pod["metadata"]["annotations"]["pod-group-name"] = json!("gang");
+        });
+        let document = patched(&of_a_group, Mode::Bind);
+        assert_eq!(document["metadata"]["annotations"]["gpu.berth.dev/kai-bind"], "gang");
     }
 
     #[test]

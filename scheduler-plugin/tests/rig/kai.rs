@@ -71,9 +71,31 @@ async fn two_hundred_pods(mode: &'static str) {
         let devices = cluster.pod(&format!("well-{at}")).await.unwrap().devices();
         assert!(devices.len() == 1 && !devices.contains(&broken), "{devices:?}");
     }
+    // By the number of GPUs KAI would place it.
     cluster.create_all([there("eighth", 1)]).await;
     let event = cluster.event("eighth", "BerthNoPlace").await.unwrap();
-    assert!(event.contains("left to KAI"), "{event}");
+    if mode == "hint" {
+        assert!(event.contains("left to KAI"), "{event}");
+        unschedulable(&cluster, "eighth").await;
+    } else {
+        assert!(event.contains("kept from KAI"), "{event}");
+    }
+    // KAI goes through its cycle meanwhile.
+    cluster.create_all([other_of_kais("other")]).await;
+    cluster.bound("other").await.unwrap();
+    assert!(
+        cluster.pod("eighth").await.unwrap().node().is_empty(),
+        "it got the broken GPU"
+    );
+    cluster.mend(&free, 3).await;
+    cluster.bound("eighth").await.unwrap();
+}
+
+/// A pod that Berth has nothing to do with.
+fn other_of_kais(name: &str) -> Value {
+    let mut pod = kai_pod(name, 0);
+    pod["metadata"]["labels"] = json!({"gpu.berth.dev/managed": "false"});
+    pod
 }
 
 #[test]
@@ -238,6 +260,6 @@ async fn unschedulable(cluster: &Cluster, name: &str) {
     // One more decision of Berth's own goes by meanwhile: no clock is needed to see a cycle.
     cluster.create_all([kai_pod("last", 1)]).await;
     cluster.bound("last").await.unwrap();
-    assert!(cluster.names().await.iter().any(|it| it == "greedy"));
+    assert!(cluster.names().await.iter().any(|it| it == name));
     cluster.pods().delete("last", &DeleteParams::default()).await.unwrap();
 }

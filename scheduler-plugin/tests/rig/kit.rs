@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use berth_kube_api::{GpuNode, gpu_node::GpuNodeStatus, placement::Placement};
+#[cfg(feature = "measure")]
+use berth_testkit::rig::PartState;
 use berth_testkit::{
     Process, Program, eventually, http,
     rig::{Rig, RigConfig},
@@ -181,6 +183,7 @@ impl Cluster {
             nodes,
             kai: is_kai,
             scheduler: shipped,
+            audit: cfg!(feature = "measure") && std::env::var_os("BERTH_AUDIT").is_some(),
             ..RigConfig::default()
         };
         let rig = Rig::up(config).await.unwrap();
@@ -247,6 +250,24 @@ impl Cluster {
             Ok(())
         });
         asked.await.unwrap();
+    }
+
+    /// Of all that takes part.
+    #[cfg(feature = "measure")]
+    pub(crate) fn pids(&self) -> BTreeMap<&'static str, u32> {
+        let running = |(name, state)| match state {
+            PartState::Running { pid } => Some((name, pid)),
+            PartState::Paused { .. } | PartState::Stopped => None,
+        };
+        let mut pids: BTreeMap<_, _> = self.rig.parts().filter_map(running).collect();
+        pids.insert("berth-scheduler", self.scheduler.pid());
+        pids
+    }
+
+    /// Where requests are to be counted: that costs the API server something.
+    #[cfg(feature = "measure")]
+    pub(crate) fn audit_log(&self) -> Option<std::path::PathBuf> {
+        std::env::var_os("BERTH_AUDIT").map(|_| self.rig.audit_log())
     }
 
     pub(crate) fn client(&self) -> kube::Client {

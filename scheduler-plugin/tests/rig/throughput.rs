@@ -1,7 +1,12 @@
-//! A measurement, not a test: how fast pods are bound at 500 kwok nodes, with Berth and without, in one run. The command and
-//! figures are in `benches/README.md`.
+//! A measurement, not a test: how fast pods are bound at 500 kwok nodes, with Berth and without, in one run, and what each program
+//! takes for it. The command and figures are in `benches/README.md`.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use berth_testkit::rig::in_rig;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -11,7 +16,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kit::{Cluster, Way, kai_pod, pod};
 
@@ -20,6 +25,7 @@ const NODES: usize = 500;
 const ALONE: usize = 30;
 /// Pods at once, for the rate.
 const CROWD: u32 = 500;
+const SETTLE: Duration = Duration::from_secs(3);
 
 #[test]
 fn throughput() {
@@ -72,6 +78,8 @@ async fn measure(name: &str, way: Way) {
         clear(&pods).await;
     }
     alone.sort_unstable();
+    let pids = cluster.pids();
+    let (cpu, asked) = (ran(&pids), requests(cluster.audit_log().as_deref(), 0));
     let all_bound = bound(&pods, CROWD);
     let started = now();
     let created = async {
@@ -86,11 +94,53 @@ async fn measure(name: &str, way: Way) {
     let (created, ()) = tokio::join!(created, all_bound);
     let took = started.elapsed();
     let rate = f64::from(CROWD) / took.as_secs_f64();
+    // What is told after the fact is counted, too.
+    tokio::time::sleep(SETTLE).await;
+    let took_each: BTreeMap<_, _> = ran(&pids)
+        .into_iter()
+        .map(|(part, ticks)| (part, (ticks - cpu[part]) * 10))
+        .collect();
+    println!("{}", json!({"way": name, "cpu_ms_of_the_crowd": took_each}));
+    if let Some(log) = cluster.audit_log() {
+        let asked = requests(Some(&log), asked.0);
+        println!("{}", json!({"way": name, "requests_of_the_crowd": asked.1}));
+    }
     let report = json!({
         "way": name, "nodes": NODES, "one_p50_ms": alone[alone.len() / 2].as_millis(), "one_max_ms": alone[alone.len() - 1].as_millis(),
         "pods": CROWD, "created_s": created.as_secs_f64(), "bound_s": took.as_secs_f64(), "pods_per_s": rate,
     });
     println!("{report}");
+}
+
+/// CPU time of each so far, in hundredths of a second.
+fn ran(pids: &BTreeMap<&'static str, u32>) -> BTreeMap<&'static str, u64> {
+    let ticks = |pid: &u32| -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // What follows the name starts with the third field; user and system time are the 14th and 15th.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields = fields.split_whitespace().skip(11).take(2);
+        fields.map(|field| field.parse::<u64>().unwrap()).sum()
+    };
+    pids.iter().map(|(name, pid)| (*name, ticks(pid))).collect()
+}
+
+/// The number of lines, and how often who asked for what, from a line on.
+fn requests(log: Option<&Path>, from: usize) -> (usize, BTreeMap<String, u32>) {
+    let text = log.map(|log| fs::read_to_string(log).unwrap()).unwrap_or_default();
+    let mut by = BTreeMap::new();
+    // The last line may be half-written.
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let lines: Vec<&str> = text[..whole].lines().collect();
+    for line in &lines[from..] {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let who = word(&event["userAgent"]);
+        let who = who.split(['/', ' ']).next().unwrap_or_default();
+        let (what, part) = (&event["objectRef"]["resource"], &event["objectRef"]["subresource"]);
+        let line = format!("{who} {} {} {}", word(&event["verb"]), word(what), word(part));
+        *by.entry(line.trim_end().to_owned()).or_default() += 1;
+    }
+    (lines.len(), by)
 }
 
 /// Until so many pods are bound.
