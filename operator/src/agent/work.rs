@@ -149,12 +149,13 @@ impl Work {
                 Some(change) = requests.next() => match change {
                     Change::Here(object) => self.request(&object),
                     Change::Gone(name) => self.book.deleted(&name),
+                    Change::Listing => {}
                     Change::Listed => has_requests = true,
                 },
                 Some(change) = pods.next(), if has_requests => match change {
                     Change::Here(pod) => self.book.saw(&Seen::of(&pod)),
                     Change::Gone(name) => self.book.lost(&name),
-                    Change::Listed if has_pods => {}
+                    Change::Listing => self.book.looking(),
                     Change::Listed => {
                         self.book.all_seen();
                         has_pods = true;

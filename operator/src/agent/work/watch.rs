@@ -14,6 +14,8 @@ pub(super) enum Change<K> {
     Here(Box<K>),
     /// By name.
     Gone(String),
+    /// A list begins: what is made from here on may be missing in it.
+    Listing,
     /// All that are there were told.
     Listed,
 }
@@ -31,7 +33,7 @@ impl Known {
         match event {
             watcher::Event::Init => {
                 self.listed = Some(HashSet::new());
-                Vec::new()
+                vec![Change::Listing]
             }
             watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
                 let name = object.name_any();
@@ -87,7 +89,7 @@ mod tests {
         let pod = |name: &str| -> Pod { serde_json::from_value(json!({"metadata": {"name": name}})).unwrap() };
         let mut known = Known::default();
         let mut step = |event| known.step::<Pod>(event);
-        assert_eq!(step(watcher::Event::Init), []);
+        assert_eq!(step(watcher::Event::Init), [Change::Listing]);
         step(watcher::Event::InitApply(pod("a")));
         assert_eq!(step(watcher::Event::InitDone), [Change::Listed]);
         assert_eq!(
