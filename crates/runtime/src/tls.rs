@@ -224,7 +224,10 @@ impl ServerTls {
                     let (error, reason) = (&bad as &dyn std::error::Error, bad.reason());
                     if bad.is_absence() && !kept {
                         // They come from somebody else, who may be late.
-                        warn!(error, reason, "waiting for TLS files: connections are refused until they are there");
+                        warn!(
+                            error,
+                            reason, "waiting for TLS files: connections are refused until they are there"
+                        );
                     } else {
                         metrics.load_failures.inc();
                         error!(error, reason, kept, "bad TLS files");

@@ -139,6 +139,28 @@ fn rig_what_does_not_fit_waits_what_is_not_supported_is_refused_and_garbage_is_d
 }
 
 #[test]
+fn rig_what_a_quota_keeps_out_is_told_with_its_words_and_what_it_lets_in_runs() {
+    in_rig(
+        "rig_what_a_quota_keeps_out_is_told_with_its_words_and_what_it_lets_in_runs",
+        async || {
+            let mut bench = Bench::up(16).await;
+            bench.quota(2).await;
+            bench.start_work();
+            let request = bench.ask("2x", 2, &[]).await;
+            let instances = bench.until_told(&request, &["starting", "terminated"]).await;
+            bench.bind(&instances[0]).await;
+            bench.until_told(&request, &["running", "terminated"]).await;
+            assert_eq!(bench.reports(&instances[1]).await, 1, "its end is told once");
+            let kept = serde_json::to_value(&bench.requests().await[0].status).unwrap();
+            assert!(kept.to_string().contains("exceeded quota: gpus"), "{kept}");
+            assert_eq!(bench.held()["H100"], 2, "what is not here holds nothing");
+            bench.end(&instances[0]).await;
+            bench.until_requests(0).await;
+        },
+    );
+}
+
+#[test]
 fn rig_the_agent_shows_nats_its_key_and_comes_with_the_next_one_when_the_server_wants_that() {
     in_rig(
         "rig_the_agent_shows_nats_its_key_and_comes_with_the_next_one_when_the_server_wants_that",

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::OpenOptions,
     io::Write as _,
-    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -90,12 +89,12 @@ impl Way {
 }
 
 pub(crate) struct Cluster {
-    rig: Rig,
+    pub(crate) rig: Rig,
     way: Way,
     daemons: BTreeMap<String, Process>,
-    scheduler: Process,
+    pub(crate) scheduler: Process,
     /// More of it, which know nothing of each other.
-    others: Vec<Process>,
+    pub(crate) others: Vec<Process>,
 }
 
 /// A pod as it is.
@@ -479,12 +478,5 @@ impl Cluster {
     pub(crate) async fn restart_scheduler(&mut self) {
         self.scheduler.kill();
         self.scheduler = start_scheduler(&self.rig, self.way, EXTENDER).await;
-    }
-
-    /// A part stands still for a while, and everybody has to live with it.
-    pub(crate) async fn pause(&mut self, part: &str, time: Duration) {
-        self.rig.part(part).unwrap().pause();
-        tokio::time::sleep(time).await;
-        self.rig.part(part).unwrap().resume();
     }
 }

@@ -143,7 +143,9 @@ mod tests {
     /// An API server that says this to whatever it is asked.
     fn saying(code: u16, answer: Value) -> Cluster {
         let service = tower::service_fn(move |_: Request<Body>| {
-            let answer = Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
+            let answer = Response::builder()
+                .status(code)
+                .body(Body::from(answer.to_string().into_bytes()));
             async move { answer }
         });
         Cluster::new(&Client::new(service, "nvcf-backend"), "nvcf-backend")

@@ -416,7 +416,11 @@ fn a_pod_that_came_and_went_while_the_watch_was_broken_is_told_and_one_that_is_b
     request.saw(&seen(&request, 1, PodState::Running));
     request.looking();
     request.all_seen();
-    assert_eq!(run(&mut request, NOW), ["report 1-sr running", "save"], "it was seen before");
+    assert_eq!(
+        run(&mut request, NOW),
+        ["report 1-sr running", "save"],
+        "it was seen before"
+    );
 
     let mut request = new(1);
     run(&mut request, NOW);
