@@ -467,7 +467,9 @@ impl Cluster {
             is_ready.await.unwrap();
             self.others.push(other);
         }
-        self.until_reviewed().await;
+        if matches!(self.way, Way::Kai(_)) {
+            self.until_reviewed().await;
+        }
     }
 
     pub(crate) fn kill_scheduler(&mut self) {

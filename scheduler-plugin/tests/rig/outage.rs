@@ -128,7 +128,7 @@ fn rig_daemons_and_schedulers_that_die_and_a_minute_without_api_server_book_noth
             assert_eq!(taken.len(), 22);
             cluster.hold_just(&taken).await;
 
-            // What comes again is done, and what comes late for another node is refused; neither changes anything.
+            // What comes again is done already, or finds no second place; what comes late for another node is refused. Nothing changes.
             let nodes: BTreeMap<String, String> = cluster
                 .all()
                 .await
@@ -136,7 +136,8 @@ fn rig_daemons_and_schedulers_that_die_and_a_minute_without_api_server_book_noth
                 .map(|pod| (pod.name_any(), node_of(&pod)))
                 .collect();
             let again = cluster.ask_again(&early, |pod| nodes[&pod.name_any()].clone()).await;
-            assert!(again.values().flatten().all(String::is_empty), "{again:?}");
+            let is_harmless = |error: &String| error.is_empty() || error.contains("devices fit");
+            assert!(again.values().flatten().all(is_harmless), "{again:?}");
             let other = |pod: &Pod| {
                 NODES
                     .into_iter()
