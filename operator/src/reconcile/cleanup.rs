@@ -78,7 +78,11 @@ pub async fn run(client: Client, args: &Args) -> Result<Report, ApiError> {
         match once(client.clone(), args).await {
             Err(failure) if failure.is_transient() => {
                 let error = &failure as &dyn std::error::Error;
-                warn!(error, reason = failure.reason(), "the clean-up waits for the API server");
+                warn!(
+                    error,
+                    reason = failure.reason(),
+                    "the clean-up waits for the API server"
+                );
                 sleep(RETRY).await;
             }
             outcome => return outcome,
