@@ -82,12 +82,12 @@ impl Caught {
         }
     }
 
-    /// While SIS is away.
-    async fn makes_do(&self) {
+    /// While SIS is away, which is told in these words.
+    async fn makes_do(&self, words: &str) {
         let kept = eventually(SOON, async || self.known.record().await);
         assert_eq!(kept.await.unwrap(), self.ids, "the record is back from memory");
         for program in &self.programs {
-            self.made.says(program, "SIS cannot be reached").await;
+            self.made.says(program, words).await;
         }
     }
 
@@ -134,7 +134,11 @@ fn rig_a_minute_without_sis_at_any_step_costs_time_only() {
             let by_absence = Caught::by(scene, &mut gone, "absent", |sis| sis.process.kill()).await;
             let watches = [&by_silence.watch, &by_absence.watch];
             let during = throughout(OUTAGE, async || lives(&watches).await);
-            let ((), (), during) = tokio::join!(by_silence.makes_do(), by_absence.makes_do(), during);
+            let ((), (), during) = tokio::join!(
+                by_silence.makes_do("SIS did not answer"),
+                by_absence.makes_do("SIS cannot be reached"),
+                during
+            );
             during.unwrap();
             hangs.process.signal("CONT").unwrap();
             gone.restart().await.unwrap();

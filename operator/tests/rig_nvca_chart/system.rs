@@ -53,7 +53,7 @@ impl System {
         self.programs.insert(name, process);
     }
 
-    pub(crate) fn log(&self, name: &str) -> String {
+    fn log(&self, name: &str) -> String {
         self.programs[name].stderr()
     }
 
@@ -160,9 +160,16 @@ impl System {
         .await;
     }
 
-    pub(crate) fn log_holds(&self, name: &str, words: &str) {
-        let log = self.log(name);
-        assert!(log.contains(words), "{name} does not say {words:?}:\n{}", tail(&log));
+    /// Until its log holds these words.
+    pub(crate) async fn logs(&self, name: &str, words: &str) {
+        let logged = eventually(SOON, async || {
+            let log = self.log(name);
+            ensure!(log.contains(words), "{}", tail(&log));
+            Ok(())
+        });
+        logged
+            .await
+            .unwrap_or_else(|error| panic!("{name} does not say {words:?}: {error:#}"));
     }
 }
 
