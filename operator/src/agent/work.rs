@@ -16,6 +16,7 @@ mod message;
 mod metrics;
 mod pod;
 mod queue;
+mod removed;
 mod request;
 mod rim;
 mod watch;
@@ -45,7 +46,8 @@ use self::{
     metrics::Metrics,
     pod::Seen,
     queue::{Incoming, Kind, Queue},
-    request::{Outcome, Request, Ticket},
+    removed::Removed,
+    request::{Effect, Outcome, Request, Ticket},
     rim::{Open, Order, Rim},
     watch::Change,
 };
@@ -93,6 +95,7 @@ pub struct Work {
     allocation: channel::Sender<BTreeMap<String, u32>>,
     clock: SharedClock,
     book: Book,
+    removed: Removed,
     tickets: Ticket,
     metrics: Metrics,
     jobs: JoinSet<Option<(Job, Outcome)>>,
@@ -122,6 +125,7 @@ impl Work {
             allocation: parts.allocation,
             clock: parts.clock,
             book: Book::default(),
+            removed: Removed::default(),
             tickets: 0,
             metrics: Metrics::register(registry),
             jobs: JoinSet::new(),
@@ -148,7 +152,7 @@ impl Work {
                 _ = tick.tick() => {}
                 Some(change) = requests.next() => match change {
                     Change::Here(object) => self.request(&object),
-                    Change::Gone(name) => self.book.deleted(&name),
+                    Change::Gone(name) => self.gone(&name),
                     Change::Listing => {}
                     Change::Listed => has_requests = true,
                 },
@@ -165,7 +169,7 @@ impl Work {
                 Some(incoming) = messages.recv(), if has_pods => self.message(incoming),
                 Some(done) = self.jobs.join_next() => if let Some((job, outcome)) = well(done) {
                     self.metrics.job(job.kind(), &outcome);
-                    self.book.done(job, outcome, self.clock.now_unix_ms());
+                    self.done(job, outcome);
                 },
                 Some(ended) = queues.join_next() => well(ended),
             }
@@ -199,6 +203,27 @@ impl Work {
         }
     }
 
+    /// An `ICMSRequest` is not there any more.
+    fn gone(&mut self, name: &str) {
+        if !self.removed.told(name) {
+            self.rim.owners.lock().remove(name);
+            self.book.deleted(name);
+        }
+    }
+
+    fn done(&mut self, job: Job, outcome: Outcome) {
+        let removed = match &job {
+            Job::Wish(name, Effect::Remove) if outcome == Outcome::Done => Some(name.clone()),
+            _ => None,
+        };
+        self.book.done(job, outcome, self.clock.now_unix_ms());
+        if let Some(name) = removed
+            && let Some(object) = self.rim.owners.lock().remove(&name)
+        {
+            self.removed.add(name, object.uid);
+        }
+    }
+
     fn site(&self) -> Site {
         let config = self.config.borrow();
         Site {
@@ -226,6 +251,9 @@ impl Work {
     fn request(&mut self, object: &ICMSRequest) {
         let name = object.name_any();
         let is_deleted = object.metadata.deletion_timestamp.is_some();
+        if self.removed.has(&name, object.metadata.uid.as_deref()) {
+            return;
+        }
         if self.book.wish(&name).is_none() {
             match Request::kept(object, |wish| self.refusal(wish), self.clock.now_unix_ms()) {
                 Ok(request) => self.book.keep(request),

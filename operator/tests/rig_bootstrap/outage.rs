@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::{Value, json};
 
-use crate::kit::{CREATE, Install, SOON, Scene, in_rig};
+use crate::kit::{CREATE, Install, LIST, SOON, Scene, in_rig};
 
 const OUTAGE: Duration = Duration::from_mins(1);
 /// The longest wait between two attempts, and the longest attempt.
@@ -62,7 +62,10 @@ impl Caught {
         let watch = watch(&known).await;
         let ids = eventually(SOON, async || known.record().await).await.unwrap();
         let asked = sis.asked(CREATE).await.unwrap();
-        sis.faults(json!([{"on": CREATE, "lose": true, "times": 1}])).await;
+        // It looks, once more when it is its turn, and after the answer that got lost.
+        sis.faults(json!([{"on": LIST, "times": 2}, {"on": LIST, "hang": true, "times": 1},
+            {"on": CREATE, "lose": true, "times": 1}]))
+            .await;
         let program = start(&made);
         let lost = eventually(SOON, async || {
             ensure!(sis.asked(CREATE).await? > asked, "nothing was asked");

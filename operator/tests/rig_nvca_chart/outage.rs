@@ -147,7 +147,12 @@ fn rig_nvca_chart_comes_up_and_goes_although_each_part_is_away_for_a_minute() {
                     Ok(())
                 })
                 .await;
-            assert_eq!(cluster.reports(&function).await, before + 1, "its end is told once");
+            let log = system.lines("agent", &function.instance);
+            assert_eq!(
+                cluster.reports(&function).await,
+                before + 1,
+                "its end is told once: {log}"
+            );
             assert_eq!(cluster.registration().await, ids);
             assert_eq!(cluster.asked(CREATE).await, 1);
         },
@@ -270,7 +275,8 @@ async fn api_is_away(cluster: &mut Cluster, system: &System, customer: &Customer
         system.logs(program, "a watch broke").await;
     }
     assert_eq!(cluster.registration().await, ids);
-    assert_eq!(cluster.reports(&ended).await, before + 1, "its end is told once");
+    let log = system.lines("agent", &ended.instance);
+    assert_eq!(cluster.reports(&ended).await, before + 1, "its end is told once: {log}");
     system.is_well().await;
 }
 

@@ -61,6 +61,15 @@ impl System {
         drop(self.programs.remove(name));
     }
 
+    /// What a program logged of something.
+    pub(crate) fn lines(&self, name: &str, of: &str) -> String {
+        let log = self.log(name);
+        log.lines()
+            .filter(|line| line.contains(of))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
     /// OpenBao's agent beside a pod's containers, from now on.
     pub(crate) async fn renew_secrets(&self, cluster: &Cluster, place: &Place) {
         let container = "vault-agent";

@@ -107,6 +107,15 @@ impl Seen {
         spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
     }
 
+    /// What is said of a pod that is nowhere.
+    pub(crate) fn why_not(&self) -> Option<&str> {
+        let conditions = self.0.status.as_ref()?.conditions.as_ref()?;
+        let scheduled = conditions
+            .iter()
+            .find(|it| it.type_ == "PodScheduled" && it.status == "False")?;
+        scheduled.message.as_deref().filter(|message| !message.is_empty())
+    }
+
     /// Empty where there is none.
     pub(crate) fn annotation(&self, name: &str) -> &str {
         self.0.annotations().get(name).map(String::as_str).unwrap_or_default()

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use berth_testkit::{eventually, http, rig::in_rig, throughout};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Event, Pod},
+};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use serde_json::{Value, json};
 
@@ -72,24 +75,36 @@ impl Cluster {
         said
     }
 
-    /// Until each pod is bound, or an event says why not. Those that are bound, with GPUs of Berth's.
-    async fn bound_or_explained(&self, pods: &[String], explained: &str) -> Vec<String> {
+    /// Until each pod is bound, or its event (for KAI) or its condition says why not. Those that are bound, with GPUs of Berth's.
+    async fn bound_or_explained(&self, pods: &[String]) -> Vec<String> {
         let mut bound = Vec::new();
         for name in pods {
             let fate = eventually(SOON, async || {
                 let pod = self.pod(name).await?;
-                if pod.node().is_empty() || pod.placement().is_err() {
-                    let told = tokio::time::timeout(Duration::from_secs(1), self.event(name, explained)).await;
-                    told.context("neither bound nor explained")??;
-                    return Ok(false);
+                if !pod.node().is_empty() && pod.placement().is_ok() {
+                    return Ok(true);
                 }
-                Ok(true)
+                let told = pod.why_not();
+                ensure!(
+                    told.is_some() || self.is_told(name).await?,
+                    "neither bound nor explained"
+                );
+                Ok(false)
             });
             if fate.await.with_context(|| self.log_of(name)).unwrap() {
                 bound.push(name.clone());
             }
         }
         bound
+    }
+
+    /// By Berth, that there is no place.
+    async fn is_told(&self, pod: &str) -> anyhow::Result<bool> {
+        let events: Api<Event> = Api::default_namespaced(self.client());
+        let mut all = events.list(&ListParams::default()).await?.items.into_iter();
+        Ok(all.any(|event| {
+            event.involved_object.name.as_deref() == Some(pod) && event.reason.as_deref() == Some("BerthNoPlace")
+        }))
     }
 }
 
@@ -153,7 +168,7 @@ fn rig_daemons_and_schedulers_that_die_and_a_minute_without_api_server_book_noth
             // Three for ten GPUs: whoever finds no place hears why.
             let big = names("c", 3);
             cluster.create_all(big.iter().map(|name| pod(name, 4))).await;
-            let bound = cluster.bound_or_explained(&big, "BerthNoPlace").await;
+            let bound = cluster.bound_or_explained(&big).await;
             assert!(bound.len() < big.len(), "{bound:?} are on 10 GPUs");
             cluster.each_gpu_once(all.iter().chain(&bound)).await;
             // What is gone is free again, also without a kubelet that says so.
@@ -190,7 +205,7 @@ fn rig_one_of_three_feeds_kai_again_after_a_minute_without_api_server_in_which_t
                 cluster.bound(name).await.unwrap();
             }
             // Where Berth found none in time KAI did, and the pod says so.
-            let placed = cluster.bound_or_explained(&all, "BerthNoPlace").await;
+            let placed = cluster.bound_or_explained(&all).await;
             let taken = cluster.each_gpu_once(&placed).await;
             assert!(taken.len() > all.len() / 2, "{} pods were placed by Berth", taken.len());
             cluster.hold_just(&taken).await;

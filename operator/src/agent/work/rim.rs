@@ -137,11 +137,7 @@ impl Rim {
             }
             Effect::Delete(instance) => api(instance, "delete", self.cluster.delete(instance).await, &[]),
             Effect::Save(status) => api(name, "save", self.cluster.save(name, status).await, &[]),
-            Effect::Remove => {
-                let removed = self.cluster.remove(name).await;
-                self.owners.lock().remove(name);
-                api(name, "remove", removed, &[])
-            }
+            Effect::Remove => api(name, "remove", self.cluster.remove(name).await, &[]),
         }
     }
 
