@@ -95,7 +95,7 @@ impl Caught {
     }
 
     /// One cluster each.
-    async fn is_well(self, sis: &FakeSis) {
+    async fn ends_well(self, sis: &FakeSis) {
         let [made, early] = <[Process; 2]>::try_from(self.programs).unwrap();
         for (install, program, how) in [(&self.made, made, "adopted"), (&self.early, early, "created")] {
             let ended = install.ends(program).await;
@@ -153,8 +153,8 @@ fn rig_a_minute_without_sis_at_any_step_costs_time_only() {
                 Ok(())
             })
             .await;
-            by_silence.is_well(&hangs).await;
-            by_absence.is_well(&gone).await;
+            by_silence.ends_well(&hangs).await;
+            by_absence.ends_well(&gone).await;
         },
     );
 }
