@@ -61,13 +61,13 @@ impl System {
         drop(self.programs.remove(name));
     }
 
-    /// What a program logged of something.
-    pub(crate) fn lines(&self, name: &str, of: &str) -> String {
-        let log = self.log(name);
-        log.lines()
-            .filter(|line| line.contains(of))
-            .collect::<Vec<_>>()
-            .join("\n")
+    /// How often the agent told SIS the end of an instance, and was heard.
+    pub(crate) fn ends_told(&self, function: &Function) -> usize {
+        let log = self.log("agent");
+        let of_it = log
+            .lines()
+            .filter(|line| line.contains(&function.instance) && line.contains("told SIS"));
+        of_it.filter(|line| line.contains(r#""state":"terminated""#)).count()
     }
 
     /// OpenBao's agent beside a pod's containers, from now on.
@@ -212,19 +212,6 @@ impl Cluster {
         let (_, state) = self.told(&function.request).await?;
         ensure!(state == wanted, "{} is {state}, not {wanted}", function.instance);
         Ok(())
-    }
-
-    /// How often an instance was reported to this SIS.
-    pub(crate) async fn reports(&self, function: &Function) -> usize {
-        let page = http::get(&format!("{}/debug/exchanges", self.sis.admin()))
-            .await
-            .unwrap();
-        let exchanges: Vec<Value> = serde_json::from_str(&page.body).unwrap();
-        let is_one = |it: &&Value| {
-            let line = it["request"].as_str().unwrap();
-            line.starts_with("POST /v1/sirs/") && line.ends_with(&function.instance) && it["status"] == 200
-        };
-        exchanges.iter().filter(is_one).count()
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
