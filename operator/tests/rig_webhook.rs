@@ -191,6 +191,12 @@ fn rig_the_api_server_asks_and_pods_are_pinned_checked_and_keep_being_so_when_th
                 Ok(())
             });
             ready.await.unwrap();
+            let log = server.stderr();
+            assert_eq!(log.matches("waiting for TLS files").count(), 1, "{log}");
+            assert!(
+                !log.contains(r#""level":"ERROR""#),
+                "a Secret that is late is no error: {log}"
+            );
             let version = http::get(&format!("{}/version", server.admin())).await.unwrap();
             assert!(!version.body.trim().is_empty());
             configurations(&client, server.address("webhook"), &first).await;

@@ -34,9 +34,25 @@ pub struct BindFailed {
     pub outcome_unknown: bool,
 }
 
+impl BindFailed {
+    /// Nothing is to be done to the pod any more.
+    pub(crate) fn elsewhere(node: &str) -> Self {
+        Self {
+            reason: BOUND_ELSEWHERE.to_owned(),
+            message: format!("the pod is bound to {node} already"),
+            outcome_unknown: false,
+        }
+    }
+}
+
 /// Binds pods. Called once the node's daemon has granted, with a deadline by the caller; the same binding may come again.
 pub trait Binder: fmt::Debug + Send + Sync {
     fn bind<'a>(&'a self, binding: &'a Binding) -> Pin<Box<dyn Future<Output = Result<(), BindFailed>> + Send + 'a>>;
+
+    /// Whether a pod that is bound stays on its node for ever, as in Kubernetes.
+    fn is_for_good(&self) -> bool {
+        false
+    }
 
     /// No node takes the pod now: for whoever looks at it. Must not wait.
     fn refused(&self, _pod: &PodRef, _why: &str) {}

@@ -51,6 +51,8 @@ pub(crate) struct SeenPod {
     held: Mutex<Option<Held>>,
     /// Where it may be bound: nobody answered. What it holds there stays until it is known where the pod is.
     doubts: Mutex<BTreeSet<NodeName>>,
+    /// Where it is for good.
+    bound: Mutex<Option<NodeName>>,
     /// Why no node took it, as it was told last.
     refusal: Mutex<String>,
     /// One bind of a pod at a time. Held across the calls to daemons, hence tokio's.
@@ -140,6 +142,7 @@ impl SeenPod {
             ask: Mutex::new(ask),
             held: Mutex::default(),
             doubts: Mutex::default(),
+            bound: Mutex::default(),
             refusal: Mutex::default(),
             binding: Arc::default(),
         }
@@ -168,8 +171,18 @@ impl SeenPod {
         self.doubts.lock().insert(node.clone());
     }
 
+    /// Or is.
     pub(crate) fn may_be_on(&self, node: &NodeName) -> bool {
-        self.doubts.lock().contains(node)
+        self.bound.lock().as_ref() == Some(node) || self.doubts.lock().contains(node)
+    }
+
+    /// No pod is ever taken off its node again: where it is for good, once this scheduler has heard of that.
+    pub(crate) fn bound(&self) -> Option<NodeName> {
+        self.bound.lock().clone()
+    }
+
+    pub(crate) fn stays_on(&self, node: &NodeName) {
+        *self.bound.lock() = Some(node.clone());
     }
 
     /// It is not there.

@@ -202,6 +202,12 @@ impl Reserver {
         node: &NodeName,
         ask: &Ask,
     ) -> (Result<(), BindError>, Option<MemberId>) {
+        // A request that comes late or again must not touch what the pod has.
+        if let Some(there) = seen.bound() {
+            let is_there = there == *node;
+            let elsewhere = || BindFailed::elsewhere(there.as_str()).into();
+            return (is_there.then_some(()).ok_or_else(elsewhere), None);
+        }
         if ask.shape.gpu == GpuShape::None {
             return (self.post(seen, node, None).await, None);
         }
@@ -235,6 +241,9 @@ impl Reserver {
 
     /// The pod is there: what it might have needed elsewhere goes back.
     pub(crate) fn bound(&self, seen: &SeenPod, node: &NodeName) {
+        if self.binder.is_for_good() {
+            seen.stays_on(node);
+        }
         for other in seen.bound_to(node) {
             self.release(seen.pod.clone(), &other, "bound to another node");
         }

@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::SharedClock;
 use crate::file_watch::FileWatch;
@@ -220,14 +220,18 @@ impl ServerTls {
                     message: with_causes(&bad),
                 };
                 if status.borrow().problem.as_ref() != Some(&problem) {
-                    metrics.load_failures.inc();
                     let kept = serving.load().is_some();
-                    error!(
-                        error = &bad as &dyn std::error::Error,
-                        reason = bad.reason(),
-                        kept,
-                        "bad TLS files"
-                    );
+                    let (error, reason) = (&bad as &dyn std::error::Error, bad.reason());
+                    if bad.is_absence() && !kept {
+                        // They come from somebody else, who may be late.
+                        warn!(
+                            error,
+                            reason, "waiting for TLS files: connections are refused until they are there"
+                        );
+                    } else {
+                        metrics.load_failures.inc();
+                        error!(error, reason, kept, "bad TLS files");
+                    }
                 }
                 TlsStatus {
                     problem: Some(problem),
@@ -255,6 +259,11 @@ impl fmt::Debug for ServerTls {
 // === impl TlsError ===
 
 impl TlsError {
+    /// A file is not there.
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Stable name of the error, for conditions, logs and metrics.
     pub const fn reason(&self) -> &'static str {
         match self {

@@ -279,6 +279,10 @@ async fn files_that_come_late_are_put_to_use_and_counted() {
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     assert!(text.contains("berth_tls_loads_total 1\n"), "{text}");
+    assert!(
+        text.contains("berth_tls_load_failures_total 0\n"),
+        "late is not bad: {text}"
+    );
     let expiry = status.serving_until_unix_ms.unwrap() / 1000;
     assert!(
         text.contains(&format!("berth_tls_certificate_not_after_seconds {expiry}\n")),

@@ -37,4 +37,4 @@ pub use collector::Collector;
 pub use fake_sis::FakeSis;
 pub use kubelet::FakeKubelet;
 pub use process::{Ended, Process, Program};
-pub use wait::{eventually, spawn};
+pub use wait::{eventually, spawn, throughout};

@@ -9,6 +9,8 @@ use tokio::time::{sleep, timeout};
 
 /// Between two looks at the condition.
 const STEP: Duration = Duration::from_millis(10);
+/// The same, where a condition must hold for long.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs `probe` until it succeeds and returns what it gave: level-triggered, so an event that came early is not missed.
 ///
@@ -30,6 +32,20 @@ pub async fn eventually<T>(deadline: Duration, mut probe: impl AsyncFnMut() -> a
         Ok(value) => Ok(value),
         Err(_) => Err(last).with_context(|| format!("not within {deadline:?}")),
     }
+}
+
+/// Lets so much time pass, all the while looking that `probe` succeeds: an outage is a duration, and what happens during it is
+/// the test.
+///
+/// # Errors
+/// The first of the probe.
+pub async fn throughout(duration: Duration, mut probe: impl AsyncFnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut over = std::pin::pin!(sleep(duration));
+    while !over.is_elapsed() {
+        probe().await?;
+        let _either = timeout(LOOK, over.as_mut()).await;
+    }
+    Ok(())
 }
 
 /// `tokio::spawn` for tests, whose end of the process is the end of its tasks.
@@ -58,6 +74,20 @@ mod tests {
             Ok(looks.get())
         });
         assert_eq!(value.await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn throughout_lasts_its_time_and_ends_where_it_is_not_well() {
+        let looks = Cell::new(0);
+        let well = throughout(Duration::from_millis(20), async || {
+            looks.set(looks.get() + 1);
+            Ok(())
+        });
+        let in_time = timeout(Duration::from_millis(10), well).await;
+        assert!(in_time.is_err() && looks.get() == 1, "{} looks", looks.get());
+        let gone = throughout(Duration::from_mins(1), async || anyhow::bail!("gone"));
+        assert_eq!(gone.await.unwrap_err().to_string(), "gone");
+        throughout(Duration::from_millis(1), async || Ok(())).await.unwrap();
     }
 
     #[tokio::test]

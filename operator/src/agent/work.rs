@@ -17,6 +17,7 @@ mod message;
 mod metrics;
 mod pod;
 mod queue;
+mod removed;
 mod request;
 mod rim;
 mod trouble;
@@ -48,7 +49,8 @@ use self::{
     metrics::Metrics,
     pod::Seen,
     queue::{COMES_AGAIN, Incoming, Kind, Queue},
-    request::{Outcome, Request, Ticket, millis},
+    removed::Removed,
+    request::{Effect, Outcome, Request, Ticket, millis},
     rim::{Open, Order, Rim},
     watch::Change,
 };
@@ -102,6 +104,7 @@ pub struct Work {
     book: Book,
     /// Creations come as soon as they are there, unix milliseconds.
     hears_since: Option<u64>,
+    removed: Removed,
     tickets: Ticket,
     metrics: Metrics,
     jobs: JoinSet<Option<(Job, Outcome)>>,
@@ -132,6 +135,7 @@ impl Work {
             clock: parts.clock,
             book: Book::default(),
             hears_since: None,
+            removed: Removed::default(),
             tickets: 0,
             metrics: Metrics::register(registry),
             jobs: JoinSet::new(),
@@ -160,13 +164,14 @@ impl Work {
                 _ = tick.tick() => {}
                 Some(change) = requests.next() => match change {
                     Change::Here(object) => self.request(&object),
-                    Change::Gone(name) => self.book.deleted(&name),
+                    Change::Gone(name) => self.gone(&name),
+                    Change::Listing => {}
                     Change::Listed => has_requests = true,
                 },
                 Some(change) = pods.next(), if has_requests => match change {
                     Change::Here(pod) => self.book.saw(&Seen::of(&pod)),
                     Change::Gone(name) => self.book.lost(&name),
-                    Change::Listed if has_pods => {}
+                    Change::Listing => self.book.looking(),
                     Change::Listed => {
                         self.book.all_seen();
                         has_pods = true;
@@ -176,7 +181,7 @@ impl Work {
                 Some(incoming) = messages.recv(), if has_pods => self.message(incoming),
                 Some(done) = self.jobs.join_next() => if let Some((job, outcome)) = well(done) {
                     self.metrics.job(job.kind(), &outcome);
-                    self.book.done(job, outcome, self.clock.now_unix_ms());
+                    self.done(job, outcome);
                 },
                 Some(ended) = queues.join_next() => well(ended),
             }
@@ -233,6 +238,27 @@ impl Work {
         }
     }
 
+    /// An `ICMSRequest` is not there any more.
+    fn gone(&mut self, name: &str) {
+        if !self.removed.told(name) {
+            self.rim.owners.lock().remove(name);
+            self.book.deleted(name);
+        }
+    }
+
+    fn done(&mut self, job: Job, outcome: Outcome) {
+        let removed = match &job {
+            Job::Wish(name, Effect::Remove) if outcome == Outcome::Done => Some(name.clone()),
+            _ => None,
+        };
+        self.book.done(job, outcome, self.clock.now_unix_ms());
+        if let Some(name) = removed
+            && let Some(object) = self.rim.owners.lock().remove(&name)
+        {
+            self.removed.add(name, object.uid);
+        }
+    }
+
     fn site(&self) -> Site {
         let config = self.config.borrow();
         Site {
@@ -261,6 +287,9 @@ impl Work {
     fn request(&mut self, object: &ICMSRequest) {
         let name = object.name_any();
         let is_deleted = object.metadata.deletion_timestamp.is_some();
+        if self.removed.has(&name, object.metadata.uid.as_deref()) {
+            return;
+        }
         if self.book.wish(&name).is_none() {
             match Request::kept(object, |wish| self.refusal(wish), self.clock.now_unix_ms()) {
                 Ok(request) => self.book.keep(request),

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use berth_runtime::{Block, secret_file::Secret};
+use berth_runtime::{Block, secret_file::Secret, telemetry::with_causes};
 use berth_sis::Backoff;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use prometheus_client::registry::Registry;
@@ -119,8 +119,8 @@ impl Watch {
             }
         }
         if known.is_none() {
-            self.block
-                .not_ready(format!("the cluster is not registered: {trouble}"));
+            let why = with_causes(trouble);
+            self.block.not_ready(format!("the cluster is not registered: {why}"));
         }
     }
 

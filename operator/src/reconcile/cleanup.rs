@@ -30,6 +30,8 @@ use crate::names;
 /// What every flag's variable starts with.
 pub const ENV_PREFIX: &str = "NVCA_OPERATOR_CLEANUP";
 const LOOK: Duration = Duration::from_millis(500);
+/// After the API server was away.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Takes down what nvca-operator made, before the chart is uninstalled; 0 when nothing is left
 #[derive(Debug, Clone, Parser, Serialize)]
@@ -67,11 +69,29 @@ impl Progress for Log {
     }
 }
 
-/// All of it. What is still there comes back.
+/// All of it. What is still there comes back. An API server that is away is waited for: whoever set a deadline ends it.
 ///
 /// # Errors
-/// The API server did not do what it was asked.
+/// The API server refused what it was asked.
 pub async fn run(client: Client, args: &Args) -> Result<Report, ApiError> {
+    loop {
+        match once(client.clone(), args).await {
+            Err(failure) if failure.is_transient() => {
+                let error = &failure as &dyn std::error::Error;
+                warn!(
+                    error,
+                    reason = failure.reason(),
+                    "the clean-up waits for the API server"
+                );
+                sleep(RETRY).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// From the beginning, which costs nothing where it is done already.
+async fn once(client: Client, args: &Args) -> Result<Report, ApiError> {
     let backends: Api<NvcfBackend> = Api::namespaced(client.clone(), &args.namespace);
     let drain = args.drain_timeout.0;
     // The operator drains, and waits for namespaces.

@@ -3,4 +3,5 @@
 
 mod bootstrap;
 mod kit;
+mod outage;
 mod watch;

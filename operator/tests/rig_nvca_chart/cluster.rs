@@ -45,6 +45,16 @@ pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce(&mut Cluster)) {
     });
 }
 
+/// With its state on disk.
+fn sis() -> Program {
+    Program::new("fake-sis", "berth-sis")
+        .arg("--listen", "127.0.0.1:0")
+        .arg("--admin", "127.0.0.1:0")
+        .arg("--state", "{dir}/state")
+        .arg("--nats", NATS)
+        .arg("--issuer", format!("{ISSUER}={ADDRESS}/v1/services/sis-api/jwt/jwks"))
+}
+
 impl Cluster {
     async fn up() -> Self {
         let config = RigConfig {
@@ -60,13 +70,7 @@ impl Cluster {
         let user = nkeys::KeyPair::new_user();
         let creds = json!({"data": {"public_key": user.public_key(), "key": user.seed().unwrap()}});
         root.write(nvcf::NATS_CREDS, creds).await.unwrap();
-        let sis = Program::new("fake-sis", "berth-sis")
-            .arg("--listen", "127.0.0.1:0")
-            .arg("--admin", "127.0.0.1:0")
-            .arg("--state", "{dir}/state")
-            .arg("--nats", NATS)
-            .arg("--issuer", format!("{ISSUER}={ADDRESS}/v1/services/sis-api/jwt/jwks"));
-        let sis = sis.start().await.unwrap();
+        let sis = sis().start().await.unwrap();
         let tools = Tools::new(Some(rig.kubeconfig()));
         Self {
             rig,
@@ -74,6 +78,13 @@ impl Cluster {
             sis,
             dir: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// Where it was, with the state that it left. It counts anew what it was asked.
+    pub(crate) async fn start_sis_again(&mut self) {
+        let address = self.sis.address("http").to_owned();
+        let again = sis().arg("--listen", address).in_dir_of(&self.sis);
+        self.sis = again.start().await.unwrap();
     }
 
     /// The page's command. What is set besides is where things are: in a rig there is no cluster DNS.

@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, SOON};
 /// A pod that runs, and a folder that stands for its file system.
 pub(crate) struct Place {
     pub(crate) pod: Value,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     kubeconfig: PathBuf,
 }
 
@@ -34,6 +34,17 @@ const SECRETS: &str = "/home/app/vault/secrets.json";
 impl Cluster {
     /// The pod of these labels, once it runs.
     pub(crate) async fn running(&self, namespace: &str, labels: &str) -> Place {
+        // As the kubelet gets it: bound to the pod.
+        self.place(namespace, labels, "--bound-object-kind Pod --bound-object-name")
+            .await
+    }
+
+    /// The same, for programs that outlive the pod.
+    pub(crate) async fn lasting(&self, namespace: &str, labels: &str) -> Place {
+        self.place(namespace, labels, "--duration 1h #").await
+    }
+
+    async fn place(&self, namespace: &str, labels: &str, bound_to: &str) -> Place {
         let command =
             format!("kubectl get pods -n {namespace} -l {labels} --field-selector status.phase=Running -o json");
         let text = self.until(&command, |text| text.contains("\"podIP\"")).await;
@@ -43,9 +54,8 @@ impl Cluster {
         let account = pod["spec"]["serviceAccountName"].as_str().unwrap();
         let root = self.dir.path().join(name);
         fs::create_dir_all(&root).unwrap();
-        // As the kubelet gets it: bound to the pod.
         let token = self.tools.shell(&format!(
-            "kubectl create token {account} -n {namespace} --bound-object-kind Pod --bound-object-name {name}"
+            "kubectl create token {account} -n {namespace} {bound_to} {name}"
         ));
         let config = fs::read_to_string(self.rig.kubeconfig()).unwrap();
         let mut config: Value = serde_json::from_str(&config).unwrap();

@@ -173,6 +173,65 @@ fn rig_operator_waits_for_an_agent_that_is_alive_to_end_its_functions() {
 }
 
 #[test]
+fn rig_operator_frees_what_comes_up_when_the_drain_is_over() {
+    in_rig(
+        "down::rig_operator_frees_what_comes_up_when_the_drain_is_over",
+        async |scene| {
+            scene.chart().await;
+            scene.register(CLUSTER).await;
+            let operator = scene.operator();
+            scene.installed().await;
+            stuck(scene).await;
+            // A user's own, which keeps the namespace for as long as the user wants.
+            let user = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "user", "namespace": "sr-1", "finalizers": ["example.com/user"]}});
+            scene.apply(user).await;
+            scene
+                .backends()
+                .delete("nvcf-default", &DeleteParams::default())
+                .await
+                .map(drop)
+                .unwrap();
+            let waits = eventually(SOON, async || {
+                let backend = scene.backends().get("nvcf-default").await?;
+                let told = format!("{:?}", backend.status);
+                ensure!(told.contains("waiting for namespaces to go: sr-1"), "{told}");
+                Ok(())
+            });
+            waits.await.unwrap();
+
+            // What the agent took on in its last moments.
+            let services = scene.api("nvca.nvcf.nvidia.io/v1alpha1", "MiniService", None);
+            let finalizers = json!(["nvca.nvcf.nvidia.io/miniservice-finalizer"]);
+            scene
+                .apply(
+                    json!({"apiVersion": "nvca.nvcf.nvidia.io/v1alpha1", "kind": "MiniService",
+                "metadata": {"name": "late", "finalizers": finalizers}, "spec": {"namespace": "sr-1"}}),
+                )
+                .await;
+            let freed = eventually(SOON, async || {
+                ensure!(services.get_opt("late").await?.is_none(), "{}", operator.stderr());
+                Ok(())
+            });
+            freed.await.unwrap();
+            let there = scene.api("v1", "Namespace", None).get_opt("sr-1").await.unwrap();
+            assert!(there.is_some(), "the user's object kept the namespace");
+
+            let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+            let maps = scene.api("v1", "ConfigMap", Some("sr-1"));
+            maps.patch("user", &PatchParams::default(), &none).await.unwrap();
+            nothing_is_left(scene).await;
+            let told = eventually(SOON, async || {
+                let events = scene.kubectl(&format!("get events -n {NAMESPACE}"));
+                ensure!(events.contains("MiniService late"), "{events}");
+                Ok(())
+            });
+            told.await.unwrap();
+        },
+    );
+}
+
+#[test]
 fn rig_operator_cleanup_does_it_where_no_operator_does() {
     in_rig(
         "down::rig_operator_cleanup_does_it_where_no_operator_does",

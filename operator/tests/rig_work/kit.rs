@@ -43,7 +43,7 @@ use berth_testkit::{
     rig::{Part, Rig, RigConfig, inside},
 };
 use k8s_openapi::{
-    api::core::v1::{Namespace, Node, Pod},
+    api::core::v1::{Namespace, Node, Pod, ResourceQuota},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -359,6 +359,21 @@ impl Bench {
             Ok(())
         });
         gone.await.unwrap();
+    }
+
+    /// For so many GPUs in the namespace of functions, in force.
+    pub(crate) async fn quota(&self, gpus: u32) {
+        let quotas: Api<ResourceQuota> = Api::namespaced(self.rig.client(), NAMESPACE);
+        let quota =
+            json!({"metadata": {"name": "gpus"}, "spec": {"hard": {"requests.nvidia.com/gpu": gpus.to_string()}}});
+        let quota = serde_json::from_value(quota).unwrap();
+        quotas.create(&PostParams::default(), &quota).await.unwrap();
+        let in_force = eventually(SOON, async || {
+            let quota = serde_json::to_value(quotas.get("gpus").await?.status)?;
+            ensure!(quota["used"]["requests.nvidia.com/gpu"] == "0", "{quota}");
+            Ok(())
+        });
+        in_force.await.unwrap();
     }
 
     /// As a scheduler does; kwok lets it run.

@@ -170,6 +170,34 @@ fn rig_what_does_not_fit_waits_what_is_not_supported_is_refused_and_garbage_is_d
 }
 
 #[test]
+fn rig_what_a_quota_keeps_out_ends_with_one_report_and_what_it_lets_in_runs() {
+    in_rig(
+        "rig_what_a_quota_keeps_out_ends_with_one_report_and_what_it_lets_in_runs",
+        async || {
+            let mut bench = Bench::up(16).await;
+            bench.quota(2).await;
+            bench.start_work();
+            let inside = bench.ask("2x", 1, &[]).await;
+            let instances = bench.until_told(&inside, &["starting"]).await;
+            let outside = bench.ask("2x", 1, &[]).await;
+            let kept_out = bench.until_told(&outside, &["terminated"]).await;
+            bench.until_requests(1).await;
+            assert_eq!(bench.reports(&kept_out[0]).await, 1, "its end is told once");
+            assert!(bench.pods().get_opt(&kept_out[0]).await.unwrap().is_none());
+            bench.bind(&instances[0]).await;
+            bench.until_told(&inside, &["running"]).await;
+            assert_eq!(bench.held()["H100"], 2, "what is not here holds nothing");
+
+            // When there is room again, a new wish is done.
+            bench.end(&instances[0]).await;
+            bench.until_requests(0).await;
+            let later = bench.ask("2x", 1, &[]).await;
+            bench.until_told(&later, &["starting"]).await;
+        },
+    );
+}
+
+#[test]
 fn rig_the_agent_shows_nats_its_key_and_comes_with_the_next_one_when_the_server_wants_that() {
     in_rig(
         "rig_the_agent_shows_nats_its_key_and_comes_with_the_next_one_when_the_server_wants_that",

@@ -130,11 +130,7 @@ impl KubernetesBinder {
         let node = pod.spec.and_then(|spec| spec.node_name);
         match node {
             Some(node) if same && node == binding.node.as_str() => Ok(()),
-            Some(node) if same => Err(BindFailed {
-                reason: BOUND_ELSEWHERE.to_owned(),
-                message: format!("the pod is bound to {node} already"),
-                outcome_unknown: false,
-            }),
+            Some(node) if same => Err(BindFailed::elsewhere(&node)),
             _ => Err(failed(&refused)),
         }
     }
@@ -162,6 +158,10 @@ impl Binder for KubernetesBinder {
             }
             Ok(())
         })
+    }
+
+    fn is_for_good(&self) -> bool {
+        true
     }
 
     fn refused(&self, pod: &PodRef, why: &str) {

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::OpenOptions,
     io::Write as _,
-    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -92,12 +91,12 @@ impl Way {
 }
 
 pub(crate) struct Cluster {
-    rig: Rig,
+    pub(crate) rig: Rig,
     way: Way,
     daemons: BTreeMap<String, Process>,
-    scheduler: Process,
+    pub(crate) scheduler: Process,
     /// More of it, which know nothing of each other.
-    others: Vec<Process>,
+    pub(crate) others: Vec<Process>,
 }
 
 /// A pod as it is.
@@ -108,6 +107,15 @@ impl Seen {
     pub(crate) fn node(&self) -> &str {
         let spec = self.0.spec.as_ref();
         spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+    }
+
+    /// What is said of a pod that is nowhere.
+    pub(crate) fn why_not(&self) -> Option<&str> {
+        let conditions = self.0.status.as_ref()?.conditions.as_ref()?;
+        let scheduled = conditions
+            .iter()
+            .find(|it| it.type_ == "PodScheduled" && it.status == "False")?;
+        scheduled.message.as_deref().filter(|message| !message.is_empty())
     }
 
     /// Empty where there is none.
@@ -489,7 +497,9 @@ impl Cluster {
             is_ready.await.unwrap();
             self.others.push(other);
         }
-        self.until_reviewed().await;
+        if matches!(self.way, Way::Kai(_)) {
+            self.until_reviewed().await;
+        }
     }
 
     pub(crate) fn kill_scheduler(&mut self) {
@@ -500,12 +510,5 @@ impl Cluster {
     pub(crate) async fn restart_scheduler(&mut self) {
         self.scheduler.kill();
         self.scheduler = start_scheduler(&self.rig, self.way, EXTENDER).await;
-    }
-
-    /// A part stands still for a while, and everybody has to live with it.
-    pub(crate) async fn pause(&mut self, part: &str, time: Duration) {
-        self.rig.part(part).unwrap().pause();
-        tokio::time::sleep(time).await;
-        self.rig.part(part).unwrap().resume();
     }
 }

@@ -4,6 +4,7 @@
 
 mod kai;
 mod kit;
+mod outage;
 #[cfg(feature = "measure")]
 mod throughput;
 
@@ -97,35 +98,6 @@ fn rig_a_pod_that_is_more_important_evicts_just_whom_it_must_and_gets_their_gpus
                 .find(|name| !left.contains(&(*name).to_owned()))
                 .unwrap();
             assert_eq!(cluster.pod("important").await.unwrap().devices(), devices[victim]);
-        },
-    );
-}
-
-#[test]
-fn rig_daemons_and_schedulers_that_die_and_an_api_server_that_stops_book_nothing_twice() {
-    in_rig(
-        "rig_daemons_and_schedulers_that_die_and_an_api_server_that_stops_book_nothing_twice",
-        async || {
-            let mut cluster = Cluster::up(4).await;
-            let first: Vec<String> = (0..10).map(|at| format!("a{at}")).collect();
-            cluster.create_all(first.iter().map(|name| pod(name, 1))).await;
-            // In the middle of it.
-            cluster.restart_scheduler().await;
-            cluster.kill_daemon("gpu-0001");
-            let second: Vec<String> = (0..6).map(|at| format!("b{at}")).collect();
-            cluster.create_all(second.iter().map(|name| pod(name, 2))).await;
-            cluster.pause("kube-apiserver", Duration::from_secs(5)).await;
-            cluster.start_daemon("gpu-0001").await;
-            for name in first.iter().chain(&second) {
-                cluster.bound(name).await.unwrap();
-            }
-            // Of 32 GPUs 22 are held, each by one pod, in the pods' words and in the daemons'.
-            let taken = cluster.each_gpu_once(first.iter().chain(&second)).await;
-            assert_eq!(taken.len(), 22);
-            cluster.hold_just(&taken).await;
-            // What is gone is free again, also without a kubelet that says so.
-            cluster.delete_all().await;
-            cluster.holders(0).await;
         },
     );
 }

@@ -237,6 +237,34 @@ async fn where_the_pod_may_be_bound_all_the_same_it_keeps_what_it_holds() {
     );
 }
 
+/// As an API server: who is bound stays where it is.
+#[derive(Debug)]
+struct ForGood;
+
+impl Binder for ForGood {
+    fn bind<'a>(&'a self, _: &'a Binding) -> Pin<Box<dyn Future<Output = Result<(), BindFailed>> + Send + 'a>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn is_for_good(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_late_for_another_node_leaves_a_bound_pod_what_it_holds() {
+    let (a, b) = (FakeNode::start("a", 2).await, FakeNode::start("b", 4).await);
+    let scheduler = Scheduler::start_with(&[a.target(), b.target()], &[], Arc::new(ForGood));
+    let pod = Pod::new("p1", 2);
+    scheduler.until_fits(&pod, &["a", "b"], &["a", "b"]).await;
+    assert_eq!(scheduler.bind(&pod, "a").await, "");
+    let late = scheduler.bind(&pod, "b").await;
+    assert_eq!(late, "BoundElsewhere: the pod is bound to a already");
+    assert_eq!(scheduler.bind(&pod, "a").await, "", "it is done already");
+    assert!(scheduler.stop().await.is_clean(), "what is under way ends before that");
+    assert_eq!((a.held(), b.held().len()), ([("p1".to_owned(), 2)].into(), 0));
+}
+
 /// Says of each binding in turn what became of it.
 #[derive(Debug)]
 struct InTurn(Mutex<VecDeque<Result<(), BindFailed>>>);

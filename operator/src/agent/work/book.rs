@@ -134,7 +134,12 @@ impl Book {
         wishes.filter_map(|request| request.came_again(before)).collect()
     }
 
-    /// Every pod that is there was seen.
+    /// A list of the pods begins.
+    pub(crate) fn looking(&mut self) {
+        self.wishes.values_mut().for_each(Request::looking);
+    }
+
+    /// Every pod that was there when [`Self::looking`] was said was seen.
     pub(crate) fn all_seen(&mut self) {
         self.wishes.values_mut().for_each(Request::all_seen);
     }

@@ -137,3 +137,42 @@ fn gone_is_well<T>(result: Result<T, ApiError>) -> Result<(), ApiError> {
         result => result.map(drop),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// An API server that says this to whatever it is asked.
+    fn saying(code: u16, answer: Value) -> Cluster {
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let answer = Response::builder()
+                .status(code)
+                .body(Body::from(answer.to_string().into_bytes()));
+            async move { answer }
+        });
+        Cluster::new(&Client::new(service, "nvcf-backend"), "nvcf-backend")
+    }
+
+    fn launch() -> Launch {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "0-sr-a"}})).unwrap();
+        Launch {
+            pods: [("0-sr-a".to_owned(), pod)].into(),
+            secrets: Vec::new(),
+            config_maps: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_there_already_is_made_and_one_that_a_quota_kept_out_is_not() {
+        let status = |reason: &str| json!({"status": "Failure", "code": 409, "reason": reason, "message": "m"});
+        let there = saying(409, status("AlreadyExists"));
+        there.make(&launch(), "0-sr-a").await.unwrap();
+        let kept_out = saying(409, status("Conflict"));
+        let error = kept_out.make(&launch(), "0-sr-a").await.unwrap_err();
+        assert_eq!(error.reason(), "ApiConflict");
+    }
+}

@@ -179,11 +179,14 @@ impl Request {
         }
     }
 
-    /// After a start: what was made and was not seen since is not there any more.
+    /// The pods are looked for: after a start, and after a watch broke.
+    pub(crate) fn looking(&mut self) {
+        self.instances.values_mut().for_each(Instance::look);
+    }
+
+    /// What was made before the look and was not seen since is not there any more.
     pub(crate) fn all_seen(&mut self) {
-        for instance in self.instances.values_mut().filter(|instance| instance.is_unseen()) {
-            instance.lost();
-        }
+        self.instances.values_mut().for_each(Instance::looked);
     }
 
     /// One instance, and no other, has to end.

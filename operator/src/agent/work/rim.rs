@@ -125,9 +125,7 @@ impl Rim {
                         return Outcome::Refused { status: 422, text };
                     }
                 };
-                let made = self.cluster.make(&launch, instance).await;
-                // The namespace may come later; a quota may have room later, but who waits for that is the control plane.
-                api(instance, "make", made, &[404])
+                made(instance, self.cluster.make(&launch, instance).await)
             }
             Effect::Report(instance, told) => {
                 let outcome = self
@@ -146,11 +144,7 @@ impl Rim {
             Effect::Delete(instance) => api(instance, "delete", self.cluster.delete(instance).await, &[]),
             Effect::Purge(instance) => api(instance, "purge", self.cluster.purge(instance).await, &[]),
             Effect::Save(status) => api(name, "save", self.cluster.save(name, status).await, &[]),
-            Effect::Remove => {
-                let removed = self.cluster.remove(name).await;
-                self.owners.lock().remove(name);
-                api(name, "remove", removed, &[])
-            }
+            Effect::Remove => api(name, "remove", self.cluster.remove(name).await, &[]),
         }
     }
 
@@ -194,6 +188,11 @@ fn sis(what: &str, doing: &str, result: Result<(), SisError>) -> Outcome {
     }
 }
 
+/// The namespace may come later; a quota may have room later, but who waits for that is the control plane.
+fn made(instance: &str, result: Result<(), ApiError>) -> Outcome {
+    api(instance, "make", result, &[404])
+}
+
 /// `waits`: statuses that pass.
 fn api(what: &str, doing: &str, result: Result<(), ApiError>, waits: &[u16]) -> Outcome {
     let Err(error) = result else { return Outcome::Done };
@@ -218,7 +217,27 @@ fn api(what: &str, doing: &str, result: Result<(), ApiError>, waits: &[u16]) -> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_quota_that_is_full_is_its_end_and_one_that_others_use_just_now_is_not() {
+        let answer = |code: u16, reason: &str, message: &str| {
+            let status = json!({"status": "Failure", "code": code, "reason": reason, "message": message});
+            Err(ApiError::Refused(serde_json::from_value(status).unwrap()))
+        };
+        let full = "pods \"0-sr-a\" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=2";
+        let refused = Outcome::Refused {
+            status: 403,
+            text: full.to_owned(),
+        };
+        assert_eq!(made("0-sr-a", answer(403, "Forbidden", full)), refused);
+        let others = "Operation cannot be fulfilled on resourcequotas \"gpus\": the object has been modified";
+        assert_eq!(made("0-sr-a", answer(409, "Conflict", others)), Outcome::Later(None));
+        let late = "namespaces \"nvcf-backend\" not found";
+        assert_eq!(made("0-sr-a", answer(404, "NotFound", late)), Outcome::Later(None));
+    }
 
     #[test]
     fn only_the_services_own_word_ends_an_instance_that_runs() {

@@ -13,6 +13,8 @@ pub(super) enum Change<K> {
     Here(Box<K>),
     /// By name.
     Gone(String),
+    /// A list begins: what is made from here on may be missing in it.
+    Listing,
     /// All that are there were told.
     Listed,
 }
@@ -25,6 +27,7 @@ struct Known {
 
 impl Known {
     fn step<K: Resource>(&mut self, event: watcher::Event<K>) -> Vec<Change<K>> {
+        let listing = matches!(event, watcher::Event::Init).then_some(Change::Listing);
         let listed = matches!(event, watcher::Event::InitDone).then_some(Change::Listed);
         let name = |object: &K| Some(object.name_any());
         let (here, gone) = self.resync.step(event, name, || self.told.clone());
@@ -36,7 +39,7 @@ impl Known {
             self.told.remove(name);
         }
         let gone = gone.into_iter().map(Change::Gone);
-        here.into_iter().chain(gone).chain(listed).collect()
+        listing.into_iter().chain(here).chain(gone).chain(listed).collect()
     }
 }
 
@@ -61,7 +64,7 @@ mod tests {
         let pod = |name: &str| -> Pod { serde_json::from_value(json!({"metadata": {"name": name}})).unwrap() };
         let mut known = Known::default();
         let mut step = |event| known.step::<Pod>(event);
-        assert_eq!(step(watcher::Event::Init), []);
+        assert_eq!(step(watcher::Event::Init), [Change::Listing]);
         step(watcher::Event::InitApply(pod("a")));
         assert_eq!(step(watcher::Event::InitDone), [Change::Listed]);
         assert_eq!(

@@ -30,6 +30,8 @@ pub(super) enum Phase {
 pub(crate) struct Instance {
     pub(super) phase: Phase,
     seen: Option<Seen>,
+    /// By a list that began after its pod was made.
+    sought: bool,
     pub(super) end: Option<Cause>,
     deleting: bool,
     /// And when, unix milliseconds.
@@ -41,6 +43,7 @@ impl Instance {
         Self {
             phase: Phase::Wanted,
             seen: None,
+            sought: false,
             end,
             deleting: false,
             told: None,
@@ -52,6 +55,7 @@ impl Instance {
         Self {
             phase,
             seen: None,
+            sought: false,
             end,
             deleting: false,
             told,
@@ -73,8 +77,14 @@ impl Instance {
         }
     }
 
-    pub(super) const fn is_unseen(&self) -> bool {
-        matches!(self.phase, Phase::Made) && self.seen.is_none()
+    pub(super) const fn look(&mut self) {
+        self.sought = matches!(self.phase, Phase::Made) && self.seen.is_none();
+    }
+
+    pub(super) fn looked(&mut self) {
+        if std::mem::take(&mut self.sought) && self.seen.is_none() {
+            self.lost();
+        }
     }
 
     /// The first reason counts.

@@ -489,6 +489,7 @@ fn trouble_with_reports_does_not_keep_a_pod_from_going() {
 #[test]
 fn another_process_goes_on_where_this_one_stopped() {
     let mut request = restarted(&running());
+    request.looking();
     request.saw(&seen(&request, 0, PodState::Running));
     request.all_seen();
     assert_eq!(
@@ -503,6 +504,7 @@ fn another_process_goes_on_where_this_one_stopped() {
     ending.end(&first, Cause::User);
     run(&mut ending, NOW);
     let mut request = restarted(&ending);
+    request.looking();
     request.saw(&seen(&request, 1, PodState::Running));
     request.all_seen();
     assert_eq!(
@@ -514,6 +516,7 @@ fn another_process_goes_on_where_this_one_stopped() {
     let mut early = new(1);
     run_to(&mut early, &Effect::Acknowledge);
     let mut request = restarted(&early);
+    request.looking();
     request.all_seen();
     assert_eq!(
         run(&mut request, NOW),
@@ -530,8 +533,39 @@ fn another_process_goes_on_where_this_one_stopped() {
     }
     run_to(&mut over, &Effect::Remove);
     let mut request = restarted(&over);
+    request.looking();
     request.all_seen();
     assert_eq!(run(&mut request, NOW), ["remove"]);
+}
+
+#[test]
+fn a_pod_that_came_and_went_while_the_watch_was_broken_is_told_and_one_that_is_being_made_is_not_lost() {
+    let mut request = new(2);
+    let make = Effect::Make(request.wish.instance(1));
+    run_to(&mut request, &make);
+    request.looking();
+    // The list may have been answered before this pod was there.
+    request.done(make, Outcome::Done, NOW);
+    request.all_seen();
+    assert_eq!(
+        run(&mut request, NOW),
+        ["report 0-sr instance-not-found", "report 1-sr starting", "save"]
+    );
+    request.saw(&seen(&request, 1, PodState::Running));
+    request.looking();
+    request.all_seen();
+    assert_eq!(
+        run(&mut request, NOW),
+        ["report 1-sr running", "save"],
+        "it was seen before"
+    );
+
+    let mut request = new(1);
+    run(&mut request, NOW);
+    request.looking();
+    request.saw(&seen(&request, 0, PodState::Running));
+    request.all_seen();
+    assert_eq!(run(&mut request, NOW), ["report 0-sr running", "save"]);
 }
 
 #[test]
