@@ -14,7 +14,7 @@ mod cluster;
 mod launch;
 mod limits;
 mod message;
-mod metrics;
+pub(super) mod metrics;
 mod pod;
 mod queue;
 mod removed;

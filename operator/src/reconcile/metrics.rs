@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::object::KINDS;
+
 /// Handles; clones share one state.
 #[derive(Debug, Clone)]
 pub(super) struct Metrics {
@@ -50,6 +52,12 @@ impl Metrics {
             "Objects that were made or put right, by kind",
             metrics.applied.clone(),
         );
+        // There before the first one: whoever counts sees that one, too.
+        for kind in KINDS {
+            drop(metrics.applied.get_or_create(&Kind { kind: kind.name }));
+        }
+        let reason = "ApiUnavailable";
+        drop(metrics.failures.get_or_create(&Reason { reason }));
         metrics
     }
 

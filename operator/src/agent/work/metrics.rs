@@ -6,10 +6,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::request::Outcome;
+use super::{queue::Kind, request::Outcome};
+
+const QUEUES: [&str; 2] = [Kind::Creation.name(), Kind::Termination.name()];
 
 #[derive(Debug, Clone)]
-pub(super) struct Metrics {
+pub(in crate::agent) struct Metrics {
     messages: Family<Message, Counter>,
     jobs: Family<Job, Counter>,
 }
@@ -27,12 +29,21 @@ struct Job {
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    pub(in crate::agent) fn register(registry: &mut Registry) -> Self {
         let (messages, jobs) = (Family::<Message, Counter>::default(), Family::<Job, Counter>::default());
         let help = "Messages by queue and what became of them (taken, known, waits, refused, dropped)";
         registry.register("nvca_queue_message_processed", help, messages.clone());
         let help = "What was done for requests, by kind and outcome (done, later, refused)";
         registry.register("nvca_work_jobs", help, jobs.clone());
+        // There before the first one: whoever counts sees that one, too.
+        for queue in QUEUES {
+            for outcome in ["taken", "known", "waits", "refused", "dropped"] {
+                drop(messages.get_or_create(&Message { queue, outcome }));
+            }
+        }
+        for job in ["make", "report", "settle"] {
+            drop(jobs.get_or_create(&Job { job, outcome: "done" }));
+        }
         Self { messages, jobs }
     }
 
