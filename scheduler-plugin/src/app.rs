@@ -259,7 +259,7 @@ impl Bound {
         let stop = drain.token("stop following");
         self.feed.start(tasks, &stop);
         if let Some(poster) = self.poster {
-            drop(tasks.spawn("events", stop.clone().run_until_cancelled_owned(poster.run())));
+            drop(tasks.spawn("events", poster.run(stop.clone())));
         }
         let sweep = sweep(Arc::clone(&self.extender.cluster));
         drop(tasks.spawn("sweep", stop.clone().run_until_cancelled_owned(sweep)));

@@ -46,6 +46,9 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Requests served at a time. kube-scheduler filters one pod at a time and binds some in parallel.
     pub max_requests: usize,
+    /// Nodes that filter leaves at most: the best ones. What is not among them would hardly be chosen, but cost
+    /// kube-scheduler the scores of all its plugins, and both of them the names on the wire.
+    pub filter_top: usize,
     /// From the head of a request to the end of its body.
     #[serde(skip)]
     pub body_deadline: Duration,

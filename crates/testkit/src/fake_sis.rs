@@ -20,8 +20,17 @@ impl FakeSis {
     /// # Errors
     /// It is not built, or did not start.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// In a rig, which has a network of its own: a free port may become a client's own while the service is away, and so keep it
+    /// from coming back. One below 32768 does not.
+    ///
+    /// # Errors
+    /// It is not built, or did not start.
+    pub async fn start_at(address: &str) -> anyhow::Result<Self> {
         let authority = Authority::start().await;
-        let process = Self::program(&authority).start().await?;
+        let process = Self::program(&authority).arg("--listen", address).start().await?;
         Ok(Self { process, authority })
     }
 

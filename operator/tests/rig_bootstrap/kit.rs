@@ -51,7 +51,7 @@ pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce(&mut Scene)) {
             };
             let mut scene = Scene {
                 rig: Rig::up(config).await.unwrap(),
-                sis: FakeSis::start().await.unwrap(),
+                sis: FakeSis::start_at("127.0.0.1:18080").await.unwrap(),
             };
             body(&mut scene).await;
         });

@@ -131,7 +131,8 @@ fn rig_a_minute_without_sis_at_any_step_costs_time_only() {
     in_rig(
         "outage::rig_a_minute_without_sis_at_any_step_costs_time_only",
         async |scene| {
-            let (mut hangs, mut gone) = (FakeSis::start().await.unwrap(), FakeSis::start().await.unwrap());
+            let mut hangs = FakeSis::start_at("127.0.0.1:18081").await.unwrap();
+            let mut gone = FakeSis::start_at("127.0.0.1:18082").await.unwrap();
             let stop = |sis: &mut FakeSis| sis.process.signal("STOP").unwrap();
             let by_silence = Caught::by(scene, &mut hangs, "silent", stop).await;
             let by_absence = Caught::by(scene, &mut gone, "absent", |sis| sis.process.kill()).await;

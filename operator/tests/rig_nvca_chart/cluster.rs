@@ -45,10 +45,10 @@ pub(crate) fn in_rig(test: &str, body: impl AsyncFnOnce(&mut Cluster)) {
     });
 }
 
-/// With its state on disk.
+/// With its state on disk, and where no client is given the address while it is away.
 fn sis() -> Program {
     Program::new("fake-sis", "berth-sis")
-        .arg("--listen", "127.0.0.1:0")
+        .arg("--listen", "127.0.0.1:18080")
         .arg("--admin", "127.0.0.1:0")
         .arg("--state", "{dir}/state")
         .arg("--nats", NATS)

@@ -18,15 +18,27 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::sync::{mpsc, watch};
-use tracing::debug;
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
 
 use super::{BindFailed, Binder, Binding};
 
 /// For one request. kube-scheduler itself gives the whole bind a few seconds.
 const DEADLINE: Duration = Duration::from_millis(1500);
 /// Events that wait to be posted; more are dropped: they are news, not truth.
-const WAITING: usize = 1024;
+const WAITING: usize = 4096;
+/// With more of them waiting they are posted whatever else there is to do.
+const CROWDED: usize = WAITING / 4;
+/// Without a binding for so long, nobody's binding waits for what news takes of the API server.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest that one event waits for a pause.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// For what waits at the end of the process.
+const LAST_NEWS: Duration = Duration::from_secs(3);
 /// Longer messages are cut: the API server takes no more than 1024 bytes.
 const LONGEST: usize = 1000;
 /// The pod is on another node already: nothing is to be done to it any more.
@@ -37,6 +49,9 @@ pub(crate) const BOUND_ELSEWHERE: &str = "BoundElsewhere";
 pub(crate) struct KubernetesBinder {
     /// `None` until the way to the API server is known.
     client: Arc<watch::Sender<Option<ClientBox>>>,
+    /// Changes with each binding.
+    bindings: Arc<watch::Sender<()>>,
+    clock: SharedClock,
     events: mpsc::Sender<Told>,
 }
 
@@ -57,6 +72,9 @@ struct Told {
     is_good: bool,
     reason: &'static str,
     message: String,
+    /// When it became news, by unix time and by the time that passes.
+    at_unix_ms: u64,
+    at: Duration,
 }
 
 /// The task that posts events.
@@ -64,7 +82,6 @@ struct Told {
 pub(crate) struct EventPoster {
     binder: KubernetesBinder,
     waiting: mpsc::Receiver<Told>,
-    clock: SharedClock,
 }
 
 impl KubernetesBinder {
@@ -72,12 +89,13 @@ impl KubernetesBinder {
         let (events, waiting) = mpsc::channel(WAITING);
         let binder = Self {
             client: Arc::new(watch::Sender::new(None)),
+            bindings: Arc::default(),
+            clock,
             events,
         };
         let poster = EventPoster {
             binder: binder.clone(),
             waiting,
-            clock,
         };
         (binder, poster)
     }
@@ -107,6 +125,7 @@ impl KubernetesBinder {
             message: "there is no way to the API server yet".to_owned(),
             outcome_unknown: false,
         })?;
+        self.bindings.send_replace(());
         let pods: Api<Pod> = Api::namespaced(client, &binding.pod.namespace);
         let (name, body) = (&binding.pod.name, body(binding));
         let params = PostParams::default();
@@ -142,6 +161,8 @@ impl KubernetesBinder {
             is_good,
             reason,
             message: message.chars().take(LONGEST).collect(),
+            at_unix_ms: self.clock.now_unix_ms(),
+            at: self.clock.monotonic(),
         };
         if self.events.try_send(told).is_err() {
             debug!(%pod, reason, "an event is dropped: too many wait");
@@ -212,21 +233,46 @@ fn failed(error: &ApiError) -> BindFailed {
     }
 }
 
+/// Until there was no binding for a while, if there was one since the last time: bindings are what pods wait for.
+async fn pause(bindings: &mut watch::Receiver<()>) {
+    if bindings.has_changed().unwrap_or_default() {
+        while let Ok(Ok(())) = timeout(PAUSE, bindings.changed()).await {}
+    }
+}
+
 impl EventPoster {
-    /// Until nobody tells any more.
-    pub(crate) async fn run(mut self) {
-        while let Some(told) = self.waiting.recv().await {
-            let Some(client) = self.binder.client() else { continue };
-            let events: Api<Event> = Api::namespaced(client, &told.pod.namespace);
-            let event = self.event(&told);
-            if let Err(error) = within(DEADLINE, events.create(&PostParams::default(), &event)).await {
-                debug!(pod = %told.pod, reason = error.reason(), "an event is lost");
+    /// Until `stop`, and then until nothing waits any more, for [`LAST_NEWS`] at most.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut bindings = self.binder.bindings.subscribe();
+        while let Some(Some(told)) = stop.run_until_cancelled(self.waiting.recv()).await {
+            let waited = self.binder.clock.monotonic().saturating_sub(told.at);
+            if told.is_good && self.waiting.len() < CROWDED {
+                let pause = timeout(PATIENCE.saturating_sub(waited), pause(&mut bindings));
+                drop(stop.run_until_cancelled(pause).await);
             }
+            self.post(&told).await;
+        }
+        self.waiting.close();
+        let rest = async {
+            while let Some(told) = self.waiting.recv().await {
+                self.post(&told).await;
+            }
+        };
+        if timeout(LAST_NEWS, rest).await.is_err() {
+            warn!(events = self.waiting.len(), "the process ends before these were posted");
         }
     }
 
-    fn event(&self, told: &Told) -> Event {
-        let ms = i64::try_from(self.clock.now_unix_ms()).unwrap_or(i64::MAX);
+    async fn post(&self, told: &Told) {
+        let Some(client) = self.binder.client() else { return };
+        let events: Api<Event> = Api::namespaced(client, &told.pod.namespace);
+        if let Err(error) = within(DEADLINE, events.create(&PostParams::default(), &Self::event(told))).await {
+            debug!(pod = %told.pod, reason = error.reason(), "an event is lost");
+        }
+    }
+
+    fn event(told: &Told) -> Event {
+        let ms = i64::try_from(told.at_unix_ms).unwrap_or(i64::MAX);
         let now = Timestamp::from_millisecond(ms).ok().map(Time);
         Event {
             metadata: ObjectMeta {
@@ -253,5 +299,23 @@ impl EventPoster {
             count: Some(1),
             ..Event::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn news_waits_for_a_pause_between_bindings_and_only_then() {
+        let (bound, mut bindings) = watch::channel(());
+        assert!(pause(&mut bindings).now_or_never().is_some(), "nothing was bound");
+        bound.send_replace(());
+        assert!(pause(&mut bindings).now_or_never().is_none(), "just bound");
+        bound.send_replace(());
+        pause(&mut bindings).await;
+        assert!(pause(&mut bindings).now_or_never().is_some(), "the pause is still on");
     }
 }

@@ -6,13 +6,6 @@ use berth_placement::{DeviceState, Health, NodeName, NodeState, Room, Shape, fit
 use super::Cluster;
 
 impl Cluster {
-    /// Those of the nodes some GPU of which takes no pods by its health.
-    pub(crate) fn with_broken(&self, names: &[NodeName]) -> Vec<NodeName> {
-        let inner = self.inner.lock();
-        let is_one = |name: &&NodeName| inner.engine.node(name).is_some_and(has_broken);
-        names.iter().filter(is_one).cloned().collect()
-    }
-
     /// The first of the nodes that would take the shape if its broken GPUs were well and free: who counts GPUs sees room there, now or
     /// soon.
     pub(crate) fn looks_free(&self, shape: &Shape, names: &[NodeName]) -> Option<NodeName> {
@@ -62,7 +55,6 @@ mod tests {
         held.state.devices[7].health = Health::Recovering;
         let cluster = cluster(&ManualClock::at_unix_ms(0), [full, free, held]);
         let names = ["full", "free", "held", "unknown"].map(name);
-        assert_eq!(cluster.with_broken(&names), [name("free"), name("held")]);
         let looks_free = |gpus, names: &[NodeName]| cluster.looks_free(&whole(gpus), names);
         assert_eq!(looks_free(2, &names), Some(name("free")));
         assert_eq!(looks_free(1, &names[2..]), Some(name("held")), "its pod will not stay");

@@ -27,6 +27,15 @@ pub(super) struct Senseless {
     pub(super) message: String,
 }
 
+/// What becomes of a node that was offered.
+#[derive(Debug)]
+enum Fate<R> {
+    Kept,
+    /// It takes the pod, but others are better.
+    Spared,
+    Refused(R),
+}
+
 /// What filter and prioritize are asked, understood.
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
@@ -43,33 +52,27 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Takes out those for which there is a reason, by position. Nothing is copied: there are thousands.
-    fn refuse<R>(&mut self, reasons: Vec<Option<R>>) -> Vec<(HostName<'a>, R)> {
+    /// Leaves those that are kept, and tells who was refused. Fates by position. Nothing is copied: there are thousands.
+    fn sort_out<R>(&mut self, fates: Vec<Fate<R>>) -> Vec<(HostName<'a>, R)> {
         let mut refused = Vec::new();
-        let mut reasons = reasons.into_iter();
-        let mut reason = || reasons.next().flatten();
         match self {
             Self::Names(names) => {
-                let kept = std::mem::take(names).into_iter().filter_map(|name| match reason() {
-                    None => Some(name),
-                    Some(reason) => {
-                        refused.push((name, reason));
-                        None
+                for (name, fate) in std::mem::take(names).into_iter().zip(fates) {
+                    match fate {
+                        Fate::Kept => names.push(name),
+                        Fate::Spared => {}
+                        Fate::Refused(reason) => refused.push((name, reason)),
                     }
-                });
-                *names = kept.collect();
+                }
             }
             Self::Nodes(nodes) => {
-                let kept = std::mem::take(&mut nodes.items)
-                    .into_iter()
-                    .filter_map(|node| match reason() {
-                        None => Some(node),
-                        Some(reason) => {
-                            refused.push((HostName(Cow::Owned(node.into_name())), reason));
-                            None
-                        }
-                    });
-                nodes.items = kept.collect();
+                for (node, fate) in std::mem::take(&mut nodes.items).into_iter().zip(fates) {
+                    match fate {
+                        Fate::Kept => nodes.items.push(node),
+                        Fate::Spared => {}
+                        Fate::Refused(reason) => refused.push((HostName(Cow::Owned(node.into_name())), reason)),
+                    }
+                }
             }
         }
         refused
@@ -142,7 +145,8 @@ impl Extender {
         let Asked { shape, mut offer, .. } = asked;
         let names = offer.names();
         let held = self.pods.held(&pod.uid);
-        let ranking = self.cluster.rank_top(&shape, &names, held.as_ref(), NAMED);
+        let top = self.limits.filter_top;
+        let ranking = self.cluster.rank_top(&shape, &names, held.as_ref(), top.max(NAMED));
         let verdict = Verdict {
             candidates: names.len(),
             fitting: ranking.fits.len(),
@@ -167,14 +171,17 @@ impl Extender {
         }
 
         let outcome = if ranking.fits.is_empty() { "nofit" } else { "ok" };
-        let mut reasons: Vec<_> = std::iter::repeat_with(|| None).take(names.len()).collect();
+        let mut fates: Vec<_> = std::iter::repeat_with(|| Fate::Spared).take(names.len()).collect();
+        for at in ranking.fits.into_iter().take(top) {
+            fates[at] = Fate::Kept;
+        }
         for it in ranking.refused {
             let at = it.at;
-            reasons[at] = Some(it);
+            fates[at] = Fate::Refused(it);
         }
         let mut failed = BTreeMap::new();
         let mut unresolvable = BTreeMap::new();
-        for (name, it) in offer.refuse(reasons) {
+        for (name, it) in offer.sort_out(fates) {
             let map = if it.eviction_helps {
                 &mut failed
             } else {

@@ -17,6 +17,7 @@ use crate::{
 const LIMITS: Limits = Limits {
     max_body_bytes: 64 << 10,
     max_requests: 4,
+    filter_top: 64,
     body_deadline: Duration::from_secs(5),
 };
 
@@ -204,6 +205,29 @@ async fn a_pod_without_gpus_passes_everywhere_and_is_preferred_nowhere() {
         json!({"Error": ""}),
         "nothing to reserve"
     );
+}
+
+#[tokio::test]
+async fn filter_leaves_the_best_nodes_only_and_refuses_none_for_it() {
+    let clock = ManualClock::at_unix_ms(1_800_000_000_000);
+    let nodes = || {
+        cluster(
+            &clock,
+            [report("gpu-0000", 0), report("gpu-0001", 4), report("gpu-0002", 8)],
+        )
+    };
+    let asked = json!({"Pod": pod(1), "NodeNames": ["gpu-0000", "gpu-0001", "gpu-0002"]});
+    for (filter_top, left) in [(usize::MAX, &["gpu-0000", "gpu-0001"][..]), (1, &["gpu-0001"])] {
+        let extender = extender(nodes(), &clock, Limits { filter_top, ..LIMITS });
+        let answer = post_json(&extender, "/filter", &asked).await;
+        assert_eq!(answer["NodeNames"], json!(left));
+        let failed = answer["FailedNodes"].as_object().unwrap();
+        assert_eq!(failed.keys().collect::<Vec<_>>(), ["gpu-0002"]);
+        let scores = json!({"Pod": pod(1), "NodeNames": left});
+        let scores = post_json(&extender, "/prioritize", &scores).await;
+        let best = scores.as_array().unwrap().iter().max_by_key(|it| it["Score"].as_i64());
+        assert_eq!(best.unwrap()["Host"], "gpu-0001");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_kube_api::names::{berth, kai};
+use berth_kube_api::names::kai;
 use berth_placement::NodeName;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 use kube::ResourceExt as _;
@@ -73,12 +73,6 @@ impl NodeFacts {
 
     pub(crate) fn hostname(&self) -> Option<&str> {
         self.labels.get(HOSTNAME).map(String::as_str)
-    }
-
-    /// Whether the node itself says that some GPU of it takes no pods.
-    pub(crate) fn says_broken(&self) -> bool {
-        let health = self.labels.get(berth::HEALTH).map(String::as_str);
-        health.is_some_and(|health| BROKEN.contains(&health))
     }
 
     fn selected_by(&self, pod: &KaiPod) -> bool {

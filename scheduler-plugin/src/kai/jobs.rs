@@ -125,6 +125,7 @@ impl Jobs {
         let candidates: Vec<NodeName> = nodes.iter().map(|facts| facts.name.clone()).collect();
         let placed = timeout_at(seen + self.deadline, self.place(&pod, &candidates)).await;
         let placed = placed.unwrap_or_else(|_| Err(NotPlaced::new("DecisionLate", "no decision was made in time")));
+        let fits_nowhere = placed.as_ref().is_err_and(|not| not.reason == NO_FIT);
         let place = match placed {
             Ok(place) => self.nominate(&pod, place).await,
             Err(not) => {
@@ -132,11 +133,9 @@ impl Jobs {
                 None
             }
         };
-        let broken = self.decider.cluster.with_broken(&candidates);
-        let hinted = place.as_ref().map(|place| &place.reserved.node);
         let top = place.as_ref().map(|place| place.top.as_slice()).unwrap_or_default();
         let top = &top[..self.require_top.min(top.len())];
-        let narrowing = Narrowing::new(hinted, top, &nodes, &broken);
+        let narrowing = Narrowing::new(top, &nodes, fits_nowhere);
         let placement = place.as_ref().map(|place| self.placement(place));
         let release = async |narrowing: &Narrowing| {
             let patch = objects::release(&pod, placement.as_ref(), narrowing);
@@ -144,7 +143,8 @@ impl Jobs {
         };
         let mut released = release(&narrowing).await;
         if let Err(error) = &released
-            && error.is_invalid()
+            && narrowing != Narrowing::default()
+            && !(error.outcome_unknown() || error.is_not_found() || error.is_conflict())
         {
             warn!(pod = %pod.pod, error = error as &dyn std::error::Error, "it is held to no nodes");
             released = release(&Narrowing::default()).await;
@@ -300,7 +300,12 @@ impl Jobs {
     /// None of them is placed, and none is KAI's: their turn comes again.
     fn keep_all(&self, pods: Vec<(KaiPod, Vec<NodeName>)>, places: &[Place]) -> BTreeMap<String, Ended> {
         for ((pod, _), place) in pods.iter().zip(places) {
-            self.give_up(pod, &place.reserved.node);
+            let node = &place.reserved.node;
+            // Where it may be bound already it keeps what it holds.
+            let may_be_there = self.pods.get(&pod.pod.uid).is_some_and(|seen| seen.may_be_on(node));
+            if !may_be_there {
+                self.give_up(pod, node);
+            }
         }
         let uids = pods.into_iter().map(|(pod, _)| pod.pod.uid.to_string());
         uids.map(|uid| (uid, Ended::Again)).collect()

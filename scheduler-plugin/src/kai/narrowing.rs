@@ -19,30 +19,15 @@ pub(super) struct Narrowing {
     pub(super) top: Vec<String>,
     /// Off nodes that say of themselves that a GPU of theirs is broken, for as long as they say it.
     pub(super) off_broken: bool,
-    /// Off these: a GPU is broken there, and the node does not say so yet.
-    pub(super) off: Vec<NodeName>,
 }
 
 impl Narrowing {
-    /// `best`: nodes to which the pod is to be held, that of the hint first; empty: there is no hint. `broken`: nodes some GPU of
-    /// which takes no pods. A hint for what is left of such a node stands, and leaves KAI the others of them, too.
-    pub(super) fn new(
-        hinted: Option<&NodeName>,
-        top: &[NodeName],
-        nodes: &[Arc<NodeFacts>],
-        broken: &[NodeName],
-    ) -> Self {
-        let says_broken = |name: &NodeName| nodes.iter().any(|facts| facts.name == *name && facts.says_broken());
+    /// `top`: nodes to which the pod is to be held. `fits_nowhere`: what looks free to KAI is broken.
+    pub(super) fn new(top: &[NodeName], nodes: &[Arc<NodeFacts>], fits_nowhere: bool) -> Self {
         let hostname = |name: &NodeName| nodes.iter().find(|facts| facts.name == *name)?.hostname();
-        let top = top.iter().filter_map(hostname).map(str::to_owned).collect();
-        if hinted.is_some_and(|node| broken.contains(node) || says_broken(node)) {
-            return Self { top, ..Self::default() };
-        }
-        let silent = broken.iter().filter(|name| !says_broken(name));
         Self {
-            top,
-            off_broken: true,
-            off: silent.cloned().collect(),
+            top: top.iter().filter_map(hostname).map(str::to_owned).collect(),
+            off_broken: fits_nowhere,
         }
     }
 
@@ -75,16 +60,9 @@ impl Narrowing {
         if self.off_broken {
             expressions.push(json!({"key": berth::HEALTH, "operator": "NotIn", "values": BROKEN}));
         }
-        // Of a field there may be one value only.
-        let off = |node: &NodeName| json!({"key": "metadata.name", "operator": "NotIn", "values": [node.as_str()]});
-        let fields = self.off.iter().map(off).collect();
-        for (kind, additions) in [("matchExpressions", expressions), ("matchFields", fields)] {
-            if !additions.is_empty() {
-                let mut all = term[kind].as_array().cloned().unwrap_or_default();
-                all.extend(additions);
-                term[kind] = json!(all);
-            }
-        }
+        let mut all = term["matchExpressions"].as_array().cloned().unwrap_or_default();
+        all.extend(expressions);
+        term["matchExpressions"] = json!(all);
         term
     }
 }
@@ -118,25 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_a_hint_is_kept_off_broken_gpus_also_where_the_node_does_not_say_so_yet() {
-        let broken = [name("told"), name("silent")];
-        for hinted in [None, Some(&name("well"))] {
-            let narrowing = Narrowing::new(hinted, &[], &nodes(), &broken);
-            let silent = json!({"key": "metadata.name", "operator": "NotIn", "values": ["silent"]});
-            assert_eq!(
-                narrowing.terms(None).unwrap(),
-                [json!({"matchExpressions": [health()], "matchFields": [silent]})]
-            );
-        }
+    fn a_pod_that_fits_nowhere_is_kept_off_nodes_that_say_that_a_gpu_is_broken_and_no_other_is() {
+        let lost = Narrowing::new(&[], &nodes(), true);
+        assert_eq!(lost.terms(None).unwrap(), [json!({"matchExpressions": [health()]})]);
+        assert_eq!(Narrowing::new(&[], &nodes(), false).terms(None), None);
     }
 
     #[test]
-    fn a_hint_for_what_is_left_of_a_node_stands() {
-        let broken = [name("told"), name("silent")];
-        for node in &broken {
-            assert_eq!(Narrowing::new(Some(node), &[], &nodes(), &broken).terms(None), None);
-        }
-        let held = Narrowing::new(Some(&broken[0]), &[name("told"), name("well")], &nodes(), &broken);
+    fn a_pod_is_held_to_the_best_nodes_by_their_hostnames() {
+        let held = Narrowing::new(&[name("told"), name("well")], &nodes(), false);
         let among = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["told.host", "well.host"]});
         assert_eq!(held.terms(None).unwrap(), [json!({"matchExpressions": [among]})]);
     }
@@ -145,7 +113,7 @@ mod tests {
     fn each_of_the_pods_own_terms_is_narrowed_and_one_that_matches_nothing_goes_on_so() {
         let zone = json!({"key": "zone", "operator": "In", "values": ["a"]});
         let own = affinity(&json!([{"matchExpressions": [zone]}, {"matchFields": [zone]}, {}]));
-        let narrowing = Narrowing::new(None, &[], &nodes(), &[]);
+        let narrowing = Narrowing::new(&[], &nodes(), true);
         assert_eq!(
             narrowing.terms(Some(&own)).unwrap(),
             [

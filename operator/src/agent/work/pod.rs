@@ -57,6 +57,9 @@ fn state(pod: &Pod) -> PodState {
         }
         _ => {}
     }
+    if let Some(cause) = trouble::done(pod, status) {
+        return PodState::Over(cause);
+    }
     let containers = status.container_statuses.iter().flatten();
     let is_ready = containers.into_iter().all(|container| container.ready)
         && condition(status, "Ready").is_none_or(|ready| ready.status == "True");
@@ -111,5 +114,23 @@ mod tests {
             seen(Some("n"), &json!({"phase": "Succeeded"})).state,
             PodState::Over(Cause::Succeeded)
         );
+    }
+
+    #[test]
+    fn a_task_is_done_when_all_but_who_serves_its_secrets_are() {
+        let task = |restart: &str, code: i32| {
+            let ended = |name: &str, code: i32| {
+                json!({"name": name, "ready": false, "image": "", "imageID": "", "restartCount": 0,
+                    "state": {"terminated": {"exitCode": code}}})
+            };
+            let serves = json!({"name": "ess", "ready": true, "image": "", "imageID": "", "restartCount": 0});
+            let pod = json!({"metadata": {"name": "0-sr-1", "creationTimestamp": CREATED},
+                "spec": {"nodeName": "n", "restartPolicy": restart, "containers": []},
+                "status": {"phase": "Running", "containerStatuses": [serves, ended("task", code), ended("utils", 0)]}});
+            Seen::of(&serde_json::from_value(pod).unwrap()).state
+        };
+        assert_eq!(task("Never", 0), PodState::Over(Cause::Succeeded));
+        assert!(matches!(task("Never", 1), PodState::Waiting(_)), "trouble of its own");
+        assert!(matches!(task("Always", 0), PodState::Waiting(_)), "it starts again");
     }
 }

@@ -6,6 +6,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
+use super::cause::Cause;
+
+/// The container that serves secrets to the others, for as long as the pod is there.
+const SERVANT: &str = "ess";
 /// So many restarts are a loop.
 const LOOP: i32 = 3;
 /// A pod that was never ready has been unready since its start, give or take.
@@ -171,6 +175,18 @@ fn unready(pod: &Pod, status: &PodStatus, launched: u64) -> Option<(Trouble, u64
     // What came to its end well is not ready for ever.
     let waits = mains.iter().any(|it| !it.status.ready && it.end().is_none());
     waits.then_some((trouble, since))
+}
+
+/// All that it is for has ended well, and what serves it would go on for ever. Those that fail are found as [`unready`].
+pub(super) fn done(pod: &Pod, status: &PodStatus) -> Option<Cause> {
+    let is_never_restarted = pod.spec.as_ref()?.restart_policy.as_deref() == Some("Never");
+    let mut mains = mains(status)
+        .into_iter()
+        .filter(|it| it.status.name != SERVANT)
+        .peekable();
+    let is_done =
+        is_never_restarted && mains.peek().is_some() && mains.all(|it| it.end().is_some() && !it.has_failed());
+    is_done.then_some(Cause::Succeeded)
 }
 
 struct Container<'a> {

@@ -42,7 +42,8 @@ pub(super) fn launch(wish: &Wish, given: &[Value]) -> Result<Launch, LaunchError
 /// A whole pod, or its spec alone.
 fn pod(base64: &str) -> Result<Pod, LaunchError> {
     let document: Value = parse("POD_SPEC", base64)?;
-    let wrong = |error| LaunchError::unreadable("POD_SPEC", &error);
+    // The parser quotes what it read, and that may be a secret.
+    let wrong = |_| LaunchError::unreadable("POD_SPEC", "it is not such an object");
     let mut pod: Pod = if document.get("containers").is_some() {
         let spec: PodSpec = serde_json::from_value(document).map_err(wrong)?;
         Pod {
