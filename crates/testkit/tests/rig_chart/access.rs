@@ -31,6 +31,7 @@ pub(crate) const SCHEDULER: &[&str] = &[
 /// With KAI, in either mode.
 pub(crate) const KAI: &[&str] = &[
     "patch pods",
+    "patch pods/status",
     "list queues.scheduling.run.ai",
     "watch queues.scheduling.run.ai",
     "list pods kai-resource-reservation",
@@ -43,7 +44,6 @@ pub(crate) const KAI: &[&str] = &[
     "create mutatingwebhookconfigurations.admissionregistration.k8s.io - berth-placement",
     "patch mutatingwebhookconfigurations.admissionregistration.k8s.io - berth-placement",
 ];
-pub(crate) const HINT: &[&str] = &["patch pods/status"];
 pub(crate) const BIND: &[&str] = &[
     "get podgroups.scheduling.run.ai",
     "create podgroups.scheduling.run.ai",
@@ -54,6 +54,7 @@ pub(crate) const BIND: &[&str] = &[
 /// Only with KAI.
 pub(crate) const KAI_ONLY: &[&str] = &[
     "patch pods",
+    "patch pods/status",
     "list queues.scheduling.run.ai",
     "get secrets gpu berth-webhook-authority",
     "create secrets gpu",

@@ -194,13 +194,7 @@ fn rig_chart_installs_upgrades_and_goes_with_everything_it_brought() {
                 &[access::DANGEROUS, access::OF_SCHEDULERS],
             )
             .await;
-            let denied = [
-                access::DANGEROUS,
-                access::OF_DAEMONS,
-                access::KAI_ONLY,
-                access::HINT,
-                access::BIND,
-            ];
+            let denied = [access::DANGEROUS, access::OF_DAEMONS, access::KAI_ONLY, access::BIND];
             access::check(&client, "berth-scheduler", &[access::SCHEDULER], &denied).await;
 
             // What is made once stays; a node that joined is in the daemons' certificate; the scheduler's is what it was.
@@ -223,7 +217,7 @@ fn rig_chart_installs_upgrades_and_goes_with_everything_it_brought() {
                 "{daemons}"
             );
             renewal(&cluster).await;
-            let needed = [access::SCHEDULER, access::KAI, access::HINT];
+            let needed = [access::SCHEDULER, access::KAI];
             let denied = [access::DANGEROUS, access::OF_DAEMONS, access::BIND];
             access::check(&client, "berth-scheduler", &needed, &denied).await;
 
@@ -237,7 +231,7 @@ fn rig_chart_installs_upgrades_and_goes_with_everything_it_brought() {
                 "an upgrade emptied the webhook"
             );
             let needed = [access::SCHEDULER, access::KAI, access::BIND];
-            let denied = [access::DANGEROUS, access::OF_DAEMONS, access::HINT];
+            let denied = [access::DANGEROUS, access::OF_DAEMONS];
             access::check(&client, "berth-scheduler", &needed, &denied).await;
 
             cluster.helm("uninstall", &[], WAIT);
