@@ -248,7 +248,7 @@ impl Job {
                 Effect::Settle(_) => "settle",
                 Effect::Make(_) => "make",
                 Effect::Report(..) => "report",
-                Effect::Delete(_) => "delete",
+                Effect::Delete(..) => "delete",
                 Effect::Purge(_) => "purge",
                 Effect::Save(_) => "save",
                 Effect::Remove => "remove",

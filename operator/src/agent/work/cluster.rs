@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::watcher,
 };
 use serde_json::json;
@@ -108,10 +108,17 @@ impl Cluster {
     }
 
     /// With the pod's own grace.
-    pub(super) async fn delete(&self, instance: &str) -> Result<(), ApiError> {
-        within(DEADLINE, self.pods.delete(instance, &DeleteParams::default()))
-            .await
-            .map(drop)
+    /// With a version: if it is still that one.
+    pub(super) async fn delete(&self, instance: &str, version: Option<String>) -> Result<(), ApiError> {
+        let preconditions = version.map(|version| Preconditions {
+            resource_version: Some(version),
+            uid: None,
+        });
+        let params = DeleteParams {
+            preconditions,
+            ..DeleteParams::default()
+        };
+        within(DEADLINE, self.pods.delete(instance, &params)).await.map(drop)
     }
 
     /// At once: its node does not answer.

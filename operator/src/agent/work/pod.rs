@@ -14,6 +14,8 @@ pub(crate) struct Seen {
     /// Its name, which is the instance's id.
     pub(crate) instance: String,
     pub(crate) state: PodState,
+    /// As the API server counts them.
+    pub(crate) version: String,
     /// Of its node and of itself; empty while there are none.
     pub(crate) ips: [String; 2],
     /// It is deleted, and its node has to be done with it by then, unix milliseconds.
@@ -35,6 +37,7 @@ impl Seen {
         Self {
             instance: pod.name_any(),
             state: state(pod),
+            version: pod.resource_version().unwrap_or_default(),
             ips,
             gone_by: pod.metadata.deletion_timestamp.as_ref().map(millis),
         }

@@ -43,8 +43,8 @@ pub(crate) enum Effect {
     /// Make an instance's pod and what it needs.
     Make(String),
     Report(String, Told),
-    /// Delete an instance's pod.
-    Delete(String),
+    /// Delete an instance's pod, if it is still of this version.
+    Delete(String, Option<String>),
     /// Delete it without its node's help.
     Purge(String),
     /// Write the status of the `ICMSRequest`.
@@ -258,7 +258,7 @@ impl Request {
             if instance.is_overdue(now) {
                 wanted.push(Effect::Purge(name.clone()));
             } else if instance.must_go() {
-                wanted.push(Effect::Delete(name.clone()));
+                wanted.push(Effect::Delete(name.clone(), instance.only_of().cloned()));
             }
             if is_answered && instance.is_wanted() {
                 wanted.push(Effect::Make(name.clone()));
@@ -322,7 +322,7 @@ impl Request {
                     (Err(_), _) => return self.wait(key, Some(LAST_WAIT), now),
                 }
             }
-            (Effect::Delete(name), outcome @ (Ok(()) | Err((404, _)))) => {
+            (Effect::Delete(name, _), outcome @ (Ok(()) | Err((404, _)))) => {
                 if let Some(instance) = self.instances.get_mut(&name) {
                     match outcome {
                         Ok(()) => instance.deleting(),
@@ -339,7 +339,7 @@ impl Request {
             (Effect::Save(status), Ok(())) => self.saved = *status,
             (Effect::Remove, Ok(())) => self.stage = Stage::Removed,
             // Its end is told by the watch, or it is tried again.
-            (Effect::Purge(_), _) | (Effect::Store | Effect::Delete(_) | Effect::Save(_) | Effect::Remove, Err(_)) => {
+            (Effect::Purge(_), _) | (Effect::Store | Effect::Delete(..) | Effect::Save(_) | Effect::Remove, Err(_)) => {
                 return self.wait(key, None, now);
             }
         }
@@ -364,7 +364,7 @@ fn key(effect: &Effect) -> String {
         Effect::Settle(ticket) => format!("settle {ticket}"),
         Effect::Make(instance) => format!("make {instance}"),
         Effect::Report(instance, _) => format!("report {instance}"),
-        Effect::Delete(instance) => format!("delete {instance}"),
+        Effect::Delete(instance, _) => format!("delete {instance}"),
         Effect::Purge(instance) => format!("purge {instance}"),
         Effect::Save(_) => "save".to_owned(),
         Effect::Remove => "remove".to_owned(),

@@ -141,7 +141,10 @@ impl Rim {
                 }
                 outcome
             }
-            Effect::Delete(instance) => api(instance, "delete", self.cluster.delete(instance).await, &[]),
+            Effect::Delete(instance, version) => {
+                let deleted = self.cluster.delete(instance, version.clone()).await;
+                api(instance, "delete", deleted, &[])
+            }
             Effect::Purge(instance) => api(instance, "purge", self.cluster.purge(instance).await, &[]),
             Effect::Save(status) => api(name, "save", self.cluster.save(name, status).await, &[]),
             Effect::Remove => api(name, "remove", self.cluster.remove(name).await, &[]),

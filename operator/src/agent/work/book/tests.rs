@@ -66,6 +66,7 @@ fn running(batches: &[&str]) -> Book {
         book.saw(&Seen {
             instance,
             state: PodState::Running,
+            version: "1".to_owned(),
             ips: Default::default(),
             gone_by: None,
         });

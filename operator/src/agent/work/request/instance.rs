@@ -66,6 +66,10 @@ impl Instance {
         // The echo of a pod that is gone comes before its end.
         if self.phase != Phase::Gone {
             self.phase = Phase::Made;
+            // It may be well by now: it was seen late, and is judged anew.
+            if matches!(self.end, Some(Cause::Trouble(..))) && !self.deleting && seen.gone_by.is_none() {
+                self.end = None;
+            }
             self.seen = Some(seen.clone());
         }
     }
@@ -160,6 +164,12 @@ impl Instance {
 
     pub(super) const fn must_go(&self) -> bool {
         matches!(self.phase, Phase::Made) && self.end.is_some() && !self.deleting
+    }
+
+    /// A pod in trouble may have come out of it while nothing was heard of it.
+    pub(super) fn only_of(&self) -> Option<&String> {
+        let is_trouble = matches!(self.end, Some(Cause::Trouble(..)));
+        self.seen.as_ref().filter(|_| is_trouble).map(|seen| &seen.version)
     }
 
     /// It is gone, and the control plane knows.

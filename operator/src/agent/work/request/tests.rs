@@ -28,6 +28,7 @@ fn seen(request: &Request, index: u32, state: PodState) -> Seen {
     Seen {
         instance: request.wish.instance(index),
         state,
+        version: "1".to_owned(),
         ips: ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()],
         gone_by: None,
     }
@@ -207,6 +208,24 @@ fn trouble_that_lasts_ends_an_instance_and_is_told_and_its_siblings_run_on() {
 }
 
 #[test]
+fn a_pod_that_came_out_of_its_trouble_unseen_goes_on() {
+    let mut request = running();
+    let name = request.wish.instance(0);
+    request.saw(&seen(&request, 0, suffering(&[(Trouble::ImagePull, NOW)])));
+    let later = NOW + 600_000;
+    request.judge(later, &Limits::default());
+    // The API server has another version of it by now.
+    let delete = Effect::Delete(name.clone(), Some("1".to_owned()));
+    run_to(&mut request, &delete);
+    request.done(delete, Outcome::Later(None), later);
+    request.saw(&seen(&request, 0, PodState::Running));
+    assert!(
+        !run(&mut request, later + 60_000).contains(&format!("delete {name}")),
+        "it runs"
+    );
+}
+
+#[test]
 fn a_pod_whose_node_does_not_answer_is_purged_five_minutes_after_it_had_to_be_gone() {
     let deleted = |request: &Request, index| Seen {
         gone_by: Some(NOW),
@@ -280,7 +299,7 @@ fn what_cannot_be_made_here_is_acknowledged_and_refused_in_words() {
     request.done(Effect::Store, Outcome::Done, NOW);
     let mut told = None;
     while let Some(effect) = request.next(NOW) {
-        assert!(!matches!(effect, Effect::Make(_) | Effect::Delete(_)), "{effect:?}");
+        assert!(!matches!(effect, Effect::Make(_) | Effect::Delete(..)), "{effect:?}");
         if let Effect::Report(_, Told::Terminated(cause)) = &effect {
             told = Some(cause.message().to_owned());
         }
@@ -483,7 +502,7 @@ fn trouble_with_reports_does_not_keep_a_pod_from_going() {
     assert_eq!(key(&effect), format!("report {first}"));
     request.end(&first, Cause::User);
     request.done(effect, Outcome::Later(None), NOW + 300_000);
-    assert_eq!(next(&mut request, NOW + 300_000), Effect::Delete(first));
+    assert_eq!(next(&mut request, NOW + 300_000), Effect::Delete(first, None));
 }
 
 #[test]
