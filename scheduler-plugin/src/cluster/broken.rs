@@ -7,23 +7,24 @@ use super::Cluster;
 
 impl Cluster {
     /// The first of the nodes that would take the shape if its broken GPUs were well and free: who counts GPUs sees room there, now or
-    /// soon.
-    pub(crate) fn looks_free(&self, shape: &Shape, names: &[NodeName]) -> Option<NodeName> {
+    /// soon. With each node how many GPUs its device plugin offers: where those are no more than are well, nobody counts a broken one.
+    pub(crate) fn looks_free<'a>(
+        &self,
+        shape: &Shape,
+        nodes: impl Iterator<Item = (&'a NodeName, Option<usize>)>,
+    ) -> Option<NodeName> {
         let inner = self.inner.lock();
-        let nodes = names.iter().filter_map(|name| inner.engine.node(name));
-        let mut broken = nodes.filter(|node| has_broken(node));
-        broken
-            .find(|node| fits_by_count(node, shape))
-            .map(|node| node.name.clone())
+        let mut known = nodes.filter_map(|(name, offered)| Some((inner.engine.node(name)?, offered)));
+        let is_one = |(node, offered): &(&NodeState, Option<usize>)| {
+            let well = node.devices.iter().filter(|device| !is_broken(device)).count();
+            well < node.devices.len() && offered.is_none_or(|offered| offered > well) && fits_by_count(node, shape)
+        };
+        known.find(is_one).map(|(node, _)| node.name.clone())
     }
 }
 
 fn is_broken(device: &DeviceState) -> bool {
     matches!(device.health, Health::Recovering | Health::Unhealthy)
-}
-
-fn has_broken(node: &NodeState) -> bool {
-    node.devices.iter().any(is_broken)
 }
 
 fn fits_by_count(node: &NodeState, shape: &Shape) -> bool {
@@ -55,10 +56,19 @@ mod tests {
         held.state.devices[7].health = Health::Recovering;
         let cluster = cluster(&ManualClock::at_unix_ms(0), [full, free, held]);
         let names = ["full", "free", "held", "unknown"].map(name);
-        let looks_free = |gpus, names: &[NodeName]| cluster.looks_free(&whole(gpus), names);
+        let offering = |offered, gpus, names: &[NodeName]| {
+            cluster.looks_free(&whole(gpus), names.iter().map(|name| (name, offered)))
+        };
+        let looks_free = |gpus, names| offering(Some(8), gpus, names);
         assert_eq!(looks_free(2, &names), Some(name("free")));
         assert_eq!(looks_free(1, &names[2..]), Some(name("held")), "its pod will not stay");
         assert_eq!(looks_free(3, &names), None, "not so many, broken or not");
         assert_eq!(looks_free(1, &names[..1]), None);
+        assert_eq!(offering(Some(7), 2, &names), None, "the device plugin knows it, too");
+        assert_eq!(
+            offering(None, 2, &names),
+            Some(name("free")),
+            "nobody says what is offered"
+        );
     }
 }

@@ -273,7 +273,7 @@ impl Actor {
         let with_candidates: Vec<_> = pods
             .into_iter()
             .map(|pod| {
-                let candidates = self.names(&pod);
+                let candidates = self.candidates(&pod);
                 (pod, candidates)
             })
             .collect();
@@ -316,7 +316,7 @@ impl Actor {
         let with_candidates: Vec<_> = members
             .into_iter()
             .map(|pod| {
-                let candidates = self.names(&pod);
+                let candidates = self.candidates(&pod);
                 (pod, candidates)
             })
             .collect();

@@ -20,6 +20,8 @@ pub(crate) struct NodeFacts {
     closed: Option<&'static str>,
     /// Pods that it may have.
     pub(crate) slots: usize,
+    /// GPUs that its device plugin offers; `None`: none by that name.
+    pub(crate) gpus: Option<usize>,
 }
 
 /// By which pods are held to nodes; not the node's name everywhere.
@@ -45,13 +47,15 @@ impl NodeFacts {
             },
         );
         let is_cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
-        let slots = status.and_then(|status| status.allocatable.as_ref()?.get("pods"));
+        let allocatable = |resource| status.and_then(|status| status.allocatable.as_ref()?.get(resource));
+        let count = |resource| allocatable(resource).and_then(|quantity| quantity.0.parse().ok());
         Self {
             name,
             labels: node.labels().clone(),
             taints: spec.and_then(|spec| spec.taints.clone()).unwrap_or_default(),
             closed: if is_cordoned { Some("NodeCordoned") } else { bad },
-            slots: slots.and_then(|slots| slots.0.parse().ok()).unwrap_or(usize::MAX),
+            slots: count("pods").unwrap_or(usize::MAX),
+            gpus: count("nvidia.com/gpu"),
         }
     }
 

@@ -119,11 +119,17 @@ impl From<Refusal> for NotPlaced {
     }
 }
 
+/// A pod, and the nodes that it may be on.
+pub(super) type Candidacy = (KaiPod, Vec<Arc<NodeFacts>>);
+
+fn names(nodes: &[Arc<NodeFacts>]) -> Vec<NodeName> {
+    nodes.iter().map(|facts| facts.name.clone()).collect()
+}
+
 impl Jobs {
     /// Tells KAI the node, and which ones not to take. Whatever happens, the gate goes.
     pub(super) async fn hint(&self, pod: KaiPod, nodes: Vec<Arc<NodeFacts>>, seen: Instant) -> Ended {
-        let candidates: Vec<NodeName> = nodes.iter().map(|facts| facts.name.clone()).collect();
-        let placed = timeout_at(seen + self.deadline, self.place(&pod, &candidates)).await;
+        let placed = timeout_at(seen + self.deadline, self.place(&pod, &names(&nodes))).await;
         let placed = placed.unwrap_or_else(|_| Err(NotPlaced::new("DecisionLate", "no decision was made in time")));
         let fits_nowhere = placed.as_ref().is_err_and(|not| not.reason == NO_FIT);
         let place = match placed {
@@ -250,12 +256,13 @@ impl Jobs {
     }
 
     /// Binds the pods, all or none of them.
-    pub(super) async fn bind(&self, pods: Vec<(KaiPod, Vec<NodeName>)>, seen: Instant) -> BTreeMap<String, Ended> {
+    pub(super) async fn bind(&self, pods: Vec<Candidacy>, seen: Instant) -> BTreeMap<String, Ended> {
         let mut places = Vec::with_capacity(pods.len());
         for (pod, candidates) in &pods {
+            let names = names(candidates);
             let placed = timeout_at(
                 seen + self.deadline * u32::try_from(pods.len()).unwrap_or(1),
-                self.place_to_bind(pod, candidates),
+                self.place_to_bind(pod, &names),
             );
             match placed
                 .await
@@ -285,8 +292,9 @@ impl Jobs {
     }
 
     /// Whether KAI, which counts GPUs, would put the pod on one that is broken.
-    fn is_kept(&self, pod: &KaiPod, candidates: &[NodeName], not: &NotPlaced) -> bool {
-        let Some(node) = self.decider.cluster.looks_free(&pod.shape, candidates) else {
+    fn is_kept(&self, pod: &KaiPod, candidates: &[Arc<NodeFacts>], not: &NotPlaced) -> bool {
+        let offers = candidates.iter().map(|facts| (&facts.name, facts.gpus));
+        let Some(node) = self.decider.cluster.looks_free(&pod.shape, offers) else {
             return false;
         };
         let message = &not.message;
@@ -298,7 +306,7 @@ impl Jobs {
     }
 
     /// None of them is placed, and none is KAI's: their turn comes again.
-    fn keep_all(&self, pods: Vec<(KaiPod, Vec<NodeName>)>, places: &[Place]) -> BTreeMap<String, Ended> {
+    fn keep_all(&self, pods: Vec<Candidacy>, places: &[Place]) -> BTreeMap<String, Ended> {
         for ((pod, _), place) in pods.iter().zip(places) {
             let node = &place.reserved.node;
             // Where it may be bound already it keeps what it holds.
