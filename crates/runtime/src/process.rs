@@ -58,7 +58,7 @@ pub struct Pages {
 pub enum StartError {
     #[error("the operating system refuses threads")]
     Threads(#[source] io::Error),
-    #[error("logs and traces cannot be written")]
+    #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
