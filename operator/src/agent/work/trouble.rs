@@ -77,7 +77,11 @@ pub(crate) fn findings(pod: &Pod, status: &PodStatus) -> Vec<Finding> {
         return vec![finding];
     }
     let launched = launched(pod, status);
-    let initialized = condition(status, "Initialized").filter(|it| it.status == "True");
+    let initialized = condition(status, "Initialized");
+    // When the init containers began, or ended. They begin anew when the node was away, or the pod's sandbox.
+    let turn = initialized.and_then(|it| it.last_transition_time.as_ref());
+    let turn = launched.max(turn.map_or(0, millis));
+    let initialized = initialized.filter(|it| it.status == "True");
     let mut all = Vec::new();
     let mut found = |trouble, since, text| all.push(Finding { trouble, since, text });
     let (inits, mains) = (
@@ -92,26 +96,19 @@ pub(crate) fn findings(pod: &Pod, status: &PodStatus) -> Vec<Finding> {
     let is_pending = status.phase.as_deref() != Some("Running");
     for container in inits.iter().chain(&mains).filter(|_| is_pending) {
         if container.waits_for(&["ErrImagePull", "ImagePullBackOff"]) {
-            // Its turn came when the init containers had ended.
-            let turn = initialized.filter(|_| container.kind.is_empty());
-            let turn = turn.and_then(|it| it.last_transition_time.as_ref()).map(millis);
-            found(
-                Trouble::ImagePull,
-                launched.max(turn.unwrap_or_default()),
-                container.words(),
-            );
+            found(Trouble::ImagePull, turn, container.words());
         }
     }
-    let (looping, trouble) = if initialized.is_some() {
-        (&mains, Trouble::Restarts)
+    let (looping, trouble, since) = if initialized.is_some() {
+        (&mains, Trouble::Restarts, launched)
     } else {
-        (&inits, Trouble::InitRestarts)
+        (&inits, Trouble::InitRestarts, turn)
     };
     for container in looping.iter().filter(|it| it.is_in_a_loop()) {
-        found(trouble, launched, container.words());
+        found(trouble, since, container.words());
     }
     if is_pending || initialized.is_none() {
-        found(Trouble::InitStuck, launched, unfinished(&inits, &mains));
+        found(Trouble::InitStuck, turn, unfinished(&inits, &mains));
     } else if let Some((trouble, since)) = unready(pod, status, launched) {
         found(trouble, since, unfinished(&[], &mains));
     }

@@ -180,3 +180,13 @@ fn what_a_container_says_is_cut() {
     let findings = found(&on_a_node(), &status);
     assert!(findings[0].text.len() < 1_100, "{}", findings[0].text.len());
 }
+
+#[test]
+fn init_containers_that_begin_anew_have_their_time_anew() {
+    let status = json!({"phase": "Pending", "startTime": STARTED, "conditions": [condition("Initialized", "False", LATER)],
+        "initContainerStatuses": [container("init", &waiting("ErrImagePull"), 3)]});
+    let found = found(&on_a_node(), &status);
+    let expected = [Trouble::ImagePull, Trouble::InitRestarts, Trouble::InitStuck];
+    assert_eq!(found.iter().map(|it| it.trouble).collect::<Vec<_>>(), expected);
+    assert!(found.iter().all(|it| it.since == at(LATER)), "{found:?}");
+}
