@@ -18,7 +18,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let args: Args = parse_args(ENV_PREFIX);
     let access = args.kubernetes.required::<Args>();
     process::run(BUILD, &args.telemetry, Threads::Main, async |context| {
-        let cleaned = context.shutdown.started().run_until_cancelled(clean(&args, &access));
+        let cleaned = context
+            .shutdown
+            .started()
+            .run_until_cancelled(Box::pin(clean(&args, &access)));
         cleaned.await.unwrap_or_else(|| {
             error!("the clean-up was stopped half-way; run it again");
             Ok(ExitCode::FAILURE)

@@ -248,7 +248,7 @@ impl EventPoster {
             let waited = self.binder.clock.monotonic().saturating_sub(told.at);
             if told.is_good && self.waiting.len() < CROWDED {
                 let pause = timeout(PATIENCE.saturating_sub(waited), pause(&mut bindings));
-                drop(stop.run_until_cancelled(pause).await);
+                let _paused_or_late = stop.run_until_cancelled(pause).await;
             }
             self.post(&told).await;
         }
