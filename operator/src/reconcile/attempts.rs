@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use berth_runtime::kubernetes::ApiError;
+use berth_runtime::{kubernetes::ApiError, telemetry::with_causes};
 use serde_json::Value;
 
 use super::{
@@ -95,20 +95,9 @@ impl Failure {
         Self {
             object: key.to_string(),
             reason: error.reason(),
-            message: report(error),
+            message: with_causes(error),
         }
     }
-}
-
-/// With all its causes.
-pub(super) fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use berth_kube_api::nvcf::backend::{NvcfBackend, NvcfBackendSpec};
 use berth_runtime::{
     SharedClock,
     kubernetes::{ApiError, DEADLINE, apply, within},
+    telemetry::with_causes,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -20,7 +21,7 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{
-    attempts::{Attempts, FIRST_WAIT, Failure, LAST_WAIT, report},
+    attempts::{Attempts, FIRST_WAIT, Failure, LAST_WAIT},
     events::Events,
     health::{AgentStatus, Health},
     live::{Live, LiveReceiver},
@@ -118,7 +119,7 @@ impl Controller {
 
     /// Each kind of trouble once.
     fn tell(&mut self, problems: &[Problem]) {
-        let now: Vec<String> = problems.iter().map(|it| report(it)).collect();
+        let now: Vec<String> = problems.iter().map(|it| with_causes(it)).collect();
         for (problem, text) in problems.iter().zip(&now) {
             if !self.memory.told.contains(text) {
                 warn!(reason = problem.reason(), "{text}");
@@ -405,7 +406,7 @@ fn verdicts(plan: &Plan, health: &Health, failure: Option<&Failure>) -> Vec<Verd
             let message = format!("{} cannot be applied: {}", failure.object, failure.message);
             Verdict::new("Applied", Some(false), failure.reason, message)
         }
-        (None, Some(problem)) => Verdict::new("Applied", Some(false), problem.reason(), report(problem)),
+        (None, Some(problem)) => Verdict::new("Applied", Some(false), problem.reason(), with_causes(problem)),
         (None, None) => Verdict::new("Applied", Some(true), "AsExpected", "all objects are as they should be"),
     };
     let healthy = match health.status {
@@ -424,7 +425,7 @@ fn verdicts(plan: &Plan, health: &Health, failure: Option<&Failure>) -> Vec<Verd
             "everything given is used",
         ),
         Some(first) => {
-            let all: Vec<String> = minor.iter().map(|it| report(*it)).collect();
+            let all: Vec<String> = minor.iter().map(|it| with_causes(*it)).collect();
             Verdict::new("ConfigurationValid", Some(false), first.reason(), all.join("\n"))
         }
     });

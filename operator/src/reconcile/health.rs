@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use berth_kube_api::nvcf::backend::GpuUsage;
+use berth_runtime::telemetry::with_causes;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -83,7 +84,7 @@ async fn ask(client: &reqwest::Client, url: &str) -> Health {
     };
     match answer.await {
         Ok((status, body)) => read(status.as_u16(), &body),
-        Err(error) => unknown(chain(&error.without_url())),
+        Err(error) => unknown(with_causes(&error.without_url())),
     }
 }
 
@@ -150,16 +151,6 @@ fn unknown(message: String) -> Health {
         message,
         ..Health::default()
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

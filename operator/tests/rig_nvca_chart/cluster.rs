@@ -87,6 +87,14 @@ impl Cluster {
         self.sis = again.start().await.unwrap();
     }
 
+    /// Neither the operator nor, with its webhook, the agent.
+    pub(crate) fn nobody_comes_back(&self) {
+        for deployment in ["nvca-operator -n nvca-operator", "nvca -n nvca-system"] {
+            let scale = format!("kubectl scale deployment {deployment} --replicas=0");
+            self.tools.shell(&scale);
+        }
+    }
+
     /// The page's command. What is set besides is where things are: in a rig there is no cluster DNS.
     pub(crate) fn install_command(&self, more: &str) -> String {
         let sis = self.sis.address("http");

@@ -218,13 +218,7 @@ fn rig_nvca_chart_cleans_up_before_it_goes_although_operator_and_agent_are_dead(
             let operator = cluster.operator(&place).await;
             cluster.until_there("mutatingwebhookconfiguration/nvca").await;
             drop(operator);
-            // Neither the operator nor, with its webhook, the agent comes back.
-            cluster
-                .tools
-                .shell("kubectl scale deployment nvca-operator -n nvca-operator --replicas=0");
-            cluster
-                .tools
-                .shell("kubectl scale deployment nvca -n nvca-system --replicas=0");
+            cluster.nobody_comes_back();
             cluster.tools.shell(STUCK);
             let told = cluster.uninstall().await;
             assert!(told.contains("[ConfigMap] nvca-cluster-registration"), "{told}");

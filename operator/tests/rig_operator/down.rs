@@ -3,11 +3,21 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use berth_testkit::{Program, eventually};
+use berth_testkit::{Process, Program, eventually};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::kit::{CLUSTER, NAMESPACE, SOON, Scene, dto, in_rig};
+
+/// An operator with everything installed, and functions that hold something.
+async fn at_work(scene: &Scene) -> Process {
+    scene.chart().await;
+    scene.register(CLUSTER).await;
+    let operator = scene.operator();
+    scene.installed().await;
+    stuck(scene).await;
+    operator
+}
 
 /// What functions hold, with finalizers that nobody serves.
 async fn stuck(scene: &Scene) {
@@ -122,11 +132,7 @@ fn rig_operator_waits_for_an_agent_that_is_alive_to_end_its_functions() {
     in_rig(
         "down::rig_operator_waits_for_an_agent_that_is_alive_to_end_its_functions",
         async |scene| {
-            scene.chart().await;
-            scene.register(CLUSTER).await;
-            let _operator = scene.operator();
-            scene.installed().await;
-            stuck(scene).await;
+            let _operator = at_work(scene).await;
             let ready = Patch::Merge(json!({"status": {"replicas": 1, "readyReplicas": 1, "availableReplicas": 1}}));
             // Nobody but this test says how the agent's pod is.
             scene.rig.part("kube-controller-manager").unwrap().pause();
@@ -177,11 +183,7 @@ fn rig_operator_frees_what_comes_up_when_the_drain_is_over() {
     in_rig(
         "down::rig_operator_frees_what_comes_up_when_the_drain_is_over",
         async |scene| {
-            scene.chart().await;
-            scene.register(CLUSTER).await;
-            let operator = scene.operator();
-            scene.installed().await;
-            stuck(scene).await;
+            let operator = at_work(scene).await;
             // A user's own, which keeps the namespace for as long as the user wants.
             let user = json!({"apiVersion": "v1", "kind": "ConfigMap",
                 "metadata": {"name": "user", "namespace": "sr-1", "finalizers": ["example.com/user"]}});
@@ -236,11 +238,7 @@ fn rig_operator_cleanup_does_it_where_no_operator_does() {
     in_rig(
         "down::rig_operator_cleanup_does_it_where_no_operator_does",
         async |scene| {
-            scene.chart().await;
-            scene.register(CLUSTER).await;
-            let mut operator = scene.operator();
-            scene.installed().await;
-            stuck(scene).await;
+            let mut operator = at_work(scene).await;
             label_a_node(scene).await;
             operator.kill();
             scene

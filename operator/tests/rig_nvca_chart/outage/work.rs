@@ -178,12 +178,7 @@ fn rig_nvca_chart_at_work_loses_nothing_although_each_part_is_away_for_a_minute(
             for name in ["operator", "agent"] {
                 system.kill(name);
             }
-            cluster
-                .tools
-                .shell("kubectl scale deployment nvca-operator -n nvca-operator --replicas=0");
-            cluster
-                .tools
-                .shell("kubectl scale deployment nvca -n nvca-system --replicas=0");
+            cluster.nobody_comes_back();
             let cleanup = Program::new("nvca-operator-cleanup", "berth-operator")
                 .arg("--kubeconfig", cluster.rig.kubeconfig().to_str().unwrap())
                 .arg("--drain-timeout", "25s");
