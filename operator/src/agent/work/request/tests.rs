@@ -219,10 +219,8 @@ fn a_pod_that_came_out_of_its_trouble_unseen_goes_on() {
     run_to(&mut request, &delete);
     request.done(delete, Outcome::Later(None), later);
     request.saw(&seen(&request, 0, PodState::Running));
-    assert!(
-        !run(&mut request, later + 60_000).contains(&format!("delete {name}")),
-        "it runs"
-    );
+    let words = run(&mut request, later + 60_000);
+    assert!(!words.iter().any(|word| word.starts_with("delete")), "{words:?}");
 }
 
 #[test]
