@@ -74,7 +74,8 @@ pub struct Args {
     pub max_requests: u16,
 
     /// Of the nodes that take a pod, leave kube-scheduler only so many, the best ones, to save both the rest of the work.
-    /// 0: all, for where other plugins shall have a say against Berth (a low `weight`), or another extender comes after it
+    /// 0: all, for where other plugins shall have a say against Berth (a low `weight`), or another extender comes after it.
+    /// A request may say itself: `filterVerb: filter?top=1` in kube-scheduler's configuration
     #[arg(long, value_name = "NUMBER", default_value_t = 64)]
     pub filter_top: u16,
 

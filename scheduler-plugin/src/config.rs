@@ -115,10 +115,7 @@ impl Config {
             limits: Limits {
                 max_body_bytes: max_body_bytes.ok_or(ConfigError::MaxBody)?,
                 max_requests: args.max_requests.into(),
-                filter_top: match args.filter_top {
-                    0 => usize::MAX,
-                    top => top.into(),
-                },
+                filter_top: args.filter_top.into(),
                 body_deadline: Duration::from_secs(10),
             },
             tls,

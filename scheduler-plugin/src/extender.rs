@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest as _, Request, State},
-    http::StatusCode,
+    extract::{DefaultBodyLimit, FromRequest as _, Query, Request, State},
+    http::{StatusCode, Uri},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -33,7 +33,7 @@ use error::ExtenderError;
 use crate::{cluster::Cluster, decide::Decider, decisions::Decisions, metrics::Metrics, pods::Pods, reserve::Reserver};
 
 const HELP: &str = "berth-scheduler, extender for kube-scheduler\n\n\
-    POST /filter      ExtenderArgs         -> ExtenderFilterResult\n\
+    POST /filter      ExtenderArgs         -> ExtenderFilterResult (?top=N: the N best nodes, 0: all that fit)\n\
     POST /prioritize  ExtenderArgs         -> HostPriorityList\n\
     POST /preempt     ExtenderPreemptionArgs -> ExtenderPreemptionResult\n\
     POST /bind        ExtenderBindingArgs  -> ExtenderBindingResult\n\n\
@@ -46,12 +46,30 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Requests served at a time. kube-scheduler filters one pod at a time and binds some in parallel.
     pub max_requests: usize,
-    /// Nodes that filter leaves at most: the best ones. What is not among them would hardly be chosen, but cost
-    /// kube-scheduler the scores of all its plugins, and both of them the names on the wire.
-    pub filter_top: usize,
+    /// How many nodes filter leaves where the request does not say.
+    pub filter_top: Top,
     /// From the head of a request to the end of its body.
     #[serde(skip)]
     pub body_deadline: Duration,
+}
+
+/// How many nodes filter leaves at most: the best ones. What is not among them would hardly be chosen, but cost kube-scheduler the
+/// scores of all its plugins, and both of them the names on the wire. Of one node it asks no score at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Top(usize);
+
+impl From<u16> for Top {
+    /// 0: all of them.
+    fn from(top: u16) -> Self {
+        Self(if top == 0 { usize::MAX } else { top.into() })
+    }
+}
+
+/// What comes after the verb: `filterVerb: filter?top=1` in kube-scheduler's configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilterQuery {
+    top: Option<u16>,
 }
 
 /// What the verbs work on.
@@ -94,10 +112,12 @@ struct Verbs {
     slots: Arc<Semaphore>,
 }
 
-async fn filter(State(verbs): State<Verbs>, request: Request) -> Response {
+async fn filter(State(verbs): State<Verbs>, uri: Uri, request: Request) -> Response {
     verbs
         .serve("filter", request, async |extender, body| {
-            Ok(extender.filter(parse("ExtenderArgs", &body)?))
+            let query = Query::<FilterQuery>::try_from_uri(&uri).map_err(|it| ExtenderError::Query(it.body_text()))?;
+            let top = query.top.map_or(extender.limits.filter_top, Top::from);
+            Ok(extender.filter(parse("ExtenderArgs", &body)?, top))
         })
         .await
 }

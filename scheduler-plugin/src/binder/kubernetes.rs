@@ -36,7 +36,7 @@ const CROWDED: usize = WAITING / 4;
 /// Without a binding for so long, nobody's binding waits for what news takes of the API server.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest that one event waits for a pause.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For what waits at the end of the process.
 const LAST_NEWS: Duration = Duration::from_secs(3);
 /// Longer messages are cut: the API server takes no more than 1024 bytes.

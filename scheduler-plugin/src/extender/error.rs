@@ -28,6 +28,8 @@ pub(super) enum ExtenderError {
     BodyBroken(String),
     #[error("the body was not complete after {0:?}")]
     BodyLate(Duration),
+    #[error("what follows the verb's `?` is not understood: {0}; filter takes ?top=NUMBER, the others nothing")]
+    Query(String),
     #[error("{0} requests are being served already: try again, or raise --max-requests")]
     Overloaded(usize),
     /// Prioritize and preempt have no field for an error.
@@ -42,6 +44,7 @@ impl ExtenderError {
             Self::TooLarge(_) => "BodyTooLarge",
             Self::BodyBroken(_) => "BodyBroken",
             Self::BodyLate(_) => "BodyTimeout",
+            Self::Query(_) => "InvalidQuery",
             Self::Overloaded(_) => "Overloaded",
             Self::Protocol { reason, .. } => reason,
         }
@@ -49,7 +52,7 @@ impl ExtenderError {
 
     const fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Malformed { .. } | Self::BodyBroken(_) | Self::Protocol { .. } => {
+            Self::Malformed { .. } | Self::BodyBroken(_) | Self::Query(_) | Self::Protocol { .. } => {
                 (StatusCode::BAD_REQUEST, "bad_request")
             }
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),

@@ -10,7 +10,7 @@ use berth_kube_api::{
 use berth_placement::{GpuShape, PodRef, Shape};
 use uuid::Uuid;
 
-use super::{Answer, Extender, answer};
+use super::{Answer, Extender, Top, answer};
 use crate::{cluster::Ranking, decide::Verdict, decisions::NAMED, pods::Ask};
 
 /// The nodes of a request, in the form in which the answer must be.
@@ -119,8 +119,8 @@ impl<'a> Asked<'a> {
 }
 
 impl Extender {
-    pub(super) fn filter(&self, args: ExtenderArgs<'_>) -> Answer {
-        let result = Asked::of(args).and_then(|asked| self.filter_asked(asked));
+    pub(super) fn filter(&self, args: ExtenderArgs<'_>, top: Top) -> Answer {
+        let result = Asked::of(args).and_then(|asked| self.filter_asked(asked, top));
         result.unwrap_or_else(|Senseless { reason, message }| {
             let result = ExtenderFilterResult {
                 error: format!("{reason}: {message}"),
@@ -130,7 +130,7 @@ impl Extender {
         })
     }
 
-    fn filter_asked(&self, asked: Asked<'_>) -> Result<Answer, Senseless> {
+    fn filter_asked(&self, asked: Asked<'_>, Top(top): Top) -> Result<Answer, Senseless> {
         if asked.shape.gpu == GpuShape::None {
             return Ok(self.pass_everything(asked));
         }
@@ -145,7 +145,6 @@ impl Extender {
         let Asked { shape, mut offer, .. } = asked;
         let names = offer.names();
         let held = self.pods.held(&pod.uid);
-        let top = self.limits.filter_top;
         let ranking = self.cluster.rank_top(&shape, &names, held.as_ref(), top.max(NAMED));
         let verdict = Verdict {
             candidates: names.len(),
@@ -172,10 +171,12 @@ impl Extender {
 
         let outcome = if ranking.fits.is_empty() { "nofit" } else { "ok" };
         let mut fates: Vec<_> = std::iter::repeat_with(|| Fate::Spared).take(names.len()).collect();
+        // One node is a choice: nobody reads why it was not another, and in a full cluster that would be most of the answer.
+        let is_chosen = top == 1 && !ranking.fits.is_empty();
         for at in ranking.fits.into_iter().take(top) {
             fates[at] = Fate::Kept;
         }
-        for it in ranking.refused {
+        for it in ranking.refused.into_iter().filter(|_| !is_chosen) {
             let at = it.at;
             fates[at] = Fate::Refused(it);
         }

@@ -17,7 +17,7 @@ use crate::{
 const LIMITS: Limits = Limits {
     max_body_bytes: 64 << 10,
     max_requests: 4,
-    filter_top: 64,
+    filter_top: Top(64),
     body_deadline: Duration::from_secs(5),
 };
 
@@ -207,26 +207,51 @@ async fn a_pod_without_gpus_passes_everywhere_and_is_preferred_nowhere() {
     );
 }
 
+/// `gpu-0000` is free, `gpu-0001` half full and therefore better, `gpu-0002` full.
+fn three_nodes(filter_top: Top) -> Arc<Extender> {
+    let clock = ManualClock::at_unix_ms(1_800_000_000_000);
+    let nodes = [report("gpu-0000", 0), report("gpu-0001", 4), report("gpu-0002", 8)];
+    extender(cluster(&clock, nodes), &clock, Limits { filter_top, ..LIMITS })
+}
+
 #[tokio::test]
 async fn filter_leaves_the_best_nodes_only_and_refuses_none_for_it() {
-    let clock = ManualClock::at_unix_ms(1_800_000_000_000);
-    let nodes = || {
-        cluster(
-            &clock,
-            [report("gpu-0000", 0), report("gpu-0001", 4), report("gpu-0002", 8)],
-        )
-    };
-    let asked = json!({"Pod": pod(1), "NodeNames": ["gpu-0000", "gpu-0001", "gpu-0002"]});
-    for (filter_top, left) in [(usize::MAX, &["gpu-0000", "gpu-0001"][..]), (1, &["gpu-0001"])] {
-        let extender = extender(nodes(), &clock, Limits { filter_top, ..LIMITS });
-        let answer = post_json(&extender, "/filter", &asked).await;
-        assert_eq!(answer["NodeNames"], json!(left));
+    let names = ["gpu-0000", "gpu-0001", "gpu-0002"];
+    let asked = |gpus: u32| json!({"Pod": pod(gpus), "NodeNames": names});
+    let (all, best, full) = (&names[..2], &names[1..2], &names[2..]);
+    for (by_default, path, left, refused) in [
+        (0, "/filter", all, full),
+        (2, "/filter", all, full),
+        // The choice is made.
+        (1, "/filter", best, &[]),
+        (64, "/filter?top=1", best, &[]),
+        (1, "/filter?top=0", all, full),
+    ] {
+        let extender = three_nodes(by_default.into());
+        let answer = post_json(&extender, path, &asked(1)).await;
+        assert_eq!(answer["NodeNames"], json!(left), "{by_default} {path}");
         let failed = answer["FailedNodes"].as_object().unwrap();
-        assert_eq!(failed.keys().collect::<Vec<_>>(), ["gpu-0002"]);
+        assert_eq!(failed.keys().collect::<Vec<_>>(), refused, "{by_default} {path}");
         let scores = json!({"Pod": pod(1), "NodeNames": left});
         let scores = post_json(&extender, "/prioritize", &scores).await;
         let best = scores.as_array().unwrap().iter().max_by_key(|it| it["Score"].as_i64());
         assert_eq!(best.unwrap()["Host"], "gpu-0001");
+    }
+    let nowhere = post_json(&three_nodes(1.into()), "/filter", &asked(16)).await;
+    let told = |what: &str| nowhere[what].as_object().unwrap().len();
+    assert_eq!(told("FailedNodes") + told("FailedAndUnresolvableNodes"), 3, "{nowhere}");
+}
+
+#[tokio::test]
+async fn a_query_that_is_not_understood_is_refused() {
+    let body = || json!({"Pod": pod(1), "NodeNames": ["gpu-0000"]}).to_string();
+    for query in ["top=best", "top=-1", "tops=1", "top=70000"] {
+        let (status, answer) = post(&two_nodes(), &format!("/filter?{query}"), body()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(
+            answer.contains("InvalidQuery: ") && answer.contains("?top=NUMBER"),
+            "{answer}"
+        );
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) fn kai_pod(name: &str, gpus: u32) -> Value {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     KubeScheduler,
+    /// The same, where Berth leaves it all nodes that fit, and the scores decide.
+    Scored,
     /// KAI, fed in this mode.
     Kai(&'static str),
     /// kube-scheduler as it is, without Berth.
@@ -75,7 +77,7 @@ pub(crate) enum Way {
 impl Way {
     fn is_kai(self) -> bool {
         match self {
-            Self::KubeScheduler => false,
+            Self::KubeScheduler | Self::Scored => false,
             Self::Kai(_) => true,
             #[cfg(feature = "measure")]
             Self::Alone => false,
@@ -84,9 +86,14 @@ impl Way {
         }
     }
 
-    /// kube-scheduler is configured as it ships.
-    fn is_extended(self) -> bool {
-        self == Self::KubeScheduler
+    /// kube-scheduler's configuration, which asks Berth; `None`: its defaults.
+    fn configuration(self) -> Option<Value> {
+        let shipped = match self {
+            Self::KubeScheduler => SHIPPED.to_owned(),
+            Self::Scored => SHIPPED.replace("filter?top=1", "filter?top=0"),
+            _ => return None,
+        };
+        Some(serde_saphyr::from_str(&shipped).unwrap())
     }
 }
 
@@ -155,7 +162,7 @@ async fn start_scheduler(rig: &Rig, way: Way, listen: &str) -> Process {
         .arg("--listen", listen)
         .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap());
     let program = match way {
-        Way::KubeScheduler => program,
+        Way::KubeScheduler | Way::Scored => program,
         #[cfg(feature = "measure")]
         Way::Alone | Way::KaiAlone => program,
         Way::Kai(mode) => program
@@ -186,11 +193,10 @@ impl Cluster {
 
     async fn start(nodes: usize, daemons: usize, way: Way) -> Self {
         let is_kai = way.is_kai();
-        let shipped = way.is_extended().then(|| serde_saphyr::from_str(SHIPPED).unwrap());
         let config = RigConfig {
             nodes,
             kai: is_kai,
-            scheduler: shipped,
+            scheduler: way.configuration(),
             audit: cfg!(feature = "measure") && std::env::var_os("BERTH_AUDIT").is_some(),
             ..RigConfig::default()
         };

@@ -13,10 +13,10 @@ use std::{
     time::Duration,
 };
 
-use berth_testkit::rig::in_rig;
+use berth_testkit::{http, rig::in_rig};
 use serde_json::{Value, json};
 
-use kit::{Cluster, pod};
+use kit::{Cluster, Way, pod};
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -68,6 +68,34 @@ fn rig_function_pods_land_packed_where_the_engine_says_and_a_broken_gpu_takes_no
             cluster.mend(&free, 3).await;
             cluster.health(&free, "Healthy").await;
             cluster.bound("whole").await.unwrap();
+        },
+    );
+}
+
+#[test]
+fn rig_pods_land_where_berth_ranks_them_best_where_kube_scheduler_scores_all_nodes() {
+    in_rig(
+        "rig_pods_land_where_berth_ranks_them_best_where_kube_scheduler_scores_all_nodes",
+        async || {
+            let cluster = Cluster::up_as(6, Way::Scored).await;
+            // One after the other: what the best node is depends on those before.
+            let pods: Vec<(String, u32)> = [1, 4, 2, 8, 1, 4, 2, 1]
+                .into_iter()
+                .enumerate()
+                .map(|(at, gpus)| (format!("p{at}"), gpus))
+                .collect();
+            for (name, gpus) in &pods {
+                cluster.create_all([pod(name, *gpus)]).await;
+                cluster.bound(name).await.unwrap();
+            }
+            let taken = cluster.each_gpu_once(pods.iter().map(|(name, _)| name)).await;
+            assert_eq!(taken.len(), 23);
+            cluster.follows_its_decisions(&pods).await;
+            let metrics = http::get(&format!("{}/metrics", cluster.scheduler.admin()))
+                .await
+                .unwrap();
+            let scored = r#"berth_extender_request_duration_seconds_count{verb="prioritize",outcome="ok"} 8"#;
+            assert!(metrics.body.contains(scored), "{}", metrics.body);
         },
     );
 }

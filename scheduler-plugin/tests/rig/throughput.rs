@@ -32,6 +32,7 @@ fn throughput() {
     for (name, way) in [
         ("kube-scheduler alone", Way::Alone),
         ("kube-scheduler with Berth", Way::KubeScheduler),
+        ("kube-scheduler with Berth, scored", Way::Scored),
         ("KAI alone", Way::KaiAlone),
         ("KAI, hint", Way::Kai("hint")),
         ("KAI, bind", Way::Kai("bind")),
@@ -64,7 +65,7 @@ async fn measure(name: &str, way: Way) {
     let cluster = Cluster::without_daemons(NODES, way).await;
     let pods: Api<Pod> = cluster.pods();
     let make = |name: String| match way {
-        Way::Alone | Way::KubeScheduler => pod(&name, 1),
+        Way::Alone | Way::KubeScheduler | Way::Scored => pod(&name, 1),
         Way::KaiAlone | Way::Kai(_) => kai_pod(&name, 1),
     };
     let mut alone = Vec::new();
@@ -94,13 +95,19 @@ async fn measure(name: &str, way: Way) {
     let (created, ()) = tokio::join!(created, all_bound);
     let took = started.elapsed();
     let rate = f64::from(CROWD) / took.as_secs_f64();
+    let so_far = ran(&pids);
+    let spent = |until: &BTreeMap<&'static str, u64>| -> BTreeMap<&'static str, u64> {
+        until
+            .iter()
+            .map(|(part, ticks)| (*part, (ticks - cpu[part]) * 10))
+            .collect()
+    };
     // What is told after the fact is counted, too.
     tokio::time::sleep(SETTLE).await;
-    let took_each: BTreeMap<_, _> = ran(&pids)
-        .into_iter()
-        .map(|(part, ticks)| (part, (ticks - cpu[part]) * 10))
-        .collect();
-    println!("{}", json!({"way": name, "cpu_ms_of_the_crowd": took_each}));
+    println!(
+        "{}",
+        json!({"way": name, "cpu_ms_until_bound": spent(&so_far), "cpu_ms_of_the_crowd": spent(&ran(&pids))})
+    );
     if let Some(log) = cluster.audit_log() {
         let asked = requests(Some(&log), asked.0);
         println!("{}", json!({"way": name, "requests_of_the_crowd": asked.1}));

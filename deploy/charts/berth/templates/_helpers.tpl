@@ -89,7 +89,7 @@ profiles:
   - schedulerName: {{ .Values.kubeScheduler.schedulerName }}
 extenders:
   - urlPrefix: https://{{ include "berth.scheduler" . }}.{{ .Release.Namespace }}.svc:9450
-    filterVerb: filter
+    filterVerb: filter?top=1
     prioritizeVerb: prioritize
     preemptVerb: preempt
     bindVerb: bind
