@@ -207,8 +207,16 @@ fn rig_up_and_down_leave_no_process_mount_or_namespace() {
         (output.status.success(), text)
     };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let (up, told) = rig(&["up", "--nodes", "1"]);
+    let (up, told) = rig(&["up", "--scheduler-config", "Cargo.toml"]);
+    assert!(!up && told.contains("Cargo.toml is not"), "{told}");
+    let shipped = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/scheduler/kube-scheduler-config.yaml"
+    );
+    let (up, told) = rig(&["up", "--nodes", "1", "--scheduler-config", shipped]);
     assert!(up, "{told}");
+    let config = fs::read_to_string(dir.path().join("scheduler.json")).unwrap();
+    assert!(config.contains("filterVerb"), "{config}");
     let (second, told) = rig(&["up"]);
     assert!(!second && told.contains("runs already"), "{told}");
     let (ok, status) = rig(&["status"]);

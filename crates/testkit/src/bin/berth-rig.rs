@@ -68,6 +68,10 @@ struct Up {
     /// the stand-ins.
     #[arg(long)]
     bao: bool,
+    /// What kube-scheduler is configured by, without clientConnection: deploy/scheduler/kube-scheduler-config.yaml has it ask a
+    /// berth-scheduler on 127.0.0.1:9450 of the rig.
+    #[arg(long, value_name = "FILE")]
+    scheduler_config: Option<PathBuf>,
     /// Keep data and logs of an earlier rig in the folder instead of clearing them.
     #[arg(long)]
     keep: bool,
@@ -102,6 +106,7 @@ fn start(dir: &Path, up: &Up) -> anyhow::Result<()> {
             dir.display()
         );
     }
+    scheduler_config(up)?;
     if dir.exists() && !up.keep {
         fs::remove_dir_all(dir).with_context(|| format!("cannot clear {}", dir.display()))?;
     }
@@ -121,6 +126,9 @@ fn start(dir: &Path, up: &Up) -> anyhow::Result<()> {
     }
     if up.bao {
         command.arg("--bao");
+    }
+    if let Some(file) = &up.scheduler_config {
+        command.arg("--scheduler-config").arg(file);
     }
     // A process group of its own: Ctrl-C in the shell that started it does not end it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -147,6 +155,18 @@ fn start(dir: &Path, up: &Up) -> anyhow::Result<()> {
     println!("a shell on it:  eval \"$(cargo xtask rig env)\"  then  rig kubectl get nodes");
     println!("end it:         cargo xtask rig down");
     Ok(())
+}
+
+fn scheduler_config(up: &Up) -> anyhow::Result<Option<Value>> {
+    let Some(file) = &up.scheduler_config else {
+        return Ok(None);
+    };
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let config: Value = serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))?;
+    if config["kind"] != "KubeSchedulerConfiguration" {
+        bail!("{} is not a KubeSchedulerConfiguration", file.display());
+    }
+    Ok(Some(config))
 }
 
 /// The outer process of a rig in this folder, if it lives and is one of ours.
@@ -240,6 +260,7 @@ fn serve(dir: &Path, up: &Up) -> anyhow::Result<()> {
             nats: up.nats,
             kai: up.kai,
             bao: up.bao,
+            scheduler: scheduler_config(up)?,
             dir: Some(dir.to_owned()),
             ..RigConfig::default()
         };
