@@ -28,7 +28,7 @@ use super::{
     objects,
     pod::{Gates, KaiPod},
     queue::QueueSpec,
-    state::{State, Work},
+    state::{Settled, State, Work},
 };
 use crate::{
     binder::{ClientBox, KubernetesBinder},
@@ -300,7 +300,8 @@ impl Actor {
         let Some(first) = members.first().cloned() else { return };
         let since = *self.gangs.entry(key.clone()).or_insert_with(Instant::now);
         let placed = self.state.placed_of(&key.0, &key.1);
-        let patience_over = since.elapsed() > GANG_PATIENCE;
+        // The rest of it may be getting its places just now.
+        let patience_over = since.elapsed() > GANG_PATIENCE && !self.state.is_working_on(&key.0, &key.1);
         // The size is asked of the API server: while the answer is under way the gang is as it is.
         let uids: Vec<PodUid> = members.iter().map(|pod| pod.pod.uid.clone()).collect();
         self.state.start(&uids);
@@ -359,8 +360,11 @@ impl Actor {
                 self.state.discharge(&uid);
             }
         }
-        let is_done = ended != Ended::Again;
-        self.state.end(&uid, is_done.then(|| Instant::now() + STALE_AFTER));
+        let settled = (ended != Ended::Again).then(|| Settled {
+            until: Instant::now() + STALE_AFTER,
+            has_place: ended == Ended::Bound,
+        });
+        self.state.end(&uid, settled);
         let Some(hint) = hint else { return };
         self.hinted_at.insert(uid.clone(), Instant::now());
         self.state.hint(&uid, hint);

@@ -26,8 +26,17 @@ pub(super) struct State {
     hinted: HashMap<PodUid, Option<NodeName>>,
     /// Pods of whom somebody takes care now.
     working: HashSet<PodUid>,
-    /// Pods that are done with and were not seen so yet: what is seen of them is older. Until when that is believed.
-    settled: HashMap<PodUid, Instant>,
+    /// Pods that are done with and were not seen so yet: what is seen of them is older.
+    settled: HashMap<PodUid, Settled>,
+}
+
+/// How a pod's turn ended, where nothing is left to do for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settled {
+    /// So long that is believed, where the pod is not seen so.
+    pub(super) until: Instant,
+    /// It is bound, or KAI's binder is at it; else it is KAI's to place.
+    pub(super) has_place: bool,
 }
 
 /// What a change asks for.
@@ -93,7 +102,7 @@ impl State {
 
     /// Pods that wait and of whom nobody takes care: what failed is tried again.
     pub(super) fn waiting(&mut self, now: Instant) -> Vec<PodUid> {
-        self.settled.retain(|_, until| *until > now);
+        self.settled.retain(|_, settled| settled.until > now);
         let waiting = self.pods.values().filter(|pod| self.wants_place(pod));
         waiting.map(|pod| pod.pod.uid.clone()).collect()
     }
@@ -111,11 +120,11 @@ impl State {
         self.working.extend(uids.iter().cloned());
     }
 
-    /// The work is done. `settled`: nothing is left to do for the pod, which will be seen by then.
-    pub(super) fn end(&mut self, uid: &PodUid, settled: Option<Instant>) {
+    /// The work is done. `settled`: nothing is left to do for the pod.
+    pub(super) fn end(&mut self, uid: &PodUid, settled: Option<Settled>) {
         self.working.remove(uid);
-        if let Some(until) = settled.filter(|_| self.pods.get(uid).is_some_and(needs_place)) {
-            self.settled.insert(uid.clone(), until);
+        if let Some(settled) = settled.filter(|_| self.pods.get(uid).is_some_and(needs_place)) {
+            self.settled.insert(uid.clone(), settled);
         }
     }
 
@@ -144,9 +153,10 @@ impl State {
 
     /// The pending pods of a group, in the order of their names.
     pub(super) fn gang(&self, namespace: &str, group: &str) -> Vec<KaiPod> {
-        let members = self.pods.values().filter(|pod| {
-            pod.pod.namespace == namespace && pod.bind.as_deref() == Some(group) && self.wants_place(pod)
-        });
+        let members = self
+            .pods
+            .values()
+            .filter(|pod| is_member(pod, namespace, group) && self.wants_place(pod));
         let by_name: BTreeMap<&str, &KaiPod> = members.map(|pod| (pod.pod.name.as_str(), pod)).collect();
         by_name.into_values().cloned().collect()
     }
@@ -154,17 +164,25 @@ impl State {
     /// Whether any of the group is still pending, also while somebody takes care of it.
     pub(super) fn has_gang(&self, namespace: &str, group: &str) -> bool {
         let mut pods = self.pods.values();
-        pods.any(|pod| pod.pod.namespace == namespace && pod.bind.as_deref() == Some(group) && pod.is_pending())
+        pods.any(|pod| is_member(pod, namespace, group) && pod.is_pending())
     }
 
-    /// How many of a group run already.
+    /// Whether somebody takes care of a part of the group now: what becomes of that is not known yet.
+    pub(super) fn is_working_on(&self, namespace: &str, group: &str) -> bool {
+        let mut working = self.working.iter().filter_map(|uid| self.pods.get(uid));
+        working.any(|pod| is_member(pod, namespace, group))
+    }
+
+    /// How many of a group have their place: they run, or are being bound, which KAI's binder takes its time for.
     pub(super) fn placed_of(&self, namespace: &str, group: &str) -> usize {
-        let is_its = |pod: &&KaiPod| pod.pod.namespace == namespace && pod.group.as_deref() == Some(group);
-        self.pods
-            .values()
-            .filter(is_its)
-            .filter(|pod| pod.node.is_some())
-            .count()
+        let has_place = |pod: &&KaiPod| match &pod.node {
+            Some(_) => pod.pod.namespace == namespace && pod.group.as_deref() == Some(group),
+            None => {
+                let settled = self.settled.get(&pod.pod.uid);
+                is_member(pod, namespace, group) && settled.is_some_and(|settled| settled.has_place)
+            }
+        };
+        self.pods.values().filter(has_place).count()
     }
 
     /// The nodes that may have the pod, whatever GPUs they have. `pods_on`: how many pods each node has.
@@ -224,6 +242,10 @@ fn needs_place(pod: &KaiPod) -> bool {
     is_ours && pod.is_pending() && pod.gates != Gates::Others
 }
 
+fn is_member(pod: &KaiPod, namespace: &str, group: &str) -> bool {
+    pod.pod.namespace == namespace && pod.bind.as_deref() == Some(group)
+}
+
 /// Whether the pod asks for whole GPUs, which need no help of KAI's binder.
 pub(super) fn is_plain(pod: &KaiPod) -> bool {
     !matches!(pod.shape.gpu, GpuShape::Share { .. })
@@ -256,6 +278,16 @@ mod tests {
     fn on(name: &str, node: &str) -> KaiPod {
         named(name, |pod| {
             pod["spec"]["nodeName"] = json!(node);
+        })
+    }
+
+    fn placed(until: Instant) -> Settled {
+        Settled { until, has_place: true }
+    }
+
+    fn member(name: &str) -> KaiPod {
+        named(name, |pod| {
+            pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("g");
         })
     }
 
@@ -292,7 +324,7 @@ mod tests {
         let p: PodUid = "p".parse().unwrap();
         let turn = |state: &mut State| {
             state.start(std::slice::from_ref(&p));
-            state.end(&p, Some(now + later));
+            state.end(&p, Some(placed(now + later)));
         };
         state.pod(&p, Some(gated("p")));
         turn(&mut state);
@@ -356,11 +388,6 @@ mod tests {
     #[test]
     fn a_gang_is_its_pending_pods() {
         let mut state = State::default();
-        let member = |name: &str| {
-            named(name, |pod| {
-                pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!("g");
-            })
-        };
         for name in ["b", "a", "c"] {
             state.pod(&name.parse().unwrap(), Some(member(name)));
         }
@@ -379,5 +406,44 @@ mod tests {
             (vec!["a".to_owned(), "b".to_owned()], 1)
         );
         assert!(state.gang("other", "g").is_empty());
+    }
+
+    #[test]
+    fn of_a_gang_whose_turns_end_apart_those_that_are_being_bound_count_and_those_left_to_kai_do_not() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let uids = ["a", "b", "c"].map(|uid| uid.parse::<PodUid>().unwrap());
+        for uid in &uids {
+            state.pod(uid, Some(member(uid.as_str())));
+        }
+        let [a, b, c] = &uids;
+        let known = |state: &State| {
+            let waiting = state.gang("nvcf-backend", "g").len();
+            let working = state.is_working_on("nvcf-backend", "g");
+            (waiting, state.placed_of("nvcf-backend", "g"), working)
+        };
+        state.start(&uids);
+        assert_eq!(known(&state), (0, 0, true));
+        let after = |seconds| now + Duration::from_secs(seconds);
+        state.end(a, Some(placed(after(5))));
+        state.end(c, None);
+        assert_eq!(known(&state), (1, 1, true));
+        state.end(b, Some(placed(after(13))));
+        assert_eq!(
+            known(&state),
+            (1, 2, false),
+            "c finds the others placed, though neither has a node"
+        );
+        state.waiting(after(8));
+        assert_eq!(known(&state), (2, 1, false), "a is asked for again together with c");
+        let to_kai = Settled {
+            until: after(20),
+            has_place: false,
+        };
+        state.end(c, Some(to_kai));
+        assert_eq!(known(&state), (1, 1, false));
+        assert_eq!(
+            (state.placed_of("other", "g"), state.is_working_on("other", "g")),
+            (0, false)
+        );
     }
 }
