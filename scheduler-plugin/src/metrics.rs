@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     bind_refusals: Family<Reason, Counter>,
     decisions: Family<Outcome, Counter>,
     calls: Family<Call, Counter>,
+    groups_put_right: Family<PutRight, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +38,11 @@ struct Reason {
 struct Call {
     method: &'static str,
     reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PutRight {
+    was: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,6 +68,7 @@ impl Metrics {
             bind_refusals: Family::default(),
             decisions: Family::default(),
             calls: Family::default(),
+            groups_put_right: Family::default(),
         };
         let extender = registry.sub_registry_with_prefix("extender");
         let help = "Requests of kube-scheduler, from the first byte of the body to the answer";
@@ -74,11 +81,17 @@ impl Metrics {
         registry.register("decisions", help, metrics.decisions.clone());
         let help = "Calls over gRPC, by method and the reason why they were refused (empty: they were not)";
         registry.register("grpc_calls", help, metrics.calls.clone());
+        let help =
+            "PodGroups of pods that Berth bound for KAI that somebody deleted or changed, and that were put right";
+        registry.register("kai_groups_put_right", help, metrics.groups_put_right.clone());
         registry.register_collector(Box::new(Nodes(cluster)));
         // At zero from the start, so that a rate over them is known from the first one on.
         for method in ["Place", "Explain", "Simulate", "GetCluster", "WatchDecisions"] {
             let reason = String::new();
             metrics.calls.get_or_create(&Call { method, reason }).inc_by(0);
+        }
+        for was in ["deleted", "changed"] {
+            metrics.groups_put_right.get_or_create(&PutRight { was }).inc_by(0);
         }
         let reason = "BindTimeout".to_owned();
         metrics.bind_refusals.get_or_create(&Reason { reason }).inc_by(0);
@@ -107,6 +120,10 @@ impl Metrics {
     pub(crate) fn called(&self, method: &'static str, reason: &str) {
         let reason = reason.to_owned();
         self.calls.get_or_create(&Call { method, reason }).inc();
+    }
+
+    pub(crate) fn group_put_right(&self, was: &'static str) {
+        self.groups_put_right.get_or_create(&PutRight { was }).inc();
     }
 
     pub(crate) fn decided(&self, policy: &'static str, outcome: &'static str) {

@@ -24,6 +24,7 @@ use uuid::Uuid;
 use super::{
     Mode,
     filter::NodeFacts,
+    groups::{GroupKey, Groups},
     jobs::{Ended, Jobs},
     objects,
     pod::{Gates, KaiPod},
@@ -66,6 +67,7 @@ enum Seen {
     Pod(Box<watcher::Event<Pod>>),
     Node(Box<watcher::Event<Node>>),
     Queue(Box<watcher::Event<DynamicObject>>),
+    Group(Box<watcher::Event<DynamicObject>>),
 }
 
 /// How a turn ended.
@@ -82,6 +84,8 @@ struct Actor {
     pods: Resync<PodUid>,
     nodes: Resync<NodeName>,
     queues: Resync<String>,
+    groups_seen: Resync<GroupKey>,
+    groups: Groups,
     ends: mpsc::Sender<End>,
     /// Since when a hint stands.
     hinted_at: BTreeMap<PodUid, Instant>,
@@ -119,7 +123,7 @@ impl KaiFeed {
 
     async fn follow(&self, client: Client) {
         let (ends, mut heard) = mpsc::channel(ENDS);
-        let mut seen = watches(&client);
+        let mut seen = watches(&client, self.mode);
         let mut actor = Actor {
             mode: self.mode,
             jobs: Jobs {
@@ -136,6 +140,8 @@ impl KaiFeed {
             pods: Resync::new(),
             nodes: Resync::new(),
             queues: Resync::new(),
+            groups_seen: Resync::new(),
+            groups: Groups::default(),
             ends,
             hinted_at: BTreeMap::new(),
             gangs: BTreeMap::new(),
@@ -177,8 +183,14 @@ impl Actor {
                     self.state.pod(&uid, None);
                 }
                 if let Some((uid, pod)) = object {
-                    let work = self.state.pod(&uid, KaiPod::of(&pod));
+                    let pod = KaiPod::of(&pod);
+                    let group = pod.as_ref().and_then(KaiPod::shared_group);
+                    let work = self.state.pod(&uid, pod);
                     self.work(work);
+                    if let Some(group) = group.filter(|_| self.groups_seen.is_complete()) {
+                        self.groups.needed(group);
+                        self.put_groups_right();
+                    }
                 }
             }
             Seen::Node(event) => {
@@ -202,6 +214,42 @@ impl Actor {
                     self.state.queue(&name, Some(spec));
                 }
             }
+            Seen::Group(event) => self.take_group(*event),
+        }
+    }
+
+    fn take_group(&mut self, event: watcher::Event<DynamicObject>) {
+        let key = |group: &DynamicObject| Some((group.namespace()?, group.name_any()));
+        let is_end = matches!(event, watcher::Event::InitDone);
+        let (object, gone) = self.groups_seen.step(event, key, || self.groups.known());
+        let now = object.map(|(key, group)| (key, objects::is_as_made(&group)));
+        for (key, is_sound) in gone.into_iter().map(|key| (key, false)).chain(now) {
+            if !is_sound {
+                self.jobs.groups_made.lock().remove(&key.1);
+            }
+            let is_needed = !is_sound && self.state.in_shared(&key).is_some();
+            self.groups.seen(key.clone(), is_sound);
+            if is_needed {
+                self.groups.needed(key);
+            }
+        }
+        if is_end {
+            for key in self.state.shared_groups() {
+                self.groups.needed(key);
+            }
+        }
+        self.put_groups_right();
+    }
+
+    fn put_groups_right(&mut self) {
+        for key in self.groups.due(Instant::now()) {
+            let Some(pod) = self.state.in_shared(&key).cloned() else {
+                self.groups.not_needed(&key);
+                continue;
+            };
+            let jobs = self.jobs.clone();
+            let work = async move { jobs.put_group_right(pod).await };
+            drop(self.jobs.reserver.tasks.spawn("put-group-right", work));
         }
     }
 
@@ -393,6 +441,7 @@ impl Actor {
                 self.gangs.remove(&key);
             }
         }
+        self.put_groups_right();
         self.hinted_at.retain(|uid, _| self.state.is_hinted(uid));
         for (pod, hinted) in self.state.hinted() {
             let uid = pod.pod.uid.clone();
@@ -412,12 +461,15 @@ impl Actor {
     }
 }
 
-fn watches(client: &Client) -> BoxStream<'static, Seen> {
+fn watches(client: &Client, mode: Mode) -> BoxStream<'static, Seen> {
     let pods: Api<Pod> = Api::all(client.clone());
     let nodes: Api<Node> = Api::all(client.clone());
     let queues: Api<DynamicObject> = Api::all_with(client.clone(), &objects::queues());
+    let groups: Api<DynamicObject> = Api::all_with(client.clone(), &objects::pod_groups());
     let of_kai = watcher::Config::default().fields("spec.schedulerName=kai-scheduler");
-    stream::select_all([
+    let of_ours = watcher::Config::default().labels(&objects::of_ours());
+    let groups = (mode == Mode::Bind).then(|| watch(groups, of_ours).map(|event| Seen::Group(Box::new(event))).boxed());
+    let all = [
         watch(pods, of_kai).map(|event| Seen::Pod(Box::new(event))).boxed(),
         watch(nodes, watcher::Config::default())
             .map(|event| Seen::Node(Box::new(event)))
@@ -425,6 +477,6 @@ fn watches(client: &Client) -> BoxStream<'static, Seen> {
         watch(queues, watcher::Config::default())
             .map(|event| Seen::Queue(Box::new(event)))
             .boxed(),
-    ])
-    .boxed()
+    ];
+    stream::select_all(all.into_iter().chain(groups)).boxed()
 }

@@ -41,15 +41,10 @@ pub(super) async fn hand_over(api: &Api<Pod>, pod: &KaiPod) -> Result<Ended, Api
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, convert::Infallible, sync::Arc};
-
-    use http::{Method, Request, Response};
-    use kube::{Client, client::Body};
-    use parking_lot::Mutex;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kai::pod::tests::pod;
+    use crate::kai::{api_double, pod::tests::pod};
 
     fn marked() -> KaiPod {
         let pod = pod(|pod| pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!(""));
@@ -65,32 +60,14 @@ mod tests {
     }
 
     fn conflict() -> Value {
-        json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409, "message": "changed"})
+        api_double::refused(409, "Conflict")
     }
 
-    /// An API server that gives these answers in turn, and what it was sent by patches.
     async fn hand_over_to(answers: impl IntoIterator<Item = (u16, Value)>) -> (Ended, Vec<Value>) {
-        let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
-        let patches = Arc::new(Mutex::new(Vec::new()));
-        let (to_give, seen) = (Arc::clone(&answers), Arc::clone(&patches));
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (to_give, seen) = (Arc::clone(&to_give), Arc::clone(&seen));
-            async move {
-                let is_patch = request.method() == Method::PATCH;
-                let body = request.into_body().collect_bytes().await.unwrap();
-                if is_patch {
-                    seen.lock().push(serde_json::from_slice(&body).unwrap());
-                }
-                let (code, answer) = to_give.lock().pop_front().unwrap();
-                let answer = Body::from(answer.to_string().into_bytes());
-                Ok::<_, Infallible>(Response::builder().status(code).body(answer).unwrap())
-            }
-        });
-        let api = Api::namespaced(Client::new(service, "default"), "nvcf-backend");
+        let (client, double) = api_double::client(answers);
+        let api = Api::namespaced(client, "nvcf-backend");
         let ended = hand_over(&api, &marked()).await.unwrap();
-        assert!(answers.lock().is_empty(), "not all that was prepared was asked for");
-        let patches = patches.lock().clone();
-        (ended, patches)
+        (ended, double.patches())
     }
 
     #[tokio::test]
@@ -126,7 +103,7 @@ mod tests {
         let restless = [(200, at("1", None)), (409, conflict())];
         let (ended, _) = hand_over_to(restless.iter().cycle().take(2 * ATTEMPTS).cloned()).await;
         assert_eq!(ended, Ended::Again);
-        let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "gone"});
+        let gone = api_double::refused(404, "NotFound");
         assert_eq!(hand_over_to([(404, gone)]).await.0, Ended::HandedOver);
         let mut another = at("1", None);
         another["metadata"]["uid"] = json!("another");

@@ -19,7 +19,15 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{filter::NodeFacts, hand_over, narrowing::Narrowing, objects, pod::KaiPod, state};
+use super::{
+    filter::NodeFacts,
+    hand_over,
+    narrowing::Narrowing,
+    objects,
+    pod::KaiPod,
+    shared_group::{self, Stood},
+    state,
+};
 use crate::{
     binder::{BOUND_ELSEWHERE, Binder as _, Binding, ClientBox, KubernetesBinder},
     cluster::Arbiter,
@@ -402,13 +410,41 @@ impl Jobs {
         let now = Instant::now();
         let stands = |made: &Instant| now.duration_since(*made) < GROUP_STANDS;
         if !self.groups_made.lock().get(&name).is_some_and(stands) {
-            self.create(pod, &objects::pod_groups(), objects::pod_group(pod))
-                .await?;
+            let stood = shared_group::ensure(&self.groups(&pod.pod.namespace), pod).await;
+            let stood = stood.map_err(|error| api(&error))?;
+            if stood == Stood::Changed {
+                self.tell_put_right(pod, stood);
+            }
             let mut made = self.groups_made.lock();
             made.retain(|_, at| stands(at));
             made.insert(name.clone(), now);
         }
         Ok(name)
+    }
+
+    /// Makes the pod's group again what it was.
+    pub(super) async fn put_group_right(&self, pod: KaiPod) {
+        match shared_group::ensure(&self.groups(&pod.pod.namespace), &pod).await {
+            Ok(Stood::AsMade) => {}
+            Ok(stood) => self.tell_put_right(&pod, stood),
+            Err(error) => warn!(
+                group = objects::group_name(&pod),
+                error = &error as &dyn std::error::Error,
+                "the group of pods that Berth bound is not put right yet: trying on"
+            ),
+        }
+    }
+
+    fn tell_put_right(&self, pod: &KaiPod, stood: Stood) {
+        let (namespace, group) = (&pod.pod.namespace, objects::group_name(pod));
+        let what = if stood == Stood::Missing { "deleted" } else { "changed" };
+        warn!(
+            namespace,
+            group, what, "the group of pods that Berth bound is put right"
+        );
+        let message = format!("its PodGroup {group} was {what}: put right, or KAI might evict the pods that are in it");
+        self.binder.tell(&pod.pod, false, "BerthGroupPutRight", &message);
+        self.reserver.metrics.group_put_right(what);
     }
 
     /// Asks KAI's binder for the node. A request that is there already will do if it is for this pod and for that node.

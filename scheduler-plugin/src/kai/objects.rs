@@ -13,6 +13,10 @@ use serde_json::{Value, json};
 
 use super::{narrowing::Narrowing, pod::KaiPod};
 
+/// Label of the groups that are made here.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+const US: &str = "berth-scheduler";
+
 pub(super) fn pod_groups() -> ApiResource {
     resource("v2alpha2", "PodGroup", "podgroups")
 }
@@ -39,8 +43,11 @@ fn resource(version: &str, kind: &str, plural: &str) -> ApiResource {
 /// Of the group by which KAI accounts the pod: one for all that Berth binds in a namespace for the same queue and pool. KAI looks
 /// for groups by their name alone, so it tells all that makes the group another one.
 pub(super) fn group_name(pod: &KaiPod) -> String {
-    let (namespace, queue) = (&pod.pod.namespace, &pod.queue);
-    let pool = pod.node_pool.as_deref().unwrap_or_default();
+    shared_name(&pod.pod.namespace, &pod.queue, pod.node_pool.as_deref())
+}
+
+fn shared_name(namespace: &str, queue: &str, pool: Option<&str>) -> String {
+    let pool = pool.unwrap_or_default();
     let sum = fnv1a(format!("{namespace}/{queue}/{pool}").as_bytes());
     format!("berth-{namespace}-{queue}-{sum:016x}")
 }
@@ -53,18 +60,45 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 /// The group of pods that came without one. KAI evicts none of it, and nothing of it ever waits for a place.
-pub(super) fn pod_group(pod: &KaiPod) -> Value {
+pub(super) fn pod_group(pod: &KaiPod) -> DynamicObject {
+    let mut group = DynamicObject::new(&group_name(pod), &pod_groups()).data(json!({"spec": shared_spec(&pod.queue)}));
+    let labels = group.labels_mut();
+    labels.insert(MANAGED_BY.to_owned(), US.to_owned());
+    labels.extend(pod.node_pool.clone().map(|pool| (kai::NODE_POOL.to_owned(), pool)));
+    group
+}
+
+fn shared_spec(queue: &str) -> Value {
     json!({
-        "apiVersion": "scheduling.run.ai/v2alpha2",
-        "kind": "PodGroup",
-        "metadata": {"name": group_name(pod), "labels": labels(pod)},
-        "spec": {
-            "minMember": 1,
-            "queue": pod.queue,
-            "priorityClassName": kai::INFERENCE,
-            "preemptibility": "non-preemptible",
-        },
+        "minMember": 1,
+        "queue": queue,
+        "priorityClassName": kai::INFERENCE,
+        "preemptibility": "non-preemptible",
     })
+}
+
+/// Makes such a group again what it was; a merge patch.
+pub(super) fn pod_group_again(pod: &KaiPod) -> Value {
+    json!({
+        "metadata": {"labels": {MANAGED_BY: US, kai::NODE_POOL: pod.node_pool}},
+        "spec": shared_spec(&pod.queue),
+    })
+}
+
+/// Whether such a group is what it was, as far as KAI judges by it: whose it is shows in its name.
+pub(super) fn is_as_made(group: &DynamicObject) -> bool {
+    let label = |name: &str| group.labels().get(name).map(String::as_str);
+    let (namespace, spec) = (group.namespace().unwrap_or_default(), &group.data["spec"]);
+    let queue = spec["queue"].as_str().unwrap_or_default();
+    let mut made = shared_spec(queue).as_object().cloned().unwrap_or_default().into_iter();
+    label(MANAGED_BY) == Some(US)
+        && group.name_any() == shared_name(&namespace, queue, label(kai::NODE_POOL))
+        && made.all(|(field, value)| spec[field] == value)
+}
+
+/// Selects the groups of [`pod_group`].
+pub(super) fn of_ours() -> String {
+    format!("{MANAGED_BY}={US}")
 }
 
 /// `groups`: one for each GPU that the pod gets a part of.
@@ -288,7 +322,7 @@ mod tests {
             });
             KaiPod::of(&pod).unwrap()
         };
-        let group = pod_group(&in_queue("sr-a", "b", Some("Blue_1")));
+        let group = json!(pod_group(&in_queue("sr-a", "b", Some("Blue_1"))));
         assert_eq!(
             (
                 &group["spec"]["queue"],

@@ -10,6 +10,8 @@ use berth_placement::{GpuShape, NodeName, PodRef, Shape};
 use k8s_openapi::api::core::v1::{NodeAffinity, Pod, Toleration};
 use kube::ResourceExt as _;
 
+use super::{groups::GroupKey, objects};
+
 /// The namespaces in which NVCF's agent makes function pods: this one, and `sr-…`.
 const FUNCTIONS: &str = "nvcf-backend";
 
@@ -80,6 +82,12 @@ impl KaiPod {
 
     pub(crate) fn is_pending(&self) -> bool {
         self.node.is_none() && !self.is_over
+    }
+
+    /// The group that Berth made for pods like it, if it is in that.
+    pub(super) fn shared_group(&self) -> Option<GroupKey> {
+        let group = self.group.clone()?;
+        (group == objects::group_name(self)).then(|| (self.pod.namespace.clone(), group))
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     filter::NodeFacts,
+    groups::GroupKey,
     pod::{Gates, KaiPod},
     queue::{Demand, OverQueue, QueueSpec, Queues},
 };
@@ -175,14 +176,26 @@ impl State {
 
     /// How many of a group have their place: they run, or are being bound, which KAI's binder takes its time for.
     pub(super) fn placed_of(&self, namespace: &str, group: &str) -> usize {
-        let has_place = |pod: &&KaiPod| match &pod.node {
-            Some(_) => pod.pod.namespace == namespace && pod.group.as_deref() == Some(group),
-            None => {
-                let settled = self.settled.get(&pod.pod.uid);
-                is_member(pod, namespace, group) && settled.is_some_and(|settled| settled.has_place)
-            }
+        let is_settled = |pod: &KaiPod| {
+            let settled = self.settled.get(&pod.pod.uid);
+            settled.is_some_and(|settled| settled.has_place)
+        };
+        let has_place = |pod: &&KaiPod| {
+            let is_there = pod.node.is_some() && pod.pod.namespace == namespace && pod.group.as_deref() == Some(group);
+            is_there || (pod.node.is_none() && is_member(pod, namespace, group) && is_settled(pod))
         };
         self.pods.values().filter(has_place).count()
+    }
+
+    /// One of the pods that are in this group, which Berth made for them.
+    pub(super) fn in_shared(&self, key: &GroupKey) -> Option<&KaiPod> {
+        let mut named_so = self.pods.values().filter(|pod| pod.group.as_ref() == Some(&key.1));
+        named_so.find(|pod| pod.shared_group().as_ref() == Some(key))
+    }
+
+    /// All groups of that kind that pods are in.
+    pub(super) fn shared_groups(&self) -> BTreeSet<GroupKey> {
+        self.pods.values().filter_map(KaiPod::shared_group).collect()
     }
 
     /// The nodes that may have the pod, whatever GPUs they have. `pods_on`: how many pods each node has.
@@ -444,6 +457,31 @@ mod tests {
         assert_eq!(
             (state.placed_of("other", "g"), state.is_working_on("other", "g")),
             (0, false)
+        );
+    }
+
+    #[test]
+    fn the_groups_that_berth_made_are_known_by_the_pods_in_them() {
+        let mut state = State::default();
+        let name = super::super::objects::group_name(&named("p", |_| {}));
+        for (pod, group) in [("p", name.as_str()), ("q", "gang"), ("r", name.as_str())] {
+            let pod = named(pod, |pod| {
+                pod["metadata"]["annotations"]["pod-group-name"] = json!(group);
+            });
+            state.pod(&pod.pod.uid.clone(), Some(pod));
+        }
+        let key = ("nvcf-backend".to_owned(), name.clone());
+        assert_eq!(state.shared_groups(), [key.clone()].into());
+        assert!(state.in_shared(&key).is_some());
+        for pod in ["p", "r"] {
+            state.pod(&pod.parse().unwrap(), None);
+        }
+        assert!(state.in_shared(&key).is_none() && state.shared_groups().is_empty());
+        assert!(
+            state
+                .in_shared(&("nvcf-backend".to_owned(), "gang".to_owned()))
+                .is_none(),
+            "it is somebody else's"
         );
     }
 }

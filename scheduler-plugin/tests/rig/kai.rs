@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
 use berth_testkit::{
-    eventually,
+    eventually, http,
     kai::{PodGroup, PodGroupSpec, QueueResource, queue, unlimited},
     rig::in_rig,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -236,6 +236,53 @@ fn rig_kai_gets_gangs_whole_parts_of_gpus_and_queues_kept_and_evicts_nothing_of_
             unschedulable(&cluster, "greedy").await;
             let after: BTreeSet<String> = cluster.names().await.into_iter().collect();
             assert_eq!(before.difference(&after).collect::<Vec<_>>(), Vec::<&String>::new());
+        },
+    );
+}
+
+#[test]
+fn rig_kai_evicts_nothing_of_berths_where_somebody_edits_or_deletes_its_group() {
+    in_rig(
+        "kai::rig_kai_evicts_nothing_of_berths_where_somebody_edits_or_deletes_its_group",
+        async || {
+            let cluster = Cluster::up_as(1, Way::Kai("bind")).await;
+            let pods: Vec<String> = (0..7).map(|at| format!("p{at}")).collect();
+            cluster.create_all(pods.iter().map(|name| kai_pod(name, 1))).await;
+            for name in &pods {
+                cluster.bound(name).await.unwrap();
+            }
+            let groups: Api<PodGroup> = Api::default_namespaced(cluster.client());
+            let name = cluster.pod("p0").await.unwrap().annotation("pod-group-name").to_owned();
+            let until = async |is_right: &dyn Fn(&PodGroup) -> bool| {
+                let right = eventually(SOON, async || {
+                    let group = groups.get(&name).await?;
+                    ensure!(is_right(&group), "{group:?}");
+                    Ok(group)
+                });
+                right.await.unwrap()
+            };
+            let made = until(&|_| true).await;
+            let edit = Patch::Merge(json!({"metadata": {"labels": null}, "spec": {"preemptibility": "preemptible"}}));
+            groups.patch(&name, &PatchParams::default(), &edit).await.unwrap();
+            let edited = until(&|group| group.spec == made.spec && group.metadata.labels == made.metadata.labels).await;
+            assert_eq!(edited.metadata.uid, made.metadata.uid);
+            groups.delete(&name, &DeleteParams::default()).await.unwrap();
+            let again = until(&|group| group.metadata.uid != made.metadata.uid).await;
+            assert_eq!(again.spec, made.spec);
+            let told = eventually(SOON, async || {
+                let page = http::get(&format!("{}/metrics", cluster.scheduler.admin())).await?.body;
+                let is_told = |was: &&str| page.contains(&format!(r#"kai_groups_put_right_total{{was="{was}"}} 1"#));
+                ensure!(["deleted", "changed"].iter().all(is_told), "{page}");
+                Ok(())
+            });
+            told.await.unwrap();
+
+            let mut greedy = kai_pod("greedy", 8);
+            greedy["metadata"]["labels"] = json!({"gpu.berth.dev/managed": "false", "priorityClassName": "inference"});
+            cluster.create_all([greedy]).await;
+            unschedulable(&cluster, "greedy").await;
+            let names = cluster.names().await;
+            assert!(pods.iter().all(|name| names.contains(name)), "{names:?}");
         },
     );
 }

@@ -46,6 +46,8 @@ pub(crate) const KAI: &[&str] = &[
 ];
 pub(crate) const BIND: &[&str] = &[
     "get podgroups.scheduling.run.ai",
+    "list podgroups.scheduling.run.ai",
+    "watch podgroups.scheduling.run.ai",
     "create podgroups.scheduling.run.ai",
     "patch podgroups.scheduling.run.ai",
     "get bindrequests.scheduling.run.ai",
