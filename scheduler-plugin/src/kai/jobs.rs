@@ -36,6 +36,9 @@ use crate::{
     reserve::{BindError, Reserved, Reserver},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// For one request to the API server.
 pub(super) const REQUEST: Duration = Duration::from_secs(2);
 /// A group that is there is believed to stay for this long.
@@ -316,12 +319,7 @@ impl Jobs {
     /// None of them is placed, and none is KAI's: their turn comes again.
     fn keep_all(&self, pods: Vec<Candidacy>, places: &[Place]) -> BTreeMap<String, Ended> {
         for ((pod, _), place) in pods.iter().zip(places) {
-            let node = &place.reserved.node;
-            // Where it may be bound already it keeps what it holds.
-            let may_be_there = self.pods.get(&pod.pod.uid).is_some_and(|seen| seen.may_be_on(node));
-            if !may_be_there {
-                self.give_up(pod, node);
-            }
+            self.give_back(pod, place);
         }
         let uids = pods.into_iter().map(|(pod, _)| pod.pod.uid.to_string());
         uids.map(|uid| (uid, Ended::Again)).collect()
@@ -361,13 +359,22 @@ impl Jobs {
         }
     }
 
-    /// With what was reserved for it, unless it turns out to be bound: that may be there.
+    /// With what was reserved for it, unless it turns out to be bound.
     async fn leave_to_kai(&self, pod: &KaiPod, place: Option<Place>) -> Ended {
         let ended = self.hand_over(pod).await;
         if let (Ended::HandedOver, Some(place)) = (&ended, place) {
-            self.give_up(pod, &place.reserved.node);
+            self.give_back(pod, &place);
         }
         ended
+    }
+
+    /// Where it may be bound already, or KAI's binder is at it, it keeps what it holds.
+    fn give_back(&self, pod: &KaiPod, place: &Place) {
+        let node = &place.reserved.node;
+        let may_be_there = self.pods.get(&pod.pod.uid).is_some_and(|seen| seen.may_be_on(node));
+        if !may_be_there {
+            self.give_up(pod, node);
+        }
     }
 
     async fn try_bind(&self, pod: &KaiPod, place: &Place) -> Result<(), NotPlaced> {
