@@ -6,8 +6,9 @@ use berth_placement::{DeviceState, Health, NodeName, NodeState, Room, Shape, fit
 use super::Cluster;
 
 impl Cluster {
-    /// The first of the nodes that would take the shape if its broken GPUs were well and free: who counts GPUs sees room there, now or
-    /// soon. With each node how many GPUs its device plugin offers: where those are no more than are well, nobody counts a broken one.
+    /// The first of the nodes that does not take the shape, and would if its broken GPUs were well and free: who counts GPUs sees
+    /// room there, now or soon. With each node how many GPUs its device plugin offers: where those are no more than are well,
+    /// nobody counts a broken one.
     pub(crate) fn looks_free<'a>(
         &self,
         shape: &Shape,
@@ -17,9 +18,19 @@ impl Cluster {
         let mut known = nodes.filter_map(|(name, offered)| Some((inner.engine.node(name)?, offered)));
         let is_one = |(node, offered): &(&NodeState, Option<usize>)| {
             let well = node.devices.iter().filter(|device| !is_broken(device)).count();
-            well < node.devices.len() && offered.is_none_or(|offered| offered > well) && fits_by_count(node, shape)
+            well < node.devices.len()
+                && offered.is_none_or(|offered| offered > well)
+                && fit::plan(node, shape).is_err()
+                && fits_by_count(node, shape)
         };
         known.find(is_one).map(|(node, _)| node.name.clone())
+    }
+
+    /// Whether the node's daemon says of any of its GPUs that it is broken.
+    pub(crate) fn has_broken(&self, name: &NodeName) -> bool {
+        let inner = self.inner.lock();
+        let node = inner.engine.node(name);
+        node.is_some_and(|node| node.devices.iter().any(is_broken))
     }
 }
 
@@ -64,11 +75,14 @@ mod tests {
         assert_eq!(looks_free(1, &names[2..]), Some(name("held")), "its pod will not stay");
         assert_eq!(looks_free(3, &names), None, "not so many, broken or not");
         assert_eq!(looks_free(1, &names[..1]), None);
+        assert_eq!(looks_free(1, &names[..2]), None, "one that is well is free, too");
         assert_eq!(offering(Some(7), 2, &names), None, "the device plugin knows it, too");
         assert_eq!(
             offering(None, 2, &names),
             Some(name("free")),
             "nobody says what is offered"
         );
+        let broken = names.map(|name| cluster.has_broken(&name));
+        assert_eq!(broken, [false, true, true, false]);
     }
 }

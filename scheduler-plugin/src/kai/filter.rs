@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_kube_api::names::kai;
+use berth_kube_api::names::{berth, kai};
 use berth_placement::NodeName;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 use kube::ResourceExt as _;
@@ -77,6 +77,12 @@ impl NodeFacts {
 
     pub(crate) fn hostname(&self) -> Option<&str> {
         self.labels.get(HOSTNAME).map(String::as_str)
+    }
+
+    /// As an affinity sees it.
+    pub(super) fn says_broken(&self) -> bool {
+        let health = self.labels.get(berth::HEALTH);
+        health.is_some_and(|health| BROKEN.contains(&health.as_str()))
     }
 
     fn selected_by(&self, pod: &KaiPod) -> bool {

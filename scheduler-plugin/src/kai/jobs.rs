@@ -142,7 +142,10 @@ impl Jobs {
     pub(super) async fn hint(&self, pod: KaiPod, nodes: Vec<Arc<NodeFacts>>, seen: Instant) -> Ended {
         let placed = timeout_at(seen + self.deadline, self.place(&pod, &names(&nodes))).await;
         let placed = placed.unwrap_or_else(|_| Err(NotPlaced::new("DecisionLate", "no decision was made in time")));
-        let fits_nowhere = placed.as_ref().is_err_and(|not| not.reason == NO_FIT);
+        let off_broken = match &placed {
+            Ok(place) => self.may_go_astray(&pod, &nodes, &place.reserved.node),
+            Err(not) => not.reason == NO_FIT,
+        };
         let place = match placed {
             Ok(place) => self.nominate(&pod, place).await,
             Err(not) => {
@@ -152,7 +155,7 @@ impl Jobs {
         };
         let top = place.as_ref().map(|place| place.top.as_slice()).unwrap_or_default();
         let top = &top[..self.require_top.min(top.len())];
-        let narrowing = Narrowing::new(top, &nodes, fits_nowhere);
+        let narrowing = Narrowing::new(top, &nodes, off_broken);
         let placement = place.as_ref().map(|place| self.placement(place));
         let release = async |narrowing: &Narrowing| {
             let patch = objects::release(&pod, placement.as_ref(), narrowing);
@@ -302,10 +305,24 @@ impl Jobs {
         ended
     }
 
-    /// Whether KAI, which counts GPUs, would put the pod on one that is broken.
+    /// Where KAI, which counts GPUs, would put the pod on one that is broken.
+    fn looks_free(&self, pod: &KaiPod, nodes: &[Arc<NodeFacts>]) -> Option<NodeName> {
+        let offers = nodes.iter().map(|facts| (&facts.name, facts.gpus));
+        self.decider.cluster.looks_free(&pod.shape, offers)
+    }
+
+    /// Whether KAI could put the pod on a broken GPU where it does not follow the hint, and the hinted node is none of those from
+    /// which the pod would be kept. (The others with a broken GPU it loses, too, also where they have room: KAI cannot tell them
+    /// apart.)
+    fn may_go_astray(&self, pod: &KaiPod, nodes: &[Arc<NodeFacts>], hinted: &NodeName) -> bool {
+        let says_broken = |facts: &Arc<NodeFacts>| facts.name == *hinted && facts.says_broken();
+        let is_kept_off = self.decider.cluster.has_broken(hinted) || nodes.iter().any(says_broken);
+        !is_kept_off && self.looks_free(pod, nodes).is_some()
+    }
+
+    /// Whether the pod, which fits nowhere, is kept from KAI.
     fn is_kept(&self, pod: &KaiPod, candidates: &[Arc<NodeFacts>], not: &NotPlaced) -> bool {
-        let offers = candidates.iter().map(|facts| (&facts.name, facts.gpus));
-        let Some(node) = self.decider.cluster.looks_free(&pod.shape, offers) else {
+        let Some(node) = self.looks_free(pod, candidates) else {
             return false;
         };
         let message = &not.message;

@@ -22,12 +22,12 @@ pub(super) struct Narrowing {
 }
 
 impl Narrowing {
-    /// `top`: nodes to which the pod is to be held. `fits_nowhere`: what looks free to KAI is broken.
-    pub(super) fn new(top: &[NodeName], nodes: &[Arc<NodeFacts>], fits_nowhere: bool) -> Self {
+    /// `top`: nodes to which the pod is to be held. `off_broken`: what looks free to KAI may be broken.
+    pub(super) fn new(top: &[NodeName], nodes: &[Arc<NodeFacts>], off_broken: bool) -> Self {
         let hostname = |name: &NodeName| nodes.iter().find(|facts| facts.name == *name)?.hostname();
         Self {
             top: top.iter().filter_map(hostname).map(str::to_owned).collect(),
-            off_broken: fits_nowhere,
+            off_broken,
         }
     }
 
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_fits_nowhere_is_kept_off_nodes_that_say_that_a_gpu_is_broken_and_no_other_is() {
+    fn a_pod_is_kept_off_nodes_for_as_long_as_they_say_that_a_gpu_is_broken() {
         let lost = Narrowing::new(&[], &nodes(), true);
         assert_eq!(lost.terms(None).unwrap(), [json!({"matchExpressions": [health()]})]);
         assert_eq!(Narrowing::new(&[], &nodes(), false).terms(None), None);

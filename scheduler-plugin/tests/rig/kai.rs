@@ -8,7 +8,7 @@ use berth_testkit::{
     kai::{PodGroup, PodGroupSpec, QueueResource, queue, unlimited},
     rig::in_rig,
 };
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -287,8 +287,58 @@ fn rig_kai_evicts_nothing_of_berths_where_somebody_edits_or_deletes_its_group() 
     );
 }
 
+#[test]
+fn rig_kai_puts_no_pod_on_a_broken_gpu_where_it_does_not_follow_the_hint() {
+    in_rig(
+        "kai::rig_kai_puts_no_pod_on_a_broken_gpu_where_it_does_not_follow_the_hint",
+        async || {
+            let mut cluster = Cluster::up_as(2, Way::Kai("hint")).await;
+            let (hinted, broken) = ("gpu-0000", "gpu-0001");
+            cluster.order(broken, r#"{"xid":{"gpu":3,"code":79}}"#);
+            cluster.health(broken, "Unhealthy").await;
+            let mut full = kai_pod("full", 7);
+            full["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": broken});
+            cluster.create_all([full]).await;
+            cluster.bound("full").await.unwrap();
+
+            // The one node that takes the pod is closed before KAI looks at it.
+            cluster.rig.part("kai-scheduler").unwrap().pause();
+            cluster.create_all([kai_pod("astray", 1)]).await;
+            let hint = eventually(SOON, async || {
+                let pod = cluster.pods().get("astray").await?;
+                let (spec, status) = (pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+                ensure!(spec.scheduling_gates.is_none(), "it is gated");
+                Ok(status.nominated_node_name)
+            });
+            assert_eq!(hint.await.unwrap().as_deref(), Some(hinted));
+            let nodes: Api<Node> = Api::all(cluster.client());
+            nodes.cordon(hinted).await.unwrap();
+            cluster.rig.part("kai-scheduler").unwrap().resume();
+            unplaced(&cluster, "astray").await;
+            cluster.create_all([other_of_kais("other")]).await;
+            cluster.bound("other").await.unwrap();
+            let pod = cluster.pod("astray").await.unwrap();
+            assert_eq!(pod.node(), "", "it got the broken GPU");
+
+            cluster.mend(broken, 3).await;
+            cluster.bound("astray").await.unwrap();
+            assert_eq!(cluster.pod("astray").await.unwrap().node(), broken);
+        },
+    );
+}
+
 /// Until KAI has said of the pod that it finds no place for it, twice: in the second cycle at the latest it would evict.
 async fn unschedulable(cluster: &Cluster, name: &str) {
+    unplaced(cluster, name).await;
+    // One more decision of Berth's own goes by meanwhile: no clock is needed to see a cycle.
+    cluster.create_all([kai_pod("last", 1)]).await;
+    cluster.bound("last").await.unwrap();
+    assert!(cluster.names().await.iter().any(|it| it == name));
+    cluster.pods().delete("last", &DeleteParams::default()).await.unwrap();
+}
+
+/// Until KAI has said so once.
+async fn unplaced(cluster: &Cluster, name: &str) {
     let events: Api<Event> = Api::default_namespaced(cluster.client());
     let pods: Api<Pod> = cluster.pods();
     let said = eventually(SOON, async || {
@@ -304,9 +354,4 @@ async fn unschedulable(cluster: &Cluster, name: &str) {
         Ok(())
     });
     said.await.unwrap();
-    // One more decision of Berth's own goes by meanwhile: no clock is needed to see a cycle.
-    cluster.create_all([kai_pod("last", 1)]).await;
-    cluster.bound("last").await.unwrap();
-    assert!(cluster.names().await.iter().any(|it| it == name));
-    cluster.pods().delete("last", &DeleteParams::default()).await.unwrap();
 }
