@@ -10,8 +10,6 @@
 //!
 //! Of several schedulers one feeds KAI and the others stand by, by a Lease. `feed` is the actor, and the only one who changes the state; `jobs` are the steps for one pod, or one gang.
 
-#[cfg(test)]
-mod api_double;
 mod feed;
 mod filter;
 mod groups;

@@ -23,6 +23,8 @@ use crate::{
     reserve::Reserver,
 };
 
+pub(crate) mod api_double;
+
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// A free H100.

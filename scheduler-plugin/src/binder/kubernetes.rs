@@ -135,16 +135,19 @@ impl KubernetesBinder {
         );
         match posted.await {
             Ok(_) => Ok(()),
-            // The answer to an earlier attempt got lost: what counts is where the pod is.
-            Err(error) if error.is_conflict() => self.is_there(&pods, binding, error).await,
-            Err(error) => Err(failed(&error)),
+            Err(error) if error.outcome_unknown() || error.is_not_found() => Err(failed(&error)),
+            // An earlier attempt, or another scheduler, may have bound it all the same: what counts is where the pod is.
+            Err(error) => self.is_there(&pods, binding, error).await,
         }
     }
 
     async fn is_there(&self, pods: &Api<Pod>, binding: &Binding, refused: ApiError) -> Result<(), BindFailed> {
         let pod = within(DEADLINE, pods.get(&binding.pod.name))
             .await
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| BindFailed {
+                outcome_unknown: !error.is_not_found(),
+                ..failed(&error)
+            })?;
         let same = pod.metadata.uid.as_deref() == Some(binding.pod.uid.as_str());
         let node = pod.spec.and_then(|spec| spec.node_name);
         match node {
@@ -304,9 +307,14 @@ impl EventPoster {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use berth_runtime::ManualClock;
     use futures_util::FutureExt as _;
+    use serde_json::json;
 
     use super::*;
+    use crate::testing::api_double;
 
     #[tokio::test]
     async fn news_waits_for_a_pause_between_bindings_and_only_then() {
@@ -317,5 +325,47 @@ mod tests {
         bound.send_replace(());
         pause(&mut bindings).await;
         assert!(pause(&mut bindings).now_or_never().is_some(), "the pause is still on");
+    }
+
+    #[tokio::test]
+    async fn what_a_refused_binding_means_shows_where_the_pod_is_and_unseen_it_may_be_there() {
+        let refused = |code, reason| (code, api_double::refused(code, reason));
+        let pod = |uid: &str, node: Option<&str>| (200, json!({"metadata": {"uid": uid}, "spec": {"nodeName": node}}));
+        let (conflict, busy) = (refused(409, "Conflict"), refused(429, "TooManyRequests"));
+        let gone = refused(404, "NotFound");
+        let elsewhere = Err((BOUND_ELSEWHERE, false));
+        for (answers, outcome) in [
+            (vec![conflict.clone(), pod("u", Some("n"))], Ok(())),
+            (vec![conflict.clone(), pod("u", Some("m"))], elsewhere),
+            (
+                vec![conflict.clone(), pod("newer", Some("n"))],
+                Err(("ApiConflict", false)),
+            ),
+            (vec![conflict.clone(), gone.clone()], Err(("ApiNotFound", false))),
+            (vec![conflict, busy.clone()], Err(("ApiTooManyRequests", true))),
+            (vec![busy.clone(), pod("u", Some("n"))], Ok(())),
+            (vec![busy.clone(), pod("u", None)], Err(("ApiTooManyRequests", false))),
+            (vec![busy.clone(), busy], Err(("ApiTooManyRequests", true))),
+            (vec![gone], Err(("ApiNotFound", false))),
+            (vec![refused(500, "InternalError")], Err(("ApiServerError", true))),
+        ] {
+            let (client, double) = api_double::client(answers.clone());
+            let (binder, _poster) = KubernetesBinder::new(ManualClock::at_unix_ms(0).shared());
+            binder.connect(client);
+            let binding = Binding {
+                pod: PodRef::new("ns", "p", "u".parse().unwrap()).unwrap(),
+                node: "n".parse().unwrap(),
+                placement: None,
+                why: String::new(),
+                annotations: BTreeMap::new(),
+            };
+            let bound = binder.bind(&binding).await;
+            let bound = match &bound {
+                Ok(()) => Ok(()),
+                Err(it) => Err((it.reason.as_str(), it.outcome_unknown)),
+            };
+            assert_eq!(bound, outcome, "{answers:?}");
+            double.patches();
+        }
     }
 }

@@ -44,7 +44,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kai::{api_double, pod::tests::pod};
+    use crate::{kai::pod::tests::pod, testing::api_double};
 
     fn marked() -> KaiPod {
         let pod = pod(|pod| pod["metadata"]["annotations"]["gpu.berth.dev/kai-bind"] = json!(""));

@@ -477,7 +477,12 @@ impl Jobs {
         if self.create(pod, &objects::bind_requests(), request).await? {
             return Ok(());
         }
-        match self.asked_of_binder(pod).await? {
+        // There is one by now, and it may be ours.
+        let asked = self.asked_of_binder(pod).await.map_err(|not| NotPlaced {
+            outcome_unknown: true,
+            ..not
+        })?;
+        match asked {
             Some(asked) if asked == *node => Ok(()),
             Some(asked) => Err(NotPlaced::new(
                 BOUND_ELSEWHERE,

@@ -41,7 +41,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kai::{api_double, pod::tests::pod};
+    use crate::{kai::pod::tests::pod, testing::api_double};
 
     async fn ensure_with(answers: impl IntoIterator<Item = (u16, Value)>) -> (Result<Stood, ApiError>, Vec<Value>) {
         let (client, double) = api_double::client(answers);

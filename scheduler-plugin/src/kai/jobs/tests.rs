@@ -6,9 +6,9 @@ use serde_json::json;
 use super::*;
 use crate::{
     extender::{Limits, Top},
-    kai::{api_double, pod::tests::pod},
+    kai::pod::tests::pod,
     pods::Held,
-    testing,
+    testing::{self, api_double},
 };
 
 fn jobs(client: kube::Client) -> Jobs {
@@ -69,5 +69,35 @@ async fn what_kais_binder_is_at_keeps_what_it_holds_where_its_gang_is_left_to_ka
         assert_eq!(jobs.leave_to_kai(&pod, Some(place)).await, Ended::HandedOver);
         assert_eq!(double.patches().len(), 1);
         assert_eq!(jobs.pods.held(&pod.pod.uid), is_asked.then_some(held));
+    }
+}
+
+#[tokio::test]
+async fn where_a_request_to_kais_binder_is_there_and_cannot_be_read_it_may_be_the_pods_own() {
+    let refused = |code, reason| (code, api_double::refused(code, reason));
+    let pod = KaiPod::of(&pod(|_| {})).unwrap();
+    let (node, other) = ("n".parse().unwrap(), "m".parse().unwrap());
+    let exists = || refused(409, "AlreadyExists");
+    let request = |node| (200, objects::bind_request(&pod, node, &[]));
+    for (answers, outcome) in [
+        (vec![exists(), request(&node)], Ok(())),
+        (vec![exists(), request(&other)], Err((BOUND_ELSEWHERE, false))),
+        (
+            vec![exists(), refused(429, "TooManyRequests")],
+            Err(("ApiTooManyRequests", true)),
+        ),
+        (
+            vec![refused(429, "TooManyRequests")],
+            Err(("ApiTooManyRequests", false)),
+        ),
+    ] {
+        let (client, double) = api_double::client(answers.clone());
+        let asked = jobs(client).ask_binder(&pod, &node, &[]).await;
+        let asked = match &asked {
+            Ok(()) => Ok(()),
+            Err(not) => Err((not.reason.as_str(), not.outcome_unknown)),
+        };
+        assert_eq!(asked, outcome, "{answers:?}");
+        double.patches();
     }
 }

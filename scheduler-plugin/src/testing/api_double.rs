@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// What was asked, to be looked at when all is over.
-pub(super) struct Double {
+pub(crate) struct Double {
     answers: Arc<Mutex<VecDeque<(u16, Value)>>>,
     patches: Arc<Mutex<Vec<Value>>>,
 }
 
-pub(super) fn client(answers: impl IntoIterator<Item = (u16, Value)>) -> (Client, Double) {
+pub(crate) fn client(answers: impl IntoIterator<Item = (u16, Value)>) -> (Client, Double) {
     let double = Double {
         answers: Arc::new(Mutex::new(answers.into_iter().collect())),
         patches: Arc::default(),
@@ -35,13 +35,13 @@ pub(super) fn client(answers: impl IntoIterator<Item = (u16, Value)>) -> (Client
     (Client::new(service, "default"), double)
 }
 
-pub(super) fn refused(code: u16, reason: &str) -> Value {
+pub(crate) fn refused(code: u16, reason: &str) -> Value {
     json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": "refused"})
 }
 
 impl Double {
     /// Asserts that all that was prepared was asked for.
-    pub(super) fn patches(&self) -> Vec<Value> {
+    pub(crate) fn patches(&self) -> Vec<Value> {
         assert!(
             self.answers.lock().is_empty(),
             "not all that was prepared was asked for"
