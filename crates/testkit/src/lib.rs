@@ -36,5 +36,5 @@ pub use collector::Collector;
 #[cfg(feature = "authority")]
 pub use fake_sis::FakeSis;
 pub use kubelet::FakeKubelet;
-pub use process::{Ended, Process, Program};
+pub use process::{Ended, Process, Program, cpu_time};
 pub use wait::{eventually, spawn, throughout};

@@ -18,6 +18,10 @@ use tempfile::TempDir;
 
 use crate::wait::eventually;
 
+mod cpu;
+
+pub use cpu::cpu_time;
+
 /// From exec to bound addresses. A debug build on a machine that also compiles is slow.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -9,6 +9,7 @@
 //! ```
 //! When the inner test ends, however it ends, its pid namespace ends, and with it every part.
 
+mod audit;
 pub mod bao;
 mod control_plane;
 mod error;
@@ -26,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+pub use audit::Requests;
 pub use error::RigError;
 pub use kai::Kai;
 pub use kwok::NodeProfile;

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -12,8 +11,8 @@ use anyhow::{Context as _, ensure};
 use berth_kube_api::nvcf::NvcfBackend;
 use berth_sis::ClusterId;
 use berth_testkit::{
-    Process, Program, eventually, http,
-    rig::{Rig, RigConfig},
+    Process, Program, cpu_time, eventually, http,
+    rig::{Requests, Rig, RigConfig},
 };
 use k8s_openapi::{
     api::{
@@ -212,71 +211,35 @@ fn memory(when: &str, programs: &[(&str, &Process)]) {
 /// What they ask the API server for when nothing happens, and the time that they run.
 async fn idle(rig: &Rig, programs: &[(&str, &Process)]) {
     tokio::time::sleep(SETTLE).await;
-    let (asked, before) = (requests(&rig.audit_log(), 0), ran(programs));
+    let requests = |from| Requests::since(&rig.audit_log(), from).unwrap();
+    let (asked, before) = (requests(0), ran(programs));
     memory("idle", programs);
     tokio::time::sleep(IDLE).await;
-    let later = requests(&rig.audit_log(), asked.lines);
+    let later = requests(asked.lines);
     let after = ran(programs);
     for (at, (name, _)) in programs.iter().enumerate() {
-        let agent = format!("{name}/");
-        let of = |all: &Requests| -> BTreeMap<String, u32> {
-            let ours = all
-                .by
-                .iter()
-                .filter_map(|(who, count)| Some((who.strip_prefix(&agent)?, *count)));
-            ours.map(|(what, count)| (what.to_owned(), count)).collect()
-        };
-        let idle = of(&later);
+        let idle = later.of(name);
         let count: u32 = idle.values().sum();
         // Each is opened anew every 290 s, whether that falls into this time or not.
-        let began = of(&asked);
+        let began = asked.of(name);
         let watches: u32 = began
             .iter()
-            .filter(|(what, _)| what.contains(" watch "))
+            .filter(|(what, _)| what.starts_with("watch "))
             .map(|(_, count)| count)
             .sum();
-        let ticks = after[at] - before[at];
+        let took = after[at].saturating_sub(before[at]);
         tell(
             &json!({"idle_s": IDLE.as_secs(), "of": name, "requests": count, "what": idle, "watches": watches,
-            "since_start": began.values().sum::<u32>(), "cpu_ms": ticks * 10}),
+            "since_start": began.values().sum::<u32>(), "cpu_ms": took.as_millis()}),
         );
     }
     memory("after idling", programs);
 }
 
-/// CPU time of each so far, in hundredths of a second.
-fn ran(programs: &[(&str, &Process)]) -> Vec<u64> {
-    let ticks = |process: &Process| -> u64 {
-        let stat = fs::read_to_string(proc(process, "stat")).unwrap();
-        // What follows the name starts with the third field; user and system time are the 14th and 15th.
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let fields = fields.split_whitespace().skip(11).take(2);
-        fields.map(|field| field.parse::<u64>().unwrap()).sum()
-    };
-    programs.iter().map(|(_, process)| ticks(process)).collect()
-}
-
-struct Requests {
-    lines: usize,
-    /// By who asked, and for what.
-    by: BTreeMap<String, u32>,
-}
-
-/// Those of the audit log from a line on.
-fn requests(log: &Path, from: usize) -> Requests {
-    let text = fs::read_to_string(log).unwrap();
-    let mut by = BTreeMap::new();
-    // The last line may be half-written.
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    let lines: Vec<&str> = text[..whole].lines().collect();
-    for line in &lines[from..] {
-        let event: Value = serde_json::from_str(line).unwrap();
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (who, verb) = (word(&event["userAgent"]), word(&event["verb"]));
-        let what = word(&event["objectRef"]["resource"]);
-        *by.entry(format!("{who} {verb} {what}")).or_default() += 1;
-    }
-    Requests { lines: lines.len(), by }
+/// CPU time of each so far.
+fn ran(programs: &[(&str, &Process)]) -> Vec<Duration> {
+    let times = programs.iter().map(|(_, process)| cpu_time(process.pid()).unwrap());
+    times.collect()
 }
 
 /// Somebody deletes the agent's Deployment.

@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use berth_testkit::rig::in_rig;
+use berth_testkit::{
+    cpu_time,
+    rig::{Requests, in_rig},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -16,7 +17,7 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::kit::{Cluster, Way, kai_pod, pod};
 
@@ -80,7 +81,9 @@ async fn measure(name: &str, way: Way) {
     }
     alone.sort_unstable();
     let pids = cluster.pids();
-    let (cpu, asked) = (ran(&pids), requests(cluster.audit_log().as_deref(), 0));
+    let log = cluster.audit_log();
+    let requests = |from| log.as_ref().map(|log| Requests::since(log, from).unwrap());
+    let (cpu, asked) = (ran(&pids), requests(0));
     let all_bound = bound(&pods, CROWD);
     let started = now();
     let created = async {
@@ -96,10 +99,10 @@ async fn measure(name: &str, way: Way) {
     let took = started.elapsed();
     let rate = f64::from(CROWD) / took.as_secs_f64();
     let so_far = ran(&pids);
-    let spent = |until: &BTreeMap<&'static str, u64>| -> BTreeMap<&'static str, u64> {
+    let spent = |until: &BTreeMap<&'static str, Duration>| -> BTreeMap<&'static str, u128> {
         until
             .iter()
-            .map(|(part, ticks)| (*part, (ticks - cpu[part]) * 10))
+            .map(|(part, took)| (*part, took.saturating_sub(cpu[part]).as_millis()))
             .collect()
     };
     // What is told after the fact is counted, too.
@@ -108,9 +111,8 @@ async fn measure(name: &str, way: Way) {
         "{}",
         json!({"way": name, "cpu_ms_until_bound": spent(&so_far), "cpu_ms_of_the_crowd": spent(&ran(&pids))})
     );
-    if let Some(log) = cluster.audit_log() {
-        let asked = requests(Some(&log), asked.0);
-        println!("{}", json!({"way": name, "requests_of_the_crowd": asked.1}));
+    if let Some(asked) = asked.and_then(|asked| requests(asked.lines)) {
+        println!("{}", json!({"way": name, "requests_of_the_crowd": asked.by}));
     }
     let report = json!({
         "way": name, "nodes": NODES, "one_p50_ms": alone[alone.len() / 2].as_millis(), "one_max_ms": alone[alone.len() - 1].as_millis(),
@@ -119,35 +121,10 @@ async fn measure(name: &str, way: Way) {
     println!("{report}");
 }
 
-/// CPU time of each so far, in hundredths of a second.
-fn ran(pids: &BTreeMap<&'static str, u32>) -> BTreeMap<&'static str, u64> {
-    let ticks = |pid: &u32| -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        // What follows the name starts with the third field; user and system time are the 14th and 15th.
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let fields = fields.split_whitespace().skip(11).take(2);
-        fields.map(|field| field.parse::<u64>().unwrap()).sum()
-    };
-    pids.iter().map(|(name, pid)| (*name, ticks(pid))).collect()
-}
-
-/// The number of lines, and how often who asked for what, from a line on.
-fn requests(log: Option<&Path>, from: usize) -> (usize, BTreeMap<String, u32>) {
-    let text = log.map(|log| fs::read_to_string(log).unwrap()).unwrap_or_default();
-    let mut by = BTreeMap::new();
-    // The last line may be half-written.
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    let lines: Vec<&str> = text[..whole].lines().collect();
-    for line in &lines[from..] {
-        let event: Value = serde_json::from_str(line).unwrap();
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let who = word(&event["userAgent"]);
-        let who = who.split(['/', ' ']).next().unwrap_or_default();
-        let (what, part) = (&event["objectRef"]["resource"], &event["objectRef"]["subresource"]);
-        let line = format!("{who} {} {} {}", word(&event["verb"]), word(what), word(part));
-        *by.entry(line.trim_end().to_owned()).or_default() += 1;
-    }
-    (lines.len(), by)
+/// CPU time of each so far.
+fn ran(pids: &BTreeMap<&'static str, u32>) -> BTreeMap<&'static str, Duration> {
+    let times = pids.iter().map(|(name, pid)| (*name, cpu_time(*pid).unwrap()));
+    times.collect()
 }
 
 /// Until so many pods are bound.
