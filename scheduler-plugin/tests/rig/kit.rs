@@ -239,10 +239,12 @@ impl Cluster {
         let known = eventually(SOON, async || {
             let view: Value = serde_json::from_str(&http::get(&page).await?.body)?;
             let nodes_known = view["nodes"].as_array().context("no nodes")?;
-            let verified = nodes_known.iter().filter(|node| node["verified"] == true).count();
+            let are = |what: &str| nodes_known.iter().filter(|node| node[what] == true).count();
+            // A daemon that has not heard all yet takes no pods, and kube-scheduler does not ask again when it does.
             ensure!(
-                nodes_known.len() == nodes && verified == daemons,
-                "{verified} of {nodes}"
+                are("reachable") == nodes && are("verified") == daemons,
+                "{} of {nodes} take pods",
+                are("reachable")
             );
             Ok(())
         });
