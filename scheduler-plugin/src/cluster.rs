@@ -34,7 +34,7 @@ pub(crate) use view::Summary;
 
 use crate::{
     convert::{Granted, NodeReport},
-    pods::Held,
+    pods::{Held, Known},
 };
 
 /// An assumption that no report confirms is dropped after this: a daemon reports within milliseconds.
@@ -217,6 +217,16 @@ impl Cluster {
 
     /// Takes what a daemon tells of its node. An older state of the same daemon changes nothing but the contact.
     pub(crate) fn report(&self, id: MemberId, report: NodeReport) -> Result<(), NameTaken> {
+        self.take(id, report, true)
+    }
+
+    /// The same by way of others, who may tell it again without having heard of the daemon: one that could not be reached has to
+    /// answer itself before its node takes pods again.
+    pub(crate) fn hearsay(&self, id: MemberId, report: NodeReport) -> Result<(), NameTaken> {
+        self.take(id, report, false)
+    }
+
+    fn take(&self, id: MemberId, report: NodeReport, is_own_word: bool) -> Result<(), NameTaken> {
         let now = self.clock.monotonic();
         let mut inner = self.inner.lock();
         let name = report.state.name.clone();
@@ -224,7 +234,9 @@ impl Cluster {
         let Some(member) = inner.members.get_mut(id.0) else {
             return Ok(());
         };
-        member.contact = Contact::Up;
+        if is_own_word || member.contact == Contact::Starting {
+            member.contact = Contact::Up;
+        }
         member.reported_at = now;
         let before = member.report.as_deref();
         let restarted = before.is_some_and(|before| before.instance != report.instance);
@@ -289,15 +301,16 @@ impl Cluster {
 
     /// Which of the named nodes take the shape, best first, and why not the others. A node on which the pod `held`s a grant
     /// that is still good comes first, whatever is free there.
-    pub(crate) fn rank(&self, shape: &Shape, names: &[&str], held: Option<&Held>) -> Ranking {
-        self.rank_top(shape, names, held, usize::MAX)
+    pub(crate) fn rank(&self, shape: &Shape, names: &[&str], pod: &Known) -> Ranking {
+        self.rank_top(shape, names, pod, usize::MAX)
     }
 
     /// As [`Self::rank`], but only the first `top` are in order.
-    pub(crate) fn rank_top(&self, shape: &Shape, names: &[&str], held: Option<&Held>, top: usize) -> Ranking {
+    pub(crate) fn rank_top(&self, shape: &Shape, names: &[&str], pod: &Known, top: usize) -> Ranking {
         let mut inner = self.inner.lock();
+        let held = pod.held.as_ref();
         let held = held.filter(|held| held.shape == *shape && inner.still_good(held));
-        inner.rank(shape, names, held, top)
+        inner.rank(shape, names, (held, &pod.refused_by), top)
     }
 
     /// The best `top` nodes for the shape with devices, and why not the others: of all nodes, or of the named ones. As

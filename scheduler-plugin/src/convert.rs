@@ -100,7 +100,8 @@ pub(crate) fn report(node: Option<wire::Node>) -> Result<NodeReport, WireError> 
     };
     let mut reconciled = true;
     for condition in node.conditions.into_iter().filter(|condition| !condition.status) {
-        reconciled &= condition.r#type != "LedgerReconciled";
+        // Without its journal a daemon grants nothing.
+        reconciled &= !matches!(condition.r#type.as_str(), "LedgerReconciled" | "JournalHealthy");
         let text = format!("{}: {}: {}", condition.r#type, condition.reason, condition.message);
         facts.failing.push(text);
     }

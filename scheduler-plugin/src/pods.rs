@@ -17,6 +17,9 @@ use uuid::Uuid;
 pub(crate) const CAPACITY: usize = 16_384;
 /// Longer than any bind waits for volumes (kube-scheduler's own limit is 10 minutes).
 pub(crate) const TTL: Duration = Duration::from_mins(15);
+/// A node that refused a pod is its last choice for so long: kube-scheduler comes again after 1 s, 2 s, 4 s and 8 s, and the best
+/// node by the snapshot would be the same again.
+const AVOIDED: Duration = Duration::from_secs(30);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub(crate) struct SeenPod {
     bound: Mutex<Option<NodeName>>,
     /// Why no node took it, as it was told last.
     refusal: Mutex<String>,
+    /// Nodes whose daemons did not grant it what the snapshot promised, and until when it is sent elsewhere rather than there.
+    refused_by: Mutex<BTreeMap<NodeName, Duration>>,
     /// One bind of a pod at a time. Held across the calls to daemons, hence tokio's.
     pub(crate) binding: Arc<tokio::sync::Mutex<()>>,
 }
@@ -73,6 +78,14 @@ pub(crate) struct Held {
     pub(crate) node: NodeName,
     pub(crate) shape: Shape,
     pub(crate) plan: Plan,
+}
+
+/// What nodes are ranked by besides the snapshot.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    pub(crate) held: Option<Held>,
+    /// Ranked after all others.
+    pub(crate) refused_by: BTreeSet<NodeName>,
 }
 
 impl Pods {
@@ -112,6 +125,14 @@ impl Pods {
         Some(Arc::clone(&entry.pod))
     }
 
+    pub(crate) fn known(&self, uid: &PodUid) -> Known {
+        let known = |seen: Arc<SeenPod>| Known {
+            held: seen.held(),
+            refused_by: seen.refused_by(self.clock.monotonic()),
+        };
+        self.get(uid).map(known).unwrap_or_default()
+    }
+
     /// What this scheduler got for the pod.
     pub(crate) fn held(&self, uid: &PodUid) -> Option<Held> {
         self.get(uid)?.held()
@@ -144,6 +165,7 @@ impl SeenPod {
             doubts: Mutex::default(),
             bound: Mutex::default(),
             refusal: Mutex::default(),
+            refused_by: Mutex::default(),
             binding: Arc::default(),
         }
     }
@@ -164,6 +186,17 @@ impl SeenPod {
             refusal.clone_into(&mut told);
         }
         is_news
+    }
+
+    /// The node's daemon did not grant what the pod was sent there for.
+    pub(crate) fn was_refused(&self, node: &NodeName, now: Duration) {
+        self.refused_by.lock().insert(node.clone(), now + AVOIDED);
+    }
+
+    fn refused_by(&self, now: Duration) -> BTreeSet<NodeName> {
+        let mut refused_by = self.refused_by.lock();
+        refused_by.retain(|_, until| *until > now);
+        refused_by.keys().cloned().collect()
     }
 
     /// Nobody answered when it was to be bound there.
@@ -243,6 +276,23 @@ mod tests {
             "what it holds is not forgotten by another filter"
         );
         assert!(pods.get(&uid("b")).is_none());
+    }
+
+    #[test]
+    fn a_node_that_refused_a_pod_is_avoided_for_a_while_by_that_pod_alone() {
+        let clock = ManualClock::at_unix_ms(0);
+        let pods = Pods::new(clock.shared(), 10);
+        for name in ["a", "b"] {
+            pods.remember(pod(name), ask(1));
+        }
+        let node: NodeName = "n".parse().unwrap();
+        let avoided = |name| pods.known(&uid(name)).refused_by;
+        pods.get(&uid("a")).unwrap().was_refused(&node, Duration::ZERO);
+        pods.remember(pod("a"), ask(1));
+        assert_eq!(avoided("a"), [node].into());
+        assert!(avoided("b").is_empty() && avoided("nobody").is_empty());
+        clock.advance(AVOIDED);
+        assert!(avoided("a").is_empty());
     }
 
     #[test]

@@ -283,9 +283,11 @@ impl Reserver {
                     reserved.deadline_unix_ms = granted.deadline_unix_ms;
                 }
                 Err(error) => {
-                    if error.reason == "DaemonUnavailable" {
+                    // No verdict on the pod: the node is of no use to others either, until it is heard of again.
+                    if matches!(error.reason.as_str(), "DaemonUnavailable" | "DaemonTimeout") {
                         self.cluster.lost(member, error.clone().into());
                     }
+                    seen.was_refused(node, self.clock.monotonic());
                     seen.set_held(None);
                     let fear = error.outcome_unknown.then_some(member);
                     if fear.is_none() {

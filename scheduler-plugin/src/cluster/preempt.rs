@@ -34,10 +34,9 @@ impl Cluster {
         };
         // CPU and memory are kube-scheduler's own business here, and it has taken the victims' into account.
         (state.cpu_free, state.memory_free) = (None, None);
-        for plan in plans {
-            if !state.give_back(plan) {
-                return None;
-            }
+        // Nor, where the kubelet gave other devices than were planned, which ones these are.
+        if !plans.into_iter().all(|plan| state.give_back(plan)) {
+            return Some(victims.to_vec());
         }
         fit::plan(&state, shape).ok()?;
         holders.sort_by_key(|(uid, bound)| (Reverse(bound.priority), (*uid).clone()));
@@ -104,5 +103,16 @@ mod tests {
         assert_eq!(must_go(4, &["x", "z"]), None, "not even then");
         assert_eq!(must_go(1, &["z", "cpu-only"]).unwrap(), ["cpu-only", "z"]);
         assert_eq!(cluster.must_go(&whole(1), &"b".parse().unwrap(), &[]), None);
+    }
+
+    #[test]
+    fn where_the_kubelet_gave_a_pod_another_device_than_was_planned_kube_schedulers_choice_stands() {
+        let free = report("a", 0).state.devices[0].free;
+        let mut report = report("a", 8);
+        report.state.devices[0].free = free;
+        report.bound.insert(uid("x"), bound(&[0], 0));
+        let cluster = cluster(&ManualClock::at_unix_ms(0), [report]);
+        let must_go = cluster.must_go(&whole(2), &"a".parse().unwrap(), &[uid("x")]);
+        assert_eq!(must_go, Some(vec![uid("x")]));
     }
 }

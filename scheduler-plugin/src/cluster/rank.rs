@@ -1,5 +1,7 @@
 //! The answer of filter and prioritize, from the engine's.
 
+use std::collections::BTreeSet;
+
 use berth_placement::{Candidates, NodeName, Plan, Refusal, Shape};
 
 use super::Inner;
@@ -27,8 +29,21 @@ pub(crate) struct Refused {
 }
 
 impl Inner {
-    pub(super) fn rank(&mut self, shape: &Shape, names: &[&str], held: Option<&Held>, top: usize) -> Ranking {
-        let mut ranking = self.engine.rank_top(shape, names, top);
+    /// `avoided` come last.
+    pub(super) fn rank(
+        &mut self,
+        shape: &Shape,
+        names: &[&str],
+        (held, avoided): (Option<&Held>, &BTreeSet<NodeName>),
+        top: usize,
+    ) -> Ranking {
+        let mut ranking = self.engine.rank_top(shape, names, top.saturating_add(avoided.len()));
+        if !avoided.is_empty() {
+            let is_avoided = |at: usize| avoided.contains(names[at]);
+            let (last, mut fits): (Vec<_>, Vec<_>) = ranking.fits.into_iter().partition(|(at, _)| is_avoided(*at));
+            fits.extend(last);
+            ranking.fits = fits;
+        }
         let position = |held: &Held| names.iter().position(|name| *name == held.node.as_str());
         let best_held = held.and_then(|held| Some((held, position(held)?)));
         if let Some((_, held_at)) = best_held {

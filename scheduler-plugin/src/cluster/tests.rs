@@ -35,14 +35,14 @@ fn granted(plan: Plan, generation: u64) -> Granted {
 fn free_gpus(cluster: &Cluster) -> u32 {
     (1..=8)
         .rev()
-        .find(|count| !cluster.rank(&whole(*count), &["a"], None).fits.is_empty())
+        .find(|count| !cluster.rank(&whole(*count), &["a"], &Known::default()).fits.is_empty())
         .unwrap_or(0)
 }
 
 #[test]
 fn nodes_are_ranked_by_the_policy_and_refused_with_a_reason() {
     let cluster = cluster(&clock(), [report("a", 0), report("b", 6), report("c", 8)]);
-    let ranking = cluster.rank(&whole(2), &["a", "b", "c", "d"], None);
+    let ranking = cluster.rank(&whole(2), &["a", "b", "c", "d"], &Known::default());
     assert_eq!(ranking.fits, [1, 0], "binpack prefers the fuller node");
     let (best, plan) = ranking.best.unwrap();
     assert_eq!((best, plan.grants.len()), (node("b"), 2));
@@ -81,7 +81,7 @@ fn a_lost_daemon_takes_pods_until_the_grace_is_over_and_again_when_it_is_back() 
     clock.advance(GRACE / 2);
     assert_eq!(free_gpus(&cluster), 8, "only the sweep knows that time has passed");
     cluster.sweep();
-    let ranking = cluster.rank(&whole(1), &["a"], None);
+    let ranking = cluster.rank(&whole(1), &["a"], &Known::default());
     assert_eq!(ranking.refused[0].refusal.reason, Reason::NodeUnreachable);
     assert!(!ranking.refused[0].eviction_helps);
     cluster.report(MemberId(0), report("a", 0)).unwrap();
@@ -189,7 +189,9 @@ fn two_daemons_with_one_name_are_told_apart() {
         "the second one takes over when the first is gone"
     );
     assert_eq!(
-        cluster.rank(&whole(1), &["b"], None).refused[0].refusal.reason,
+        cluster.rank(&whole(1), &["b"], &Known::default()).refused[0]
+            .refusal
+            .reason,
         Reason::UnknownNode
     );
 }
@@ -208,16 +210,20 @@ fn a_pod_finds_what_it_holds_even_on_a_full_node() {
         shape: whole(1),
         plan: plan.clone(),
     };
-    let ranking = cluster.rank(&whole(1), &["b", "a"], Some(&held));
+    let known = Known {
+        held: Some(held),
+        ..Known::default()
+    };
+    let ranking = cluster.rank(&whole(1), &["b", "a"], &known);
     assert_eq!((ranking.fits, ranking.best), (vec![1, 0], Some((node("a"), plan))));
     assert!(ranking.refused.is_empty());
-    let other_shape = cluster.rank(&whole(2), &["a"], Some(&held));
+    let other_shape = cluster.rank(&whole(2), &["a"], &known);
     assert!(other_shape.fits.is_empty());
     let mut broken = later(report("a", 8), 2);
     broken.state.devices[3].health = Health::Unhealthy;
     cluster.report(MemberId(0), broken).unwrap();
     assert_eq!(
-        cluster.rank(&whole(1), &["b", "a"], Some(&held)).fits,
+        cluster.rank(&whole(1), &["b", "a"], &known).fits,
         [0],
         "what it holds fell ill"
     );
@@ -238,4 +244,39 @@ fn the_view_tells_what_is_known_of_every_daemon() {
     assert_eq!(view["nodes"][1]["down_for_ms"], 1500);
     assert_eq!(view["nodes"][1]["problem"]["reason"], "DaemonUnavailable");
     assert_eq!(cluster.contacts(), [("Starting", 0), ("Up", 1), ("Down", 1)]);
+}
+
+#[test]
+fn a_node_that_refused_the_pod_is_its_last_choice() {
+    let cluster = cluster(&clock(), [report("a", 4), report("b", 0), report("c", 2)]);
+    let rank = |refused_by: &[&str]| {
+        let refused_by = refused_by.iter().map(|name| node(name)).collect();
+        let known = Known {
+            refused_by,
+            ..Known::default()
+        };
+        let ranking = cluster.rank_top(&whole(4), &["a", "b", "c"], &known, 1);
+        (ranking.fits, ranking.best.unwrap().0)
+    };
+    assert_eq!((rank(&[]).0[0], rank(&[]).1), (0, node("a")), "the fullest");
+    let (fits, best) = rank(&["a"]);
+    assert_eq!((fits.len(), *fits.last().unwrap(), best), (3, 0, node("c")));
+    assert_eq!(rank(&["a", "b", "c"]).0.len(), 3, "still better than nowhere");
+}
+
+#[test]
+fn what_others_tell_of_a_daemon_that_cannot_be_reached_does_not_make_it_reachable() {
+    let clock = clock();
+    let cluster = cluster(&clock, [report("a", 0)]);
+    let takes_pods = || !cluster.rank(&whole(1), &["a"], &Known::default()).fits.is_empty();
+    cluster.lost(MemberId(0), problem());
+    clock.advance(GRACE);
+    cluster.hearsay(MemberId(0), later(report("a", 1), 2)).unwrap();
+    assert!(!takes_pods());
+    cluster.found(MemberId(0));
+    assert!(takes_pods());
+    cluster.lost(MemberId(0), problem());
+    clock.advance(GRACE);
+    cluster.report(MemberId(0), later(report("a", 1), 2)).unwrap();
+    assert!(takes_pods(), "its own word");
 }

@@ -144,8 +144,8 @@ impl Extender {
         let pod = asked.pod_ref()?;
         let Asked { shape, mut offer, .. } = asked;
         let names = offer.names();
-        let held = self.pods.held(&pod.uid);
-        let ranking = self.cluster.rank_top(&shape, &names, held.as_ref(), top.max(NAMED));
+        let known = self.pods.known(&pod.uid);
+        let ranking = self.cluster.rank_top(&shape, &names, &known, top.max(NAMED));
         let verdict = Verdict {
             candidates: names.len(),
             fitting: ranking.fits.len(),

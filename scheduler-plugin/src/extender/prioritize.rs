@@ -17,10 +17,8 @@ impl Extender {
             return Ok(answer("no_gpu", scores(&names, &[])));
         }
         let pod = asked.pod_ref().map_err(protocol)?;
-        let seen = self.pods.get(&pod.uid);
-        let held = seen.as_ref().and_then(|seen| seen.held());
-        let ranking = self.cluster.rank(&asked.shape, &names, held.as_ref());
-        if let Some(seen) = seen {
+        let ranking = self.cluster.rank(&asked.shape, &names, &self.pods.known(&pod.uid));
+        if let Some(seen) = self.pods.get(&pod.uid) {
             self.refine(seen.ask().decision, &names, &ranking);
         }
         Ok(answer("ok", scores(&names, &ranking.fits)))

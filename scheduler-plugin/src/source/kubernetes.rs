@@ -142,13 +142,15 @@ impl Kubernetes {
                     }
                     known.clone_from(&target);
                 }
-                if let Err(error) = self.cluster.report(*id, *report) {
+                if let Err(error) = self.cluster.hearsay(*id, *report) {
                     warn!(error = &error as &dyn std::error::Error, "a node is not taken");
                 }
             }
             Change::Gone(name) => {
-                if let Some((id, _)) = members.get(&name) {
+                if let Some((id, known)) = members.get_mut(&name) {
                     self.cluster.leave(*id);
+                    self.daemons.forget(*id);
+                    *known = None;
                 }
             }
             Change::PodGone(pod, node) => {
