@@ -1,5 +1,6 @@
 //! The webhook's certificates: one authority for all replicas, in a Secret; a serving certificate for each process, renewed
-//! daily; the API server is told the authority in the MutatingWebhookConfiguration. Nobody else is needed for any of it.
+//! daily; the API server is told the authority in the MutatingWebhookConfiguration. Nobody else is needed for any of it, and what
+//! others delete or empty is put right within minutes.
 
 use std::{fs, io, net::SocketAddr, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -19,7 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Reached, WebhookConfig};
 
@@ -30,9 +31,11 @@ const MANAGER: &str = "berth-scheduler";
 /// Annotation of the Secret: when the newest authority was made, unix milliseconds.
 const MADE: &str = "gpu.berth.dev/made-unix-ms";
 const SUBJECT: &str = "berth-scheduler webhook authority";
-const DAY: Duration = Duration::from_hours(24);
+/// Pods go by a webhook that somebody emptied or deleted, or whose authority was replaced.
+const LOOK: Duration = Duration::from_mins(5);
 /// A serving certificate is valid for a week and replaced every day.
 const SERVING_DAYS: u64 = 7;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Keeps all of them fresh.
@@ -42,6 +45,14 @@ pub(super) struct Keeper {
     pub(super) addr: SocketAddr,
     pub(super) clock: SharedClock,
     pub(super) tls: ServerTls,
+}
+
+/// The serving certificate that is in use.
+#[derive(Debug)]
+struct Signed {
+    at_unix_ms: u64,
+    /// Who is trusted by whoever trusts it.
+    by: String,
 }
 
 /// Never with a byte of a key.
@@ -60,9 +71,10 @@ enum CertificateError {
 impl Keeper {
     /// For ever.
     pub(super) async fn run(self, client: Client) {
+        let mut signed = None;
         loop {
-            let wait = match self.renew(&client).await {
-                Ok(()) => DAY,
+            let wait = match self.renew(&client, &mut signed).await {
+                Ok(()) => LOOK,
                 Err(error) => {
                     warn!(
                         error = &error as &dyn std::error::Error,
@@ -75,21 +87,36 @@ impl Keeper {
         }
     }
 
-    async fn renew(&self, client: &Client) -> Result<(), CertificateError> {
+    async fn renew(&self, client: &Client, signed: &mut Option<Signed>) -> Result<(), CertificateError> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &self.config.namespace);
         let authority = self.authority(&secrets).await?;
-        let Serving { certificate, key } = self.serving(&authority)?;
+        let now = self.clock.now_unix_ms();
+        let is_fresh =
+            |signed: &Signed| signed.by == authority.trusted() && now.saturating_sub(signed.at_unix_ms) < DAY_MS;
+        if !signed.as_ref().is_some_and(is_fresh) {
+            self.serve_by(&authority).await?;
+            *signed = Some(Signed {
+                at_unix_ms: now,
+                by: authority.trusted().to_owned(),
+            });
+        }
+        let hooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+        let hook = configuration(&self.config.reached, self.addr, authority.trusted());
+        let params = PatchParams::apply(MANAGER).force();
+        within(DEADLINE, hooks.patch(NAME, &params, &Patch::Apply(&hook))).await?;
+        debug!(addr = %self.addr, "the API server knows the webhook");
+        Ok(())
+    }
+
+    async fn serve_by(&self, authority: &Authority) -> Result<(), CertificateError> {
+        let Serving { certificate, key } = self.serving(authority)?;
         let dir = &self.config.certificates;
         write(dir, &certificate, &key).map_err(|error| CertificateError::Write(dir.display().to_string(), error))?;
         // Whoever is told of the webhook before it can answer lets pods go by.
         let mut serving = self.tls.status();
         let ready = serving.wait_for(|status| status.serving_until_unix_ms.is_some());
         drop(tokio::time::timeout(DEADLINE, ready).await);
-        let hooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-        let hook = configuration(&self.config.reached, self.addr, authority.trusted());
-        let params = PatchParams::apply(MANAGER).force();
-        within(DEADLINE, hooks.patch(NAME, &params, &Patch::Apply(&hook))).await?;
-        info!(addr = %self.addr, "the API server knows the webhook");
+        info!(addr = %self.addr, "the webhook has a certificate");
         Ok(())
     }
 
@@ -230,6 +257,7 @@ mod tests {
     use berth_runtime::{ManualClock, tls::ServerTlsFiles};
 
     use super::*;
+    use crate::testing::api_double;
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -275,6 +303,45 @@ mod tests {
         assert!(
             (NOW + 6 * 86_400_000..=NOW + 7 * 86_400_000).contains(&until),
             "{until}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_others_did_to_the_webhook_is_put_right_and_a_certificate_is_kept_for_a_day_or_an_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        berth_runtime::tls::install_crypto_provider();
+        let authority = || Authority::new(SUBJECT, NOW, None).unwrap();
+        let (one, other) = (authority(), authority());
+        // One is served already: nobody waits for the first.
+        let Serving { certificate, key } = keeper(dir.path()).serving(&one).unwrap();
+        write(dir.path(), &certificate, &key).unwrap();
+        let clock = ManualClock::at_unix_ms(NOW);
+        let keeper = Keeper {
+            clock: clock.shared(),
+            ..keeper(dir.path())
+        };
+        let kept = |authority: &Authority| (200, json!(secret(authority, NOW, None)));
+        let told = || (200, json!({"metadata": {"name": NAME}}));
+        let looks = [&one, &one, &other, &other];
+        let answers = looks.iter().flat_map(|authority| [kept(authority), told()]);
+        let (client, double) = api_double::client(answers);
+        let (mut signed, mut certificates) = (None, Vec::new());
+        for passes in [0, 1000, 1000, DAY_MS] {
+            clock.advance(Duration::from_millis(passes));
+            keeper.renew(&client, &mut signed).await.unwrap();
+            certificates.push(fs::read(dir.path().join("tls.crt")).unwrap());
+        }
+        assert_eq!(certificates[0], certificates[1]);
+        assert!(certificates[1] != certificates[2] && certificates[2] != certificates[3]);
+        let trusted = double.patches().into_iter();
+        let trusted: Vec<_> = trusted
+            .map(|hook| hook["webhooks"][0]["clientConfig"]["caBundle"].clone())
+            .collect();
+        let bundle = |authority: &Authority| json!(ByteString(authority.trusted().as_bytes().to_vec()));
+        assert_eq!(
+            trusted,
+            looks.map(bundle),
+            "told each time: somebody may have emptied it"
         );
     }
 

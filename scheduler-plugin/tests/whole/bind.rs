@@ -6,6 +6,7 @@ use anyhow::ensure;
 use berth_scheduler::binder::{BindFailed, Binder, Binding};
 use berth_testkit::eventually;
 use parking_lot::Mutex;
+use serde_json::json;
 
 use crate::{
     fake_node::{FakeNode, NextReserve},
@@ -66,6 +67,13 @@ async fn where_somebody_else_was_faster_the_next_attempt_finds_another_node() {
     a.taken_by("somebody", 1, false);
     let error = scheduler.bind(&pod, "a").await;
     assert_eq!(error, "DeviceHeld: too few are free");
+    // Nothing was told of it yet: the snapshot would send the pod there again, as it does with others.
+    assert_eq!(scheduler.best(&pod, &["a", "b"]).await, "b");
+    assert_eq!(
+        scheduler.post("/filter?top=1", &pod.args(&["a", "b"])).await["NodeNames"],
+        json!(["b"])
+    );
+    assert_eq!(scheduler.best(&Pod::new("p2", 2), &["a", "b"]).await, "a");
     a.taken_by("somebody else", 1, true);
     scheduler.until_fits(&pod, &["a", "b"], &["b"]).await;
     assert_eq!(scheduler.bind(&pod, "b").await, "");
