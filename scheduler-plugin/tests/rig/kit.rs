@@ -91,7 +91,9 @@ impl Way {
         let shipped = match self {
             Self::KubeScheduler => SHIPPED.to_owned(),
             Self::Scored => SHIPPED.replace("filter?top=1", "filter?top=0"),
-            _ => return None,
+            Self::Kai(_) => return None,
+            #[cfg(feature = "measure")]
+            Self::Alone | Self::KaiAlone => return None,
         };
         Some(serde_saphyr::from_str(&shipped).unwrap())
     }
