@@ -8,7 +8,7 @@ set -uo pipefail
 
 readonly OPERATOR=nvca-operator
 readonly NAMESPACES="nvcf-backend nvca-system nvca-modelcache-init $OPERATOR"
-# Namespaces of workloads (sr-*) have this label.
+# Namespaces of workloads are called sr-*, and have this label. People put it on their own namespaces, too.
 readonly WORKLOAD=nvca.nvcf.nvidia.io/workload-instance-type
 readonly CLEANUP_FINALIZER=nvca.nvcf.nvidia.io/operator-cleanup
 readonly REGISTRATION=nvca-cluster-registration
@@ -164,11 +164,8 @@ namespaces() {
         rows namespaces --field-selector "metadata.name=$name"
     done
     while IFS= read -r row; do
-        name=$(name_of "$row")
-        # Nobody's workloads run in the cluster's own namespaces, whatever their labels say.
-        case " $NAMESPACES default kube-system kube-public kube-node-lease " in
-            *" $name "*) ;;
-            *) [[ -z $name ]] || say "$row" ;;
+        case $(name_of "$row") in
+            sr-*) say "$row" ;;
         esac
     done <<<"$(rows namespaces -l "$WORKLOAD")"
 }

@@ -43,6 +43,8 @@ pub const REQUEST_FINALIZER: &str = "nvca.finalizers.nvidia.io";
 
 /// Label of a namespace with workloads: `pod_spec` or `miniservice`.
 pub const WORKLOAD_INSTANCE_TYPE: &str = "nvca.nvcf.nvidia.io/workload-instance-type";
+/// What the name of a namespace begins with that was made for workloads.
+pub const WORKLOAD_PREFIX: &str = "sr-";
 /// Label of a copied pull secret: `true`.
 pub const ADDITIONAL_PULL_SECRET: &str = "nvca.nvcf.nvidia.io/additional-image-pull-secret";
 /// Annotation of an `NVCFBackend`: another value rolls the agent out again.

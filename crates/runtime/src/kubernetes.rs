@@ -153,6 +153,11 @@ impl ApiError {
         matches!(self, Self::Refused(status) if status.is_conflict() || status.is_already_exists())
     }
 
+    /// Who asks may not do this, or nobody may.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.is_forbidden())
+    }
+
     /// The API server will never take the object as it is.
     pub fn is_invalid(&self) -> bool {
         matches!(self, Self::Refused(status) if status.is_invalid())

@@ -4,7 +4,10 @@
 //! Order matters: webhooks first, since a webhook that nothing serves stops everything; then what functions hold, while the
 //! agent lives to report its end; then the agent; then the namespaces. Every step may be repeated.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use berth_kube_api::names::nvcf::INSTANCE_TYPE;
 use berth_runtime::kubernetes::{ApiError, DEADLINE, within};
@@ -146,6 +149,7 @@ impl Teardown {
     async fn namespaces(&self, progress: &mut impl Progress, report: &mut Report) -> Result<(), ApiError> {
         let until = Instant::now() + self.drain;
         let mut told = String::new();
+        let mut refused = BTreeSet::new();
         loop {
             // What the agent took on in its last moments has nobody any more.
             for (api, object) in self.requests().await? {
@@ -153,13 +157,27 @@ impl Teardown {
                 report.freed.push(shown(&object));
                 free(&api, &object).await?;
             }
-            let left = self.our_namespaces().await?;
+            let mut left = self.our_namespaces().await?;
+            left.retain(|name, _| !refused.contains(name));
             let namespaces: Api<Namespace> = Api::all(self.client.clone());
             for (name, is_going) in &left {
-                if !is_going {
-                    gone(within(DEADLINE, namespaces.delete(name, &DeleteParams::default())).await)?;
+                if *is_going {
+                    continue;
+                }
+                match gone(within(DEADLINE, namespaces.delete(name, &DeleteParams::default())).await) {
+                    // Asking again brings the same: the rest goes on without it.
+                    Err(error) if error.is_forbidden() => {
+                        let error = &error as &dyn std::error::Error;
+                        warn!(error, name, "the API server does not delete this namespace");
+                        report
+                            .left
+                            .push(format!("Namespace {name} (its deletion is forbidden)"));
+                        refused.insert(name.clone());
+                    }
+                    deleted => deleted?,
                 }
             }
+            left.retain(|name, _| !refused.contains(name));
             if left.is_empty() {
                 return Ok(());
             }
@@ -183,6 +201,8 @@ impl Teardown {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let labelled = ListParams::default().labels(names::WORKLOAD_INSTANCE_TYPE);
         let mut all = within(DEADLINE, namespaces.list(&labelled)).await?.items;
+        // People label their own, too, to get pull secrets.
+        all.retain(|it| it.name_any().starts_with(names::WORKLOAD_PREFIX));
         for name in [
             names::SYSTEM_NAMESPACE,
             names::BACKEND_NAMESPACE,
@@ -259,3 +279,6 @@ impl std::fmt::Debug for Teardown {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

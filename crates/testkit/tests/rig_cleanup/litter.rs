@@ -84,7 +84,7 @@ pub(crate) const KINDS: &[Resource] = &[
 ];
 
 /// How many objects belong to others and have `foreign` in their names.
-pub(crate) const FOREIGN: usize = 9;
+pub(crate) const FOREIGN: usize = 10;
 
 /// Whether a line `kind namespace/name …` is of NVCF's.
 pub(crate) fn is_nvcfs(line: &str) -> bool {
@@ -206,6 +206,13 @@ pub(crate) async fn scatter(client: &Client) {
         )
         .await;
     }
+    // Somebody's, labelled to get the pull secrets.
+    it.make(
+        &NAMESPACE,
+        "labelled-foreign",
+        json!({"metadata": {"labels": {WORKLOAD: "miniservice"}}}),
+    )
+    .await;
     foreign(&it).await;
     operator(&it).await;
 

@@ -1,0 +1,109 @@
+//! What goes and what stays, with an API server that is a map.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use http::{Method, Request, Response};
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::*;
+
+/// Namespaces and nodes, by name; it has nothing else.
+#[derive(Clone, Default)]
+struct Cluster(Arc<Mutex<BTreeMap<String, Value>>>);
+
+impl Cluster {
+    fn with(self, path: &str, metadata: &Value) -> Self {
+        let mut object = json!({"metadata": metadata});
+        object["metadata"]["name"] = json!(path.rsplit('/').next());
+        self.0.lock().insert(format!("/api/v1/{path}"), object);
+        self
+    }
+
+    fn namespace(self, name: &str) -> Self {
+        let labels = json!({names::WORKLOAD_INSTANCE_TYPE: "miniservice"});
+        self.with(&format!("namespaces/{name}"), &json!({"labels": labels}))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .keys()
+            .map(|path| path["/api/v1/".len()..].to_owned())
+            .collect()
+    }
+
+    fn client(&self) -> Client {
+        let cluster = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (code, answer) = cluster.answer(request.method(), request.uri().path());
+            let answer = Response::builder()
+                .status(code)
+                .body(Body::from(answer.to_string().into_bytes()));
+            async move { answer }
+        });
+        Client::new(service, "default")
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> (u16, Value) {
+        let mut objects = self.0.lock();
+        let failure = |code: u16, reason: &str| {
+            let status = json!({"status": "Failure", "code": code, "reason": reason, "message": "m"});
+            (code, status)
+        };
+        if path == "/api/v1/namespaces" || path == "/api/v1/nodes" {
+            let folder = format!("{path}/");
+            let items = objects.iter().filter(|(path, _)| path.starts_with(&folder));
+            let items: Vec<&Value> = items.map(|(_, object)| object).collect();
+            return (200, json!({"metadata": {}, "items": items}));
+        }
+        let Some(object) = objects.get_mut(path) else {
+            return failure(404, "NotFound");
+        };
+        if method == Method::DELETE {
+            if path.ends_with("/sr-kept") {
+                return failure(403, "Forbidden");
+            }
+            return (200, objects.remove(path).unwrap());
+        }
+        if method == Method::PATCH {
+            object["metadata"]["labels"] = json!({});
+        }
+        (200, object.clone())
+    }
+
+    async fn tear_down(&self) -> Report {
+        let down = Teardown {
+            client: self.client(),
+            drain: Duration::from_secs(60),
+        };
+        down.run(&mut Silent).await.unwrap()
+    }
+}
+
+struct Silent;
+
+impl Progress for Silent {
+    async fn tell(&mut self, _message: String) {}
+}
+
+#[tokio::test]
+async fn a_namespace_goes_that_was_made_for_workloads_and_not_one_that_somebody_labelled() {
+    let cluster = Cluster::default().with("namespaces/nvca-system", &json!({}));
+    let cluster = ["sr-1", "default", "kube-system", "theirs", "nvcf-backend"]
+        .into_iter()
+        .fold(cluster, Cluster::namespace);
+    let report = cluster.tear_down().await;
+    assert_eq!(report, Report::default());
+    let theirs = ["namespaces/default", "namespaces/kube-system", "namespaces/theirs"];
+    assert_eq!(cluster.names(), theirs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_may_not_be_deleted_is_left_and_told() {
+    let cluster = Cluster::default().namespace("sr-kept").namespace("sr-1");
+    let report = cluster.tear_down().await;
+    assert_eq!(report.left, ["Namespace sr-kept (its deletion is forbidden)"]);
+    assert_eq!(cluster.names(), ["namespaces/sr-kept"]);
+}
