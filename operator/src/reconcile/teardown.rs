@@ -11,9 +11,12 @@ use std::{
 
 use berth_kube_api::names::nvcf::INSTANCE_TYPE;
 use berth_runtime::kubernetes::{ApiError, DEADLINE, within};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Namespace, Node},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Namespace, Node},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, ResourceExt as _,
@@ -214,12 +217,15 @@ impl Teardown {
         Ok(all.iter().map(|it| (it.name_any(), is_going(it))).collect())
     }
 
-    /// Takes the agent's label off.
+    /// Takes the label off where the agent set it: where the GPUs are listed, people do.
     async fn nodes(&self) -> Result<(), ApiError> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let labelled = ListParams::default().labels(INSTANCE_TYPE);
         let off = Patch::Merge(json!({"metadata": {"labels": {INSTANCE_TYPE: null}}}));
         for node in within(DEADLINE, nodes.list_metadata(&labelled)).await? {
+            if !is_labelled_by_agent(&node.metadata) {
+                continue;
+            }
             let patched = within(
                 DEADLINE,
                 nodes.patch_metadata(&node.name_any(), &PatchParams::default(), &off),
@@ -234,6 +240,19 @@ impl Teardown {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind.resource());
         gone(within(DEADLINE, api.delete(name, &DeleteParams::default())).await)
     }
+}
+
+/// Whether the agent applied it.
+fn is_labelled_by_agent(node: &ObjectMeta) -> bool {
+    let mut entries = node.managed_fields.iter().flatten();
+    entries.any(|entry| {
+        let labels = entry
+            .fields_v1
+            .as_ref()
+            .map(|fields| &fields.0["f:metadata"]["f:labels"]);
+        entry.manager.as_deref() == Some(names::AGENT)
+            && labels.is_some_and(|labels| labels.get(format!("f:{INSTANCE_TYPE}")).is_some())
+    })
 }
 
 /// Removes all finalizers.

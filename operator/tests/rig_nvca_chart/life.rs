@@ -205,7 +205,7 @@ kind: ICMSRequest
 metadata: {name: r, namespace: nvcf-backend, finalizers: [nvca.finalizers.nvidia.io]}
 spec: {}
 END
-kubectl label node gpu-0000 nvca.nvcf.nvidia.io/instance-type=NCP.GPU.H100
+kubectl label --field-manager=nvca node gpu-0000 nvca.nvcf.nvidia.io/instance-type=NCP.GPU.H100
 ";
 
 #[test]

@@ -78,11 +78,13 @@ async fn nothing_is_left(scene: &Scene) {
     );
 }
 
+/// As the agent does.
 async fn label_a_node(scene: &Scene) {
-    let label = Patch::Merge(json!({"metadata": {"labels": {"nvca.nvcf.nvidia.io/instance-type": "NCP.GPU.H100"}}}));
+    let label = Patch::Apply(json!({"apiVersion": "v1", "kind": "Node",
+        "metadata": {"labels": {"nvca.nvcf.nvidia.io/instance-type": "NCP.GPU.H100"}}}));
     scene
         .api("v1", "Node", None)
-        .patch("gpu-0000", &PatchParams::default(), &label)
+        .patch("gpu-0000", &PatchParams::apply("nvca").force(), &label)
         .await
         .unwrap();
 }

@@ -26,6 +26,23 @@ impl Cluster {
         self.with(&format!("namespaces/{name}"), &json!({"labels": labels}))
     }
 
+    /// With the label of the instance type, which that manager has set.
+    fn node(self, name: &str, manager: &str) -> Self {
+        let labels = json!({(format!("f:{INSTANCE_TYPE}")): {}});
+        let entries = json!([
+            {"manager": "kubelet", "operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": {".": {}}}}},
+            {"manager": manager, "operation": "Apply", "fieldsV1": {"f:metadata": {"f:labels": labels}}},
+        ]);
+        let metadata = json!({"labels": {INSTANCE_TYPE: "NCP.GPU.H100"}, "managedFields": entries});
+        self.with(&format!("nodes/{name}"), &metadata)
+    }
+
+    fn label_of(&self, name: &str) -> Option<String> {
+        let objects = self.0.lock();
+        let label = &objects[&format!("/api/v1/nodes/{name}")]["metadata"]["labels"][INSTANCE_TYPE];
+        label.as_str().map(str::to_owned)
+    }
+
     fn names(&self) -> Vec<String> {
         self.0
             .lock()
@@ -106,4 +123,14 @@ async fn a_namespace_that_may_not_be_deleted_is_left_and_told() {
     let report = cluster.tear_down().await;
     assert_eq!(report.left, ["Namespace sr-kept (its deletion is forbidden)"]);
     assert_eq!(cluster.names(), ["namespaces/sr-kept"]);
+}
+
+#[tokio::test]
+async fn a_node_loses_the_label_that_the_agent_set_and_keeps_the_one_that_people_set() {
+    let cluster = Cluster::default()
+        .node("found", names::AGENT)
+        .node("listed", "kubectl-label");
+    assert_eq!(cluster.tear_down().await, Report::default());
+    assert_eq!(cluster.label_of("found"), None);
+    assert_eq!(cluster.label_of("listed").as_deref(), Some("NCP.GPU.H100"));
 }
