@@ -62,11 +62,8 @@ async fn until_registered(registrar: &Registrar, seed: u64, last: &mut Option<Tr
             }
             Err(trouble) => trouble,
         };
-        if trouble.is_permanent() {
-            return Err(GaveUp::Permanent(trouble));
-        }
         // A pod that starts again while SIS is away must not wait for it: its cluster is known.
-        if trouble.is_of_sis()
+        if trouble.leaves_the_record_true()
             && let Some(known) = seen.recorded.clone()
             && let Ok(found) = registrar.unconfirmed(&mut seen, &known).await
         {
@@ -77,6 +74,9 @@ async fn until_registered(registrar: &Registrar, seed: u64, last: &mut Option<Tr
                 "SIS does not confirm the registration: taking the recorded one"
             );
             return Ok(found);
+        }
+        if trouble.is_permanent() {
+            return Err(GaveUp::Permanent(trouble));
         }
         let wait = backoff.after(trouble.retry_after());
         told.trouble(&trouble, wait);

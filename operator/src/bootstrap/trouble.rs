@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use berth_runtime::kubernetes::ApiError;
-use berth_sis::{SetupError, check::Problems};
+use berth_sis::{SetupError, SisError, check::Problems};
 use thiserror::Error;
 
 use crate::{cluster_dto::DtoError, names, registration::RegisterError};
@@ -41,6 +41,11 @@ pub enum Trouble {
     LeaseLost,
 }
 
+/// SIS never answers its cluster calls with these; a gateway before it does while SIS is being rolled out.
+const OF_A_GATEWAY: [u16; 4] = [404, 405, 408, 425];
+/// Whoever asks to wait longer is asked again all the same.
+const LONGEST_SILENCE: Duration = Duration::from_mins(10);
+
 impl Trouble {
     /// Stable, for logs and metric labels.
     pub fn reason(&self) -> &'static str {
@@ -66,13 +71,20 @@ impl Trouble {
             Self::Api { source, .. } => {
                 !source.is_transient() && !source.is_conflict() && source.reason() != "ApiUnauthorized"
             }
-            Self::Register(RegisterError::Sis(error)) => !error.is_transient() && !error.is_about_token(),
+            Self::Register(RegisterError::Sis(error)) => {
+                let is_of_gateway = error.status().is_some_and(|status| OF_A_GATEWAY.contains(&status));
+                !error.is_transient() && !error.is_about_token() && !is_of_gateway
+            }
         }
     }
 
-    /// SIS could not be asked, or the token is not good for it: what is recorded stays true as far as anybody knows.
-    pub fn is_of_sis(&self) -> bool {
-        matches!(self, Self::Register(_)) && !self.is_permanent()
+    /// SIS could not be asked, or does not want what it is asked: what is recorded stays true as far as anybody knows.
+    pub const fn leaves_the_record_true(&self) -> bool {
+        match self {
+            Self::Register(RegisterError::ClientIdTaken { .. } | RegisterError::Sis(SisError::ClientIdTaken)) => false,
+            Self::Register(_) => true,
+            _ => false,
+        }
     }
 
     /// A new token may help.
@@ -83,10 +95,10 @@ impl Trouble {
         }
     }
 
-    /// What SIS asked to wait.
-    pub const fn retry_after(&self) -> Option<Duration> {
+    /// What SIS asked to wait, within reason.
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Register(RegisterError::Sis(error)) => error.retry_after(),
+            Self::Register(RegisterError::Sis(error)) => error.retry_after().map(|asked| asked.min(LONGEST_SILENCE)),
             _ => None,
         }
     }
@@ -98,13 +110,20 @@ fn is_forbidden(error: &ApiError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use berth_sis::{SisError, TokenError};
+    use berth_sis::TokenError;
     use kube::core::Status;
 
     use super::*;
 
     fn sis(error: SisError) -> Trouble {
         Trouble::Register(error.into())
+    }
+
+    fn refused(status: u16) -> Trouble {
+        sis(SisError::Refused {
+            status,
+            text: String::new(),
+        })
     }
 
     fn api(code: u16, reason: &str) -> Trouble {
@@ -118,12 +137,6 @@ mod tests {
 
     #[test]
     fn what_a_person_must_change_is_permanent_and_what_passes_is_not() {
-        let refused = |status| {
-            sis(SisError::Refused {
-                status,
-                text: String::new(),
-            })
-        };
         for permanent in [
             refused(409),
             refused(412),
@@ -131,7 +144,7 @@ mod tests {
             api(403, "Forbidden"),
             api(422, "Invalid"),
         ] {
-            assert!(permanent.is_permanent() && !permanent.is_of_sis(), "{permanent:?}");
+            assert!(permanent.is_permanent(), "{permanent:?}");
         }
         let busy = SisError::Busy {
             retry_after: Some(Duration::from_secs(65)),
@@ -143,7 +156,7 @@ mod tests {
             sis(expired),
             sis(SisError::Forbidden),
         ] {
-            assert!(!passing.is_permanent() && passing.is_of_sis(), "{passing:?}");
+            assert!(!passing.is_permanent(), "{passing:?}");
         }
         let identity = sis(SisError::Identity {
             text: "x provided clusterId".into(),
@@ -156,8 +169,46 @@ mod tests {
             api(503, "ServiceUnavailable"),
             api(409, "Conflict"),
         ] {
-            assert!(!api.is_permanent() && !api.is_of_sis(), "{api:?}");
+            assert!(!api.is_permanent(), "{api:?}");
         }
         assert!(api(403, "Forbidden").to_string().contains("Role"));
+    }
+
+    #[test]
+    fn what_a_gateway_before_sis_answers_passes() {
+        let not_found = SisError::NotFound {
+            text: "no route".to_owned(),
+        };
+        for passing in [sis(not_found), refused(405), refused(408), refused(425)] {
+            assert!(
+                !passing.is_permanent() && passing.leaves_the_record_true(),
+                "{passing:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_record_stays_true_whatever_sis_says_unless_another_cluster_has_the_client_id() {
+        for trouble in [
+            refused(400),
+            refused(412),
+            sis(SisError::KeySetOutage),
+            sis(SisError::Forbidden),
+        ] {
+            assert!(trouble.leaves_the_record_true(), "{trouble:?}");
+        }
+        assert!(!sis(SisError::ClientIdTaken).leaves_the_record_true());
+        assert!(!api(503, "ServiceUnavailable").leaves_the_record_true());
+    }
+
+    #[test]
+    fn sis_is_asked_again_however_long_it_wants_to_be_left_alone() {
+        let busy = |seconds| {
+            sis(SisError::Busy {
+                retry_after: Some(Duration::from_secs(seconds)),
+            })
+        };
+        assert_eq!(busy(65).retry_after(), Some(Duration::from_secs(65)));
+        assert_eq!(busy(1_000_000).retry_after(), Some(Duration::from_mins(10)));
     }
 }

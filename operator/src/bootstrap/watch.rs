@@ -41,12 +41,11 @@ struct Events {
     token: watch::Receiver<Option<Arc<Secret>>>,
 }
 
-/// What to wait for after an attempt.
-enum Next {
-    /// A change, or the end of this time. `true`: a new token is a change.
-    Changed(Duration, bool),
-    /// The time alone: SIS asked for it.
-    Silence(Duration),
+/// What to wait for after an attempt: a change, or the end of this time.
+struct Next {
+    wait: Duration,
+    /// A new token is a change.
+    hears_token: bool,
 }
 
 impl Watch {
@@ -85,18 +84,21 @@ impl Watch {
                     told.found(&found);
                     self.settle(&mut known, found);
                     errors.reset();
-                    Next::Changed(resyncs.after(None), false)
+                    Next {
+                        wait: resyncs.after(None),
+                        hears_token: false,
+                    }
                 }
                 Err(trouble) => {
                     self.make_do(&mut seen, &mut known, &trouble).await;
-                    let is_permanent = trouble.is_permanent();
-                    let backoff = if is_permanent { &mut resyncs } else { &mut errors };
+                    let backoff = if trouble.is_permanent() {
+                        &mut resyncs
+                    } else {
+                        &mut errors
+                    };
                     let wait = backoff.after(trouble.retry_after());
                     told.trouble(&trouble, wait);
-                    match trouble.retry_after() {
-                        Some(_) => Next::Silence(wait),
-                        None => Next::Changed(wait, is_permanent || trouble.is_about_token()),
-                    }
+                    Next::after(&trouble, wait)
                 }
             };
             self.metrics.recorded(seen.recorded.is_some());
@@ -108,7 +110,7 @@ impl Watch {
     /// What is known of the cluster is recorded and used although SIS could not be asked.
     async fn make_do(&self, seen: &mut Seen, known: &mut Option<Registration>, trouble: &Trouble) {
         if let Some(recorded) = seen.recorded.clone().or_else(|| known.clone())
-            && trouble.is_of_sis()
+            && trouble.leaves_the_record_true()
         {
             match self.registrar.unconfirmed(seen, &recorded).await {
                 Ok(found) => self.settle(known, found),
@@ -138,6 +140,14 @@ impl Watch {
     }
 }
 
+impl Next {
+    fn after(trouble: &Trouble, wait: Duration) -> Self {
+        // Where the wait is long, whatever somebody does about it counts.
+        let hears_token = trouble.is_permanent() || trouble.is_about_token() || trouble.retry_after().is_some();
+        Self { wait, hears_token }
+    }
+}
+
 impl Events {
     fn of(registrar: &Registrar) -> Self {
         Self {
@@ -149,16 +159,12 @@ impl Events {
 
     /// Returns when another attempt is due. What is as the last attempt saw it is no change.
     async fn next(&mut self, seen: &Seen, next: Next) {
-        let (wait, hears_token) = match next {
-            Next::Silence(wait) => return sleep(wait).await,
-            Next::Changed(wait, hears_token) => (wait, hears_token),
-        };
-        let due = sleep(wait);
+        let due = sleep(next.wait);
         pin!(due);
         loop {
             tokio::select! {
                 () = &mut due => return,
-                Ok(()) = self.token.changed(), if hears_token => return,
+                Ok(()) = self.token.changed(), if next.hears_token => return,
                 Some(dto) = self.dtos.next() => if dto != seen.dto {
                     return debug!("the chart's ConfigMap changed");
                 },
@@ -167,5 +173,41 @@ impl Events {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_sis::SisError;
+    use futures_util::stream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// How long is waited after SIS asked to be left alone for a minute, with this chart and this token in between.
+    async fn waits(dto: Option<&str>, token: bool) -> Duration {
+        let (sender, receiver) = watch::channel(None);
+        let changed = dto.map(|text| Some(text.to_owned()));
+        let mut events = Events {
+            dtos: stream::iter(changed).chain(stream::pending()).boxed(),
+            records: stream::pending().boxed(),
+            token: receiver,
+        };
+        if token {
+            sender.send_replace(None);
+        }
+        let minute = Some(Duration::from_mins(1));
+        let busy = Trouble::Register(SisError::Busy { retry_after: minute }.into());
+        let start = Instant::now();
+        let next = Next::after(&busy, Duration::from_mins(1));
+        events.next(&Seen::default(), next).await;
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_silence_gets_it_until_something_changes() {
+        assert!(waits(None, false).await >= Duration::from_mins(1));
+        assert_eq!(waits(Some("another chart"), false).await, Duration::ZERO);
+        assert_eq!(waits(None, true).await, Duration::ZERO);
     }
 }
