@@ -171,9 +171,19 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// The levels of Go programs whose values files we take.
+fn ours(filter: &str) -> &str {
+    match filter.trim().to_ascii_lowercase().as_str() {
+        "warning" => "warn",
+        "fatal" | "panic" => "error",
+        _ => filter,
+    }
+}
+
 /// `tracing` takes a mistyped level (`debgu`) for the name of a target and then logs nothing else: refuse a bare word
 /// that is no level.
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    let filter = ours(filter);
     let bad = |source| TelemetryError::BadFilter {
         filter: filter.to_owned(),
         source,

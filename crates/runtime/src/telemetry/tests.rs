@@ -83,6 +83,21 @@ fn a_bad_filter_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_level_that_go_programs_know_is_the_nearest_of_ours() {
+    for (theirs, ours) in [
+        ("warning", "warn"),
+        ("Warning", "warn"),
+        ("fatal", "error"),
+        ("panic", "error"),
+    ] {
+        assert_eq!(parse_filter(theirs).unwrap().to_string(), ours);
+    }
+    // In a list there may be targets of these names.
+    assert!(parse_filter("info,fatal").is_err());
+    assert_eq!(parse_filter("fatal=info").unwrap().to_string(), "fatal=info");
+}
+
+#[test]
 fn json_logs_are_one_object_a_line_with_the_fields_on_top() {
     let log = Log::default();
     let subscriber = Registry::default().with(log_layer(LogFormat::Json, log.writer()));

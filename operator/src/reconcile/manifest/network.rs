@@ -55,7 +55,13 @@ pub(super) fn all(cluster: &[String], custom: &[NetworkPolicy]) -> Vec<Value> {
         "to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
         "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
     });
-    let internet = json!({"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": cluster}}]});
+    // An exception must be of its block's family.
+    let (six, four): (Vec<&String>, Vec<&String>) = cluster.iter().partition(|cidr| cidr.contains(':'));
+    let mut blocks = vec![json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": four}})];
+    if !six.is_empty() {
+        blocks.push(json!({"ipBlock": {"cidr": "::/0", "except": six}}));
+    }
+    let internet = json!({"to": blocks});
     let monitoring = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]);
     let dcgm = json!({"matchLabels": {"nvca.nvcf.nvidia.io/dcgm-metrics-present": "true"}});
     let mut policies = vec![
@@ -114,6 +120,18 @@ fn policy(name: &str, pods: &Value, direction: &str, rules: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_internet_is_that_of_each_family_without_the_clusters_networks_of_it() {
+        let to = |cluster: &[&str]| {
+            let cluster: Vec<String> = cluster.iter().map(ToString::to_string).collect();
+            all(&cluster, &[])[0]["spec"]["egress"][0]["to"].clone()
+        };
+        let four = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}});
+        assert_eq!(to(&["10.0.0.0/8"]), json!([four]));
+        let six = json!({"ipBlock": {"cidr": "::/0", "except": ["fd00::/8", "2001:db8::/32"]}});
+        assert_eq!(to(&["fd00::/8", "10.0.0.0/8", "2001:db8::/32"]), json!([four, six]));
+    }
 
     #[test]
     fn a_bad_policy_of_the_user_is_told_and_the_others_are_used() {
