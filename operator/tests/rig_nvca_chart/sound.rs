@@ -16,6 +16,8 @@ const TOGGLES: &[&str] = &[
     "--set serviceAccount.create=false,cleanup.enabled=false,generateImagePullSecret=true",
     "--set clusterName=a-1,clusterID=c,clusterGroupID=g,ncaID=n,selfManaged.region=EastUS,selfManaged.cloudProvider=AZURE",
     "--set vault.address=http://bao:8200,vault.audience=x,image.tag=1.2.3,drainTimeout=2m,logLevel=debug",
+    "--set logLevel=warning",
+    "--set 'logLevel=info\\,berth_operator=debug'",
 ];
 
 #[test]
@@ -137,6 +139,24 @@ fn rig_nvca_chart_does_what_its_values_say() {
 }
 
 #[test]
+fn rig_nvca_chart_gives_the_clean_up_the_time_that_draining_takes() {
+    let tools = Tools::new(None);
+    for (flags, seconds) in [
+        ("", 300),
+        ("--set cleanup=null,drainTimeout=null", 300),
+        ("--set cleanup.timeoutSeconds=900", 900),
+        ("--set drainTimeout=1500ms,cleanup.timeoutSeconds=10", 70),
+        ("--set drainTimeout=090s", 510),
+        ("--set drainTimeout=10m", 3060),
+        ("--set drainTimeout=2h,cleanup.timeoutSeconds=900", 36060),
+    ] {
+        let objects = tools.template(flags).unwrap();
+        let job = object(&objects, "Job", "nvca-operator-pre-delete-cleanup");
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], seconds, "{flags}");
+    }
+}
+
+#[test]
 fn rig_nvca_chart_refuses_values_that_make_no_sense_and_says_why() {
     let tools = Tools::new(None);
     for (flags, tells) in [
@@ -191,6 +211,7 @@ fn rig_nvca_chart_refuses_values_that_make_no_sense_and_says_why() {
             "/networkPolicy/clusterNetworkCIDRs/0",
         ),
         ("--set drainTimeout=25", "/drainTimeout"),
+        ("--set logLevel=loud", "/logLevel"),
     ] {
         let told = tools.template(flags).unwrap_err();
         assert!(told.contains(tells), "{flags}: {told}");

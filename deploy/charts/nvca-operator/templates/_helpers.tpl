@@ -45,6 +45,14 @@ australiaeast centralindia us-east1 us-west1 us-central1 us-east4 europe-west1 e
 europe-north1 asia-east1 asia-south1 asia-southeast1 asia-northeast1
 {{- end -}}
 
+{{/* How long the clean-up may take: five waits of drainTimeout at most, two of them the operator's. */}}
+{{- define "nvca.cleanupSeconds" -}}
+{{- $drain := dig "drainTimeout" "25s" .Values.AsMap -}}
+{{- $number := regexFind "^[0-9]+" $drain | atoi -}}
+{{- $seconds := get (dict "ms" (div (add $number 999) 1000) "s" $number "m" (mul $number 60) "h" (mul $number 3600)) (regexFind "[a-z]+$" $drain) -}}
+{{- max (dig "cleanup" "timeoutSeconds" 300 .Values.AsMap) (add (mul 5 $seconds) 60) -}}
+{{- end -}}
+
 {{/* What a schema cannot say. */}}
 {{- define "nvca.check" -}}
 {{- $v := .Values.AsMap -}}
