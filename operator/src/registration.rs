@@ -63,6 +63,9 @@ pub struct Difference {
     pub found: String,
 }
 
+/// Field of a [`Difference`]: who is adopted is served by an agent already, and it may not be this cluster's.
+const SERVED: &str = "clusterName";
+
 /// There is no registration.
 #[derive(Debug, Error)]
 pub enum RegisterError {
@@ -70,9 +73,15 @@ pub enum RegisterError {
     Sis(#[from] SisError),
     #[error(
         "the client id {client_id} belongs to the cluster {other} of this account already, and SIS has one cluster per client \
-         id: set clusterName to {other} to adopt it, or delete it in SIS"
+         id: {way_out}",
+        way_out = way_out(other, *is_ready)
     )]
-    ClientIdTaken { client_id: String, other: String },
+    ClientIdTaken {
+        client_id: String,
+        other: String,
+        /// An agent serves it.
+        is_ready: bool,
+    },
     #[error("SIS says that a cluster named {name} exists, and does not list it")]
     NotListed { name: String },
 }
@@ -143,8 +152,26 @@ async fn client_id_taken(sis: &SisClient, wanted: &Wanted, error: SisError) -> R
         .find(|cluster| cluster.oauth_client_id.as_ref() == Some(client_id));
     holder.map_or(RegisterError::Sis(error), |holder| RegisterError::ClientIdTaken {
         client_id: client_id.clone(),
+        is_ready: is_ready(&holder),
         other: holder.cluster_name,
     })
+}
+
+/// Two Kubernetes clusters must not be one of SIS: they would take each other's work.
+fn way_out(other: &str, is_ready: bool) -> String {
+    if is_ready {
+        format!(
+            "{other} is READY, so an agent serves it: give this one another oAuthClientId, or delete {other} in SIS once nothing \
+             of it runs"
+        )
+    } else {
+        format!("set clusterName to {other} to adopt it, or delete it in SIS")
+    }
+}
+
+/// An agent was healthy within the last ten minutes: SIS calls no other cluster so.
+fn is_ready(cluster: &Cluster) -> bool {
+    cluster.status.as_deref() == Some("READY")
 }
 
 // === impl Found ===
@@ -160,10 +187,20 @@ impl Found {
         } else {
             How::Adopted
         };
+        let mut differences = differences(&wanted.cluster, cluster);
+        // Where something is recorded, the agent that serves it is likely this cluster's.
+        if known.is_none() && is_ready(cluster) {
+            let connected = cluster.nvca_last_connected.as_deref().unwrap_or("an unknown time");
+            differences.push(Difference {
+                field: SERVED,
+                wanted: wanted.cluster.cluster_name.clone(),
+                found: format!("READY, connected at {connected}"),
+            });
+        }
         Self {
             registration,
             how,
-            differences: differences(&wanted.cluster, cluster),
+            differences,
         }
     }
 }
@@ -211,6 +248,13 @@ fn gpus(capabilities: Option<&[String]>, listed: Option<&[Gpu]>) -> String {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, wanted, found } = self;
+        if *field == SERVED {
+            return write!(
+                f,
+                "SIS has a cluster named `{wanted}`, and an agent serves it ({found}); nothing is recorded here, so it is adopted. If \
+                 that is another Kubernetes cluster, both are one for SIS now, and take each other's work: set another clusterName"
+            );
+        }
         write!(
             f,
             "the registered cluster has the {field} `{found}`, and `{wanted}` is wanted: "
