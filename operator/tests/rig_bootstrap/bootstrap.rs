@@ -335,6 +335,17 @@ fn rig_an_outage_of_sis_is_waited_out_and_keeps_no_known_cluster_from_starting()
             let times = scene.sis.asked_at(LIST).await.unwrap().split_off(before);
             assert!(times.len() == 4 && times[2] - times[1] >= 4000, "{times:?}");
 
+            // A gateway while SIS is being rolled out, and what SIS would refuse for good: who is known goes on.
+            for status in [404, 405, 408, 425, 412] {
+                scene
+                    .sis
+                    .faults(json!([{"on": LIST, "status": status, "times": 1}]))
+                    .await;
+                let ended = known.bootstrap().await;
+                assert!(ended.status.success(), "{status}: {}", ended.stderr);
+                assert_eq!(known.is_done(&ended.stderr, "unconfirmed").await, ids);
+            }
+
             // Away: who is known goes on, who is not waits.
             let address = scene.sis.process.address("http").to_owned();
             scene.sis.process.kill();
