@@ -11,10 +11,13 @@ use kube::{
     api::{Patch, PatchParams},
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 use thiserror::Error;
 
-use crate::BuildInfo;
+use crate::{BuildInfo, Misread};
 
 pub mod lease;
 #[cfg(test)]
@@ -184,8 +187,16 @@ impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Refused(status),
-            other => Self::Unavailable(Box::new(other)),
+            other => Self::Unavailable(Box::new(unquoted(other))),
         }
+    }
+}
+
+/// An answer that cannot be read may hold secrets, and the parser's error quotes it.
+fn unquoted(error: kube::Error) -> kube::Error {
+    match error {
+        kube::Error::SerdeError(error) => kube::Error::SerdeError(serde_json::Error::custom(Misread::from(error))),
+        other => other,
     }
 }
 

@@ -41,6 +41,7 @@ pub mod identity;
 pub mod kubernetes;
 pub mod listen;
 pub mod metrics;
+mod misread;
 pub mod process;
 mod readiness;
 pub mod secret_file;
@@ -51,6 +52,7 @@ pub mod tls;
 
 pub use build_info::BuildInfo;
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use misread::Misread;
 pub use readiness::{Block, Pending, Readiness};
 pub use shutdown::{Drain, Outcome, Shutdown};
 pub use tasks::Tasks;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{Subscriber, error, info};
+use tracing::{Metadata, Subscriber, error, info};
+use tracing_subscriber::filter::{FilterFn, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
@@ -25,6 +26,10 @@ use crate::args::{LogFormat, TelemetryArgs};
 mod json;
 mod otlp;
 pub mod trace_context;
+
+/// Kubernetes' client: it logs each answer that it cannot read, whole, and that may be a list of Secrets. The error goes to
+/// whoever asked.
+const TELLS_ANSWERS: &str = "kube_client::client";
 
 /// The process's telemetry. Keep it until the end: [`Self::flush`] sends what is left.
 #[derive(Debug)]
@@ -82,6 +87,7 @@ impl Telemetry {
             .transpose()?;
         Registry::default()
             .with(filter)
+            .with(without_answers())
             .with(log_layer(*log_format, io::stderr))
             .with(traces.as_ref().map(otlp::Traces::layer))
             .try_init()
@@ -178,6 +184,11 @@ fn ours(filter: &str) -> &str {
         "fatal" | "panic" => "error",
         _ => filter,
     }
+}
+
+/// Whatever the filter says.
+fn without_answers() -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    filter_fn(|metadata| metadata.target() != TELLS_ANSWERS)
 }
 
 /// `tracing` takes a mistyped level (`debgu`) for the name of a target and then logs nothing else: refuse a bare word

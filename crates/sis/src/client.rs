@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use berth_runtime::SharedClock;
+use berth_runtime::{Misread, SharedClock};
 use reqwest::{
     Method, Url,
     header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -152,7 +152,7 @@ impl SisClient {
         let body = self.send(call).await?;
         serde_json::from_slice(&body).map_err(|error| SisError::Nonsense {
             url,
-            why: format!("its answer is not what this call answers ({error})"),
+            why: format!("its answer is not what this call answers: {}", Misread::from(error)),
         })
     }
 

@@ -147,6 +147,19 @@ async fn a_token_that_would_be_refused_is_told_in_plain_words_before_anything_is
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_is_told_without_what_is_in_it() {
+    let service = Service::start().await;
+    let account = "nvcf-default".parse().unwrap();
+    service
+        .faults(json!([{"on": "GET /v1/accounts", "status": 200, "body": "s3cret"}]))
+        .await;
+    let error = service.client().list_clusters(&account).await.unwrap_err();
+    assert_eq!(error.reason(), "SisNonsense");
+    let told = error.chain();
+    assert!(told.contains("another form") && !told.contains("s3cret"), "{told}");
+}
+
+#[tokio::test]
 async fn a_401_about_the_token_and_a_401_that_is_an_outage_are_told_apart() {
     let service = Service::start().await;
     let account = "nvcf-default".parse().unwrap();

@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
+use berth_runtime::Misread;
 use json_patch::Patch;
 use k8s_openapi::{ByteString, api::core::v1::Pod};
 use prometheus_client::{
@@ -96,9 +97,9 @@ struct Kind {
 #[derive(Debug, Error)]
 enum ReviewError {
     #[error("the body is no AdmissionReview of admission.k8s.io/v1 with a request")]
-    NoReview(#[source] serde_json::Error),
+    NoReview(#[source] Misread),
     #[error("the object is no Pod")]
-    NoPod(#[source] serde_json::Error),
+    NoPod(#[source] Misread),
     #[error("the object cannot be read")]
     Unreadable(#[from] validate::Unreadable),
 }
@@ -168,7 +169,7 @@ async fn in_time(request: Request, next: Next) -> Response {
 }
 
 fn review(page: Page, body: &[u8], gates: &Gates) -> Result<(ReviewRequest, Verdict), ReviewError> {
-    let Review { request } = serde_json::from_slice(body).map_err(ReviewError::NoReview)?;
+    let Review { request } = serde_json::from_slice(body).map_err(|error| ReviewError::NoReview(error.into()))?;
     let is_whole = request.sub_resource.is_empty();
     let is_new = is_whole && request.operation == "CREATE";
     // What a pod is made of does not change after its creation.
@@ -193,7 +194,7 @@ fn review(page: Page, body: &[u8], gates: &Gates) -> Result<(ReviewRequest, Verd
 }
 
 fn pod(object: &Value) -> Result<Pod, ReviewError> {
-    serde_json::from_value(object.clone()).map_err(ReviewError::NoPod)
+    serde_json::from_value(object.clone()).map_err(|error| ReviewError::NoPod(error.into()))
 }
 
 impl Verdict {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use berth_runtime::Misread;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::Value;
 use thiserror::Error;
@@ -19,7 +20,7 @@ pub struct Refusals(Vec<String>);
 pub(super) struct Unreadable {
     kind: String,
     #[source]
-    source: serde_json::Error,
+    source: Misread,
 }
 
 impl fmt::Display for Refusals {
@@ -37,9 +38,9 @@ pub(super) fn pod_of(kind: &str, object: &Value) -> Result<Option<PodSpec>, Unre
         _ => return Ok(None),
     };
     let pod = serde_json::from_value(spec.clone());
-    pod.map(Some).map_err(|source| Unreadable {
+    pod.map(Some).map_err(|source: serde_json::Error| Unreadable {
         kind: kind.to_owned(),
-        source,
+        source: source.into(),
     })
 }
 

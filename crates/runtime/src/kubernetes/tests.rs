@@ -2,9 +2,10 @@ use std::path::Path;
 
 use axum::{Router, http::StatusCode, routing::get};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::watcher;
 
 use super::*;
-use crate::tls::install_crypto_provider;
+use crate::{telemetry::with_causes, tls::install_crypto_provider};
 
 const BUILD: BuildInfo = BuildInfo::of("berth-test");
 
@@ -71,6 +72,20 @@ async fn what_the_server_refuses_has_a_stable_reason() {
         let error = within(DEADLINE, api.get(name)).await.unwrap_err();
         assert_eq!((error.reason(), error.is_transient()), (reason, is_transient), "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_told_without_what_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let answer = get(async || axum::Json(serde_json::json!({"metadata": {}, "data": "s3cret"})));
+    let routes = Router::new().route("/api/v1/namespaces/default/configmaps/{name}", answer);
+    let api: Api<ConfigMap> = Api::namespaced(served(routes, dir.path()).await, "default");
+    let quoted = api.get("x").await.unwrap_err();
+    assert!(quoted.to_string().contains("s3cret"), "the client quotes: {quoted}");
+    let told = with_causes(&within(DEADLINE, api.get("x")).await.unwrap_err());
+    assert!(told.contains("another form") && !told.contains("s3cret"), "{told}");
+    let told = with_causes(&watch::plain(watcher::Error::WatchFailed(quoted)));
+    assert!(told.contains("another form") && !told.contains("s3cret"), "{told}");
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use kube::{Api, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use super::unquoted;
+
 /// After the first error, and the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LAST_WAIT: Duration = Duration::from_secs(30);
@@ -78,6 +80,7 @@ where
 {
     let mut wait = FIRST_WAIT;
     let events = watcher(api, config).map(move |event| {
+        let event = event.map_err(plain);
         let rest = match &event {
             Ok(watcher::Event::Init) => Duration::ZERO,
             Ok(_) => {
@@ -96,6 +99,15 @@ where
         stream::once(future::ready(event)).chain(rest)
     };
     events.flat_map(then_rest).boxed()
+}
+
+pub(super) fn plain(error: watcher::Error) -> watcher::Error {
+    match error {
+        watcher::Error::InitialListFailed(error) => watcher::Error::InitialListFailed(unquoted(error)),
+        watcher::Error::WatchStartFailed(error) => watcher::Error::WatchStartFailed(unquoted(error)),
+        watcher::Error::WatchFailed(error) => watcher::Error::WatchFailed(unquoted(error)),
+        other => other,
+    }
 }
 
 /// Errors are waited out; each kind of trouble is told once.

@@ -61,6 +61,25 @@ fn the_log_level_changes_while_the_process_runs() {
 }
 
 #[test]
+fn an_answer_of_the_api_server_that_cannot_be_read_is_in_no_log() {
+    let log = Log::default();
+    let (filter, level) = LogLevel::layer("trace").unwrap();
+    let subscriber = Registry::default()
+        .with(filter)
+        .with(without_answers())
+        .with(log_layer(LogFormat::Text, log.writer()));
+    under(subscriber, || {
+        let tell = || warn!(target: TELLS_ANSWERS, "s3cret");
+        tell();
+        level.set("info,kube_client::client=warn").unwrap();
+        tell();
+        warn!(target: "kube_client", "plain");
+    });
+    let text = log.text();
+    assert!(!text.contains("s3cret") && text.contains("plain"), "{text}");
+}
+
+#[test]
 fn a_bad_filter_is_refused_and_changes_nothing() {
     let (filter, level) = LogLevel::layer("info").unwrap();
     let subscriber = Registry::default().with(filter);

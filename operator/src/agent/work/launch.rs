@@ -13,6 +13,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use berth_runtime::Misread;
 use berth_sis::wire::LaunchSpecification;
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Pod, Secret},
@@ -119,12 +120,13 @@ fn supported(wish: &Wish) -> Result<(), LaunchError> {
 fn decode(what: &str, text: &str) -> Result<Vec<u8>, LaunchError> {
     BASE64_STANDARD
         .decode(text.trim())
-        .map_err(|error| LaunchError::unreadable(what, &error))
+        // Its error shows a letter.
+        .map_err(|_| LaunchError::unreadable(what, "it is no base64"))
 }
 
 /// A typed object out of what was put together here.
 fn object<T: serde::de::DeserializeOwned>(what: &str, json: Value) -> Result<T, LaunchError> {
-    serde_json::from_value(json).map_err(|error| LaunchError::unreadable(what, &error))
+    serde_json::from_value(json).map_err(|error| LaunchError::unreadable(what, &Misread::from(error)))
 }
 
 #[cfg(test)]

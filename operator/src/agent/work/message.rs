@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use berth_runtime::Misread;
 use berth_sis::wire::{CreationMessage, TerminationMessage};
 use k8s_openapi::jiff::SignedDuration;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 use uuid::Builder;
@@ -40,7 +42,7 @@ pub(crate) struct Wish {
 #[derive(Debug, Error)]
 pub(crate) enum MessageError {
     #[error("the message is no JSON of the expected form")]
-    Json(#[from] serde_json::Error),
+    Json(#[source] Misread),
     #[error("the message has no usable {field}: {value:?}")]
     Field { field: &'static str, value: String },
 }
@@ -59,7 +61,8 @@ impl Wish {
     /// # Errors
     /// It is no creation message, or lacks what every one needs.
     pub(crate) fn parse(payload: &[u8]) -> Result<Self, MessageError> {
-        Self::of(serde_json::from_slice(payload)?)
+        let raw = read(payload)?;
+        Self::made(read(payload)?, raw)
     }
 
     /// The same from a message that was kept.
@@ -67,7 +70,11 @@ impl Wish {
     /// # Errors
     /// As [`Self::parse`].
     pub(crate) fn of(raw: Value) -> Result<Self, MessageError> {
-        let message: CreationMessage = serde_json::from_value(raw.clone())?;
+        let message = serde_json::from_value(raw.clone()).map_err(|error| MessageError::Json(error.into()))?;
+        Self::made(message, raw)
+    }
+
+    fn made(message: CreationMessage, raw: Value) -> Result<Self, MessageError> {
         let wrong = |field, value: &str| MessageError::Field {
             field,
             value: value.chars().take(80).collect(),
@@ -149,7 +156,7 @@ impl Wish {
 /// # Errors
 /// It is no termination message.
 pub(crate) fn termination(payload: &[u8]) -> Result<TerminationMessage, MessageError> {
-    let message: TerminationMessage = serde_json::from_slice(payload)?;
+    let message: TerminationMessage = read(payload)?;
     let ids = message.instance_ids.iter().map(|id| ("instanceIds", id));
     for (field, id) in ids.chain([("requestId", &message.request_id)]) {
         if !is_id(id) {
@@ -160,6 +167,10 @@ pub(crate) fn termination(payload: &[u8]) -> Result<TerminationMessage, MessageE
         }
     }
     Ok(message)
+}
+
+fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, MessageError> {
+    serde_json::from_slice(payload).map_err(|error| MessageError::Json(error.into()))
 }
 
 /// Can be a label and a part of a path.
@@ -192,6 +203,7 @@ fn names(identity: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use berth_runtime::telemetry::with_causes;
     use serde_json::json;
 
     use super::*;
@@ -260,6 +272,31 @@ mod tests {
             let error = with(edit).unwrap_err();
             assert!(error.to_string().contains(field), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_in_a_message_that_cannot_be_read_is_not_told() {
+        let told = |error: MessageError| with_causes(&error);
+        let mut message = message();
+        message["instanceCount"] = json!("s3cret");
+        let text = message.to_string();
+        assert!(
+            serde_json::from_str::<CreationMessage>(&text)
+                .unwrap_err()
+                .to_string()
+                .contains("s3cret"),
+            "the parser quotes"
+        );
+        for error in [
+            Wish::parse(text.as_bytes()).unwrap_err(),
+            Wish::of(message).unwrap_err(),
+            termination(br#"{"requestId": "r", "instanceIds": "s3cret"}"#).unwrap_err(),
+        ] {
+            assert_eq!(error.reason(), "MessageMalformed");
+            let text = told(error);
+            assert!(text.contains("another form") && !text.contains("s3cret"), "{text}");
+        }
+        assert!(told(Wish::parse(text.as_bytes()).unwrap_err()).contains("line 1, column"));
     }
 
     #[test]

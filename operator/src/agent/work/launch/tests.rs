@@ -310,3 +310,27 @@ fn what_is_not_supported_or_not_there_is_told_in_plain_words() {
         assert!(error.to_string().contains(tells), "{error}");
     }
 }
+
+#[test]
+fn nothing_of_what_cannot_be_read_is_told() {
+    let edits: [Edit; 3] = [
+        |message| message["launchSpecification"]["environment"] = json!("s3cret%"),
+        |message| {
+            let spec = base64("containers: [{name: a, env: s3cret}]");
+            message["launchArtifacts"] = json!([{"artifactType": "POD_SPEC", "artifactSpec": spec}]);
+        },
+        |message| {
+            let spec = base64("metadata: {name: a}\nstringData: s3cret");
+            message["launchArtifacts"] = json!([{"artifactType": "SECRET_SPEC", "artifactSpec": spec}]);
+        },
+    ];
+    for edit in edits {
+        let error = launched(edit).unwrap_err();
+        assert_eq!(error.reason(), "LaunchUnreadable", "{error}");
+        // 37 is the letter that is no base64.
+        let is_told = ["s3cret", "37"].into_iter().any(|it| error.to_string().contains(it));
+        assert!(!is_told, "{error}");
+    }
+    let error = object::<Secret>("a Secret", json!({"stringData": "s3cret"})).unwrap_err();
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+}
