@@ -282,5 +282,5 @@ async fn follow_version(client: Client, k8s_version: &watch::Sender<String>, see
 }
 
 const fn backoff(seed: u64) -> Backoff {
-    Backoff::new(Duration::from_secs(1), Duration::from_secs(30), seed)
+    Backoff::new(Duration::from_secs(1), Duration::from_secs(10), seed)
 }

@@ -31,7 +31,7 @@ pub(crate) async fn keep(
     seed: u64,
 ) {
     let nodes: Api<Node> = Api::all(client);
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1), seed);
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10), seed);
     loop {
         let config = settings.borrow_and_update().config.clone();
         let provider = &config.cluster.cloud_provider;

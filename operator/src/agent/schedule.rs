@@ -10,7 +10,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Between two tellings.
 const GAP: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// So late may it be told that an outage is over.
+const LAST_RETRY: Duration = Duration::from_secs(10);
 
 /// One kind of telling. Times are the monotonic clock's.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use berth_runtime::{
     kubernetes::{
         ApiError, DEADLINE,
         lease::{Contender, Pace, Turn},
+        watch::one,
         within,
     },
     secret_file::SecretFile,
@@ -12,10 +13,7 @@ use berth_runtime::{
 use berth_sis::{RetryPolicy, SisClient, SisConfig, TokenFile, TokenRules, check};
 use futures_util::{StreamExt as _, future, stream::BoxStream};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Client};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -131,8 +129,7 @@ impl Registrar {
 
     fn watch(&self, name: &'static str) -> BoxStream<'static, Option<ConfigMap>> {
         let mut told = false;
-        let stream = watcher::watch_object(self.maps.clone(), name).default_backoff();
-        let heard = stream.filter_map(move |object| {
+        let heard = one(self.maps.clone(), name).filter_map(move |object| {
             if let Err(error) = &object
                 && !told
             {

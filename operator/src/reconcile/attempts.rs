@@ -15,6 +15,8 @@ use super::{
 /// After a failure, and for an object that somebody else keeps changing; doubled up to the last.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(500);
 pub(super) const LAST_WAIT: Duration = Duration::from_secs(30);
+/// While the API server is away: so late may an object be applied after an outage.
+const LAST_WAIT_OF_OUTAGE: Duration = Duration::from_secs(10);
 
 /// By object.
 #[derive(Debug, Default)]
@@ -36,6 +38,13 @@ pub(super) struct Failure {
     pub(super) object: String,
     pub(super) reason: &'static str,
     pub(super) message: String,
+    /// The same may succeed later.
+    is_transient: bool,
+}
+
+/// The longest wait after a failure.
+pub(super) const fn last_wait(is_transient: bool) -> Duration {
+    if is_transient { LAST_WAIT_OF_OUTAGE } else { LAST_WAIT }
 }
 
 impl Attempts {
@@ -60,7 +69,8 @@ impl Attempts {
         attempt.wait = if since > LAST_WAIT * 2 {
             FIRST_WAIT
         } else {
-            (attempt.wait * 2).min(LAST_WAIT)
+            let is_transient = attempt.failure.as_ref().is_some_and(|it| it.is_transient);
+            (attempt.wait * 2).min(last_wait(is_transient))
         };
         attempt.at = now;
         None
@@ -96,6 +106,7 @@ impl Failure {
             object: key.to_string(),
             reason: error.reason(),
             message: with_causes(error),
+            is_transient: error.is_transient(),
         }
     }
 }
@@ -111,16 +122,16 @@ mod tests {
         (Key::of(&object).unwrap(), object)
     }
 
-    #[test]
-    fn an_object_that_cannot_be_applied_is_tried_less_and_less_and_the_reason_stays_told() {
+    /// When an object is tried within ten minutes, each time with this failure.
+    fn tries(error: &ApiError) -> Vec<Duration> {
         let (key, object) = service();
         let mut attempts = Attempts::default();
-        let failure = Failure::of(&key, &ApiError::Deadline(FIRST_WAIT));
-        let (mut now, mut tries) = (Duration::ZERO, 0);
+        let failure = Failure::of(&key, error);
+        let (mut now, mut tries) = (Duration::ZERO, Vec::new());
         while now < Duration::from_mins(10) {
             match attempts.rest(&key, &object, now) {
                 None => {
-                    tries += 1;
+                    tries.push(now);
                     attempts.came_of(&key, None, Some(failure.clone()));
                 }
                 Some((rest, told)) => {
@@ -130,12 +141,28 @@ mod tests {
                 }
             }
         }
-        assert!((20..30).contains(&tries), "{tries} tries in ten minutes");
         assert_eq!(
             attempts.rest(&key, &json!({}), now),
             None,
             "another wish is tried at once"
         );
+        tries
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_applied_is_tried_less_and_less_and_the_reason_stays_told() {
+        let refused = json!({"status": "Failure", "code": 422, "reason": "Invalid", "message": "no"});
+        let refused = ApiError::Refused(serde_json::from_value(refused).unwrap());
+        let tries = tries(&refused);
+        assert!((20..30).contains(&tries.len()), "{tries:?}");
+    }
+
+    #[test]
+    fn an_object_is_applied_ten_seconds_after_an_outage_at_the_latest() {
+        let tries = tries(&ApiError::Deadline(FIRST_WAIT));
+        let longest = tries.windows(2).map(|it| it[1].saturating_sub(it[0])).max().unwrap();
+        assert!(longest < Duration::from_secs(11), "{tries:?}");
+        assert!(tries.len() < 70, "{tries:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{
-    attempts::{Attempts, FIRST_WAIT, Failure, LAST_WAIT},
+    attempts::{Attempts, FIRST_WAIT, Failure, LAST_WAIT, last_wait},
     events::Events,
     health::{AgentStatus, Health},
     live::{Live, LiveReceiver},
@@ -112,7 +112,7 @@ impl Controller {
                     reason = error.reason(),
                     "trying on"
                 );
-                wait.min(LAST_WAIT)
+                wait.min(last_wait(error.is_transient()))
             }
         }
     }

@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
-use berth_runtime::{BuildInfo, kubernetes::Access, tls::ServerTlsFiles};
+use berth_runtime::{
+    BuildInfo,
+    kubernetes::{Access, watch::one},
+    tls::ServerTlsFiles,
+};
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Api, Client};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -71,7 +72,7 @@ impl FromSecret {
     pub(super) async fn run(self) {
         let client = self.client().await;
         let secrets: Api<Secret> = Api::namespaced(client, &self.namespace);
-        let mut seen = watcher::watch_object(secrets, &self.name).default_backoff().boxed();
+        let mut seen = one(secrets, &self.name);
         let mut told: Option<String> = None;
         while let Some(secret) = seen.next().await {
             let trouble = match secret {

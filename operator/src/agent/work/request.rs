@@ -22,9 +22,11 @@ use super::{
     pod::Seen,
 };
 
-/// Between two tries of the same thing, doubled up to [`LAST_WAIT`].
+/// Between two tries of the same thing, doubled up to [`LAST_WAIT`]: so late may it be done after an outage.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LAST_WAIT: Duration = Duration::from_mins(1);
+const LAST_WAIT: Duration = Duration::from_secs(10);
+/// What the control plane refused is not told again before.
+const REFUSED_WAIT: Duration = Duration::from_mins(1);
 /// The control plane may publish a request before it knows it itself.
 const UNKNOWN_FOR: Duration = Duration::from_mins(5);
 
@@ -319,7 +321,7 @@ impl Request {
                     // Nobody there wants to hear of its end.
                     (Ok(()), _) | (Err(_), Told::Terminated(_)) => instance.told(told, now),
                     (Err((404 | 412, _)), _) => instance.end(Cause::Unwanted),
-                    (Err(_), _) => return self.wait(key, Some(LAST_WAIT), now),
+                    (Err(_), _) => return self.wait(key, Some(REFUSED_WAIT), now),
                 }
             }
             (Effect::Delete(name, _), outcome @ (Ok(()) | Err((404, _)))) => {
