@@ -1,12 +1,15 @@
 //! `agent-config/config.yaml`: what the operator tells the agent. The form that both sides share.
 //!
 //! Keys as the real operator writes them (`icmsurl`, `ncaid`, `NATSURL`); unknown keys are left alone, missing ones have the
-//! real agent's defaults. Holds no secret.
+//! real agent's defaults. Holds no secret of ours; what a user has workers told is in no error.
 
 mod times;
 
+use std::collections::BTreeMap;
+
 use berth_sis::wire::Gpu;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
 
 pub use self::times::{GoDuration, Times};
 use crate::names;
@@ -126,11 +129,35 @@ pub struct Workload {
     pub image_pull_secrets: Vec<String>,
     /// As in a pod's spec.
     pub tolerations: Vec<serde_json::Value>,
+    /// What workers of functions are told in place of what the control plane says. The real operator writes the names in small
+    /// letters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "texts")]
+    pub function_env_overrides: BTreeMap<String, String>,
+    /// As [`Self::function_env_overrides`], for tasks.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "texts")]
+    pub task_env_overrides: BTreeMap<String, String>,
     #[serde(flatten)]
     pub times: Times,
 }
 
+/// The text is no configuration. Without the lines that the parser shows: users' values may be in them.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Malformed(String);
+
+impl From<&serde_saphyr::Error> for Malformed {
+    fn from(error: &serde_saphyr::Error) -> Self {
+        Self(error.without_snippet().to_string())
+    }
+}
+
 impl AgentConfig {
+    /// # Errors
+    /// It is no YAML, or a value has another type than it must have.
+    pub fn parse(yaml: &[u8]) -> Result<Self, Malformed> {
+        serde_saphyr::from_slice(yaml).map_err(|error| Malformed::from(&error))
+    }
+
     /// Whether a feature flag is on: `KAIScheduler` or `+KAIScheduler`.
     pub fn has(&self, flag: &str) -> bool {
         self.agent
@@ -144,4 +171,31 @@ impl AgentConfig {
         let off = |it: &String| it.strip_prefix('-') == Some(flag);
         self.agent.feature_flags.iter().any(off)
     }
+}
+
+/// Numbers and switches, too, as people write them. No error shows a value.
+fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Texts(BTreeMap<String, Scalar>),
+        Nothing(()),
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Scalar {
+        Text(String),
+        Number(serde_json::Number),
+        Switch(bool),
+    }
+    let texts = match Form::deserialize(deserializer)? {
+        Form::Texts(texts) => texts,
+        Form::Nothing(()) => BTreeMap::new(),
+    };
+    let text = |scalar| match scalar {
+        Scalar::Text(text) => text,
+        Scalar::Number(number) => number.to_string(),
+        Scalar::Switch(switch) => switch.to_string(),
+    };
+    Ok(texts.into_iter().map(|(name, scalar)| (name, text(scalar))).collect())
 }

@@ -25,6 +25,8 @@ pub const CLUSTER_GROUP_ID_KEY: &str = "clusterGroupId";
 pub const AGENT: &str = "nvca";
 /// ConfigMap in [`SYSTEM_NAMESPACE`]: the agent's configuration.
 pub const AGENT_CONFIG: &str = "agent-config";
+/// ConfigMap of the chart: what is merged into the one before.
+pub const AGENT_CONFIG_MERGE: &str = "agent-config-merge";
 /// Its key.
 pub const AGENT_CONFIG_KEY: &str = "config.yaml";
 /// Secret of type `kubernetes.io/tls`.

@@ -17,6 +17,7 @@ mod events;
 mod health;
 mod live;
 mod manifest;
+mod merge;
 mod metrics;
 mod object;
 mod plan;

@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::health::{CONFIG, Health};
-use crate::{agent_config::AgentConfig, names};
+use crate::{
+    agent_config::{AgentConfig, Malformed},
+    names,
+};
 
 /// What the configuration comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub enum SettingsError {
     Malformed {
         path: PathBuf,
         #[source]
-        source: Box<serde_saphyr::Error>,
+        source: Malformed,
     },
     #[error("the configuration names no cluster (cluster.id): it is not registered yet")]
     Cluster(#[from] IdError),
@@ -57,9 +60,9 @@ impl Settings {
             path: path.to_owned(),
             source,
         })?;
-        let config = serde_saphyr::from_str(&text).map_err(|source| SettingsError::Malformed {
+        let config = AgentConfig::parse(text.as_bytes()).map_err(|source| SettingsError::Malformed {
             path: path.to_owned(),
-            source: Box::new(source),
+            source,
         })?;
         Ok(Self::of(config))
     }
@@ -216,6 +219,13 @@ mod tests {
         assert_eq!(Settings::read(&path).unwrap_err().reason(), "ConfigUnreadable");
         fs::write(&path, "agent: [").unwrap();
         assert_eq!(Settings::read(&path).unwrap_err().reason(), "ConfigMalformed");
+        fs::write(
+            &path,
+            "workload:\n  functionEnvOverrides: {TOKEN: s3cret}\n  workerStartupTimeout: soon\n",
+        )
+        .unwrap();
+        let told = chain(&Settings::read(&path).unwrap_err());
+        assert!(told.contains("write e.g. 90s") && !told.contains("s3cret"), "{told}");
         let text =
             "agent:\n  icmsurl: http://sis:8080\n  NATSURL: nats://n\n  unknown: 1\ncluster:\n  id: c-1\n  ncaid: n\n";
         fs::write(&path, text).unwrap();

@@ -102,7 +102,7 @@ pub(super) fn effective(spec: &NvcfBackendSpec) -> Result<NvcfBackendSpec, Overr
     Ok(serde_json::from_value(value)?)
 }
 
-fn merge(into: &mut Value, from: Value) {
+pub(super) fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

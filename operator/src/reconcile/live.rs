@@ -44,11 +44,12 @@ pub(super) const CUSTOM_POLICIES: &str = "nvcf-custom-network-policies";
 /// ConfigMap of the chart: annotations of the user for functions' pods.
 pub(super) const POD_ANNOTATIONS: &str = "nvca-namespace-pod-annotations";
 /// What the operator reads in its namespace.
-pub(super) const MAPS: [&str; 4] = [
+pub(super) const MAPS: [&str; 5] = [
     names::CLUSTER_DTO,
     names::REGISTRATION,
     CUSTOM_POLICIES,
     POD_ANNOTATIONS,
+    names::AGENT_CONFIG_MERGE,
 ];
 
 /// A step of one of the watches.

@@ -14,10 +14,11 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
+pub(super) use config::agent as agent_config;
 pub(super) use network::{PolicyError, custom as custom_policies};
 
 use super::{certificates::Certificates, settings::Settings};
-use crate::names;
+use crate::{agent_config::AgentConfig, names};
 
 /// Value of the label [`names::MANAGED_BY`] on all of it.
 pub(super) const OPERATOR: &str = "nvca-operator";
@@ -28,6 +29,8 @@ pub(super) struct Parts<'a> {
     /// With overrides.
     pub spec: &'a NvcfBackendSpec,
     pub settings: &'a Settings,
+    /// What the agent is told.
+    pub config: &'a AgentConfig,
     pub certificates: &'a Certificates,
     /// Policies of the user for functions' namespaces.
     pub policies: &'a [NetworkPolicy],
@@ -39,16 +42,15 @@ pub(super) struct Parts<'a> {
 
 /// All objects, in the order in which they are to be made.
 pub(super) fn all(parts: Parts<'_>) -> Vec<Value> {
-    let config = config::agent(parts.spec, parts.settings);
     let mut objects = definitions();
     objects.extend(namespaces::all());
     objects.extend(rbac::all(parts.settings));
     objects.extend(network::all(&parts.settings.network_cidrs, parts.policies));
-    objects.push(config::map(&config));
+    objects.push(config::map(parts.config));
     objects.push(config::annotations(parts.pod_annotations));
     objects.extend(parts.certificates.secrets());
     objects.push(deployment::service());
-    objects.push(deployment::agent(parts, &config));
+    objects.push(deployment::agent(parts));
     // Last: nothing is asked of a webhook that nothing serves yet.
     objects.extend(webhooks::all(&parts.certificates.ca_bundle()));
     for object in &mut objects {

@@ -14,6 +14,7 @@ use super::{
     certificates::Certificates,
     live::{CUSTOM_POLICIES, Live, POD_ANNOTATIONS},
     manifest::{self, Parts, PolicyError},
+    merge::{self, MergeError},
     object::{Key, holds},
     settings::Settings,
 };
@@ -71,6 +72,10 @@ pub(super) enum Problem {
     NoImage,
     #[error(transparent)]
     Overrides(#[from] OverridesError),
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    #[error("the ConfigMap {map} has what means nothing to this agent: {keys}", map = names::AGENT_CONFIG_MERGE)]
+    Unused { keys: String },
     #[error("network policy {0} of the ConfigMap {CUSTOM_POLICIES}")]
     Policy(#[from] PolicyError),
     #[error("the webhook has no certificate")]
@@ -93,6 +98,8 @@ impl Problem {
             Self::NoVersion => "VersionMissing",
             Self::NoImage => "ImageMissing",
             Self::Overrides(_) => "OverridesInvalid",
+            Self::Merge(_) => "MergeConfigInvalid",
+            Self::Unused { .. } => "MergeConfigUnused",
             Self::Policy(_) => "NetworkPolicyInvalid",
             Self::Certificates(_) => "CertificateFailed",
             Self::Annotations => "PodAnnotationsInvalid",
@@ -105,7 +112,7 @@ impl Problem {
     pub(super) const fn is_minor(&self) -> bool {
         matches!(
             self,
-            Self::Policy(_) | Self::Annotations | Self::NoAnnotations | Self::Superfluous { .. }
+            Self::Unused { .. } | Self::Policy(_) | Self::Annotations | Self::NoAnnotations | Self::Superfluous { .. }
         )
     }
 }
@@ -243,6 +250,18 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
     {
         return;
     }
+    let config = manifest::agent_config(&spec, settings);
+    let merged = merge::of(live.maps.get(names::AGENT_CONFIG_MERGE)).and_then(|given| merge::into(config, &given));
+    let config = match merged {
+        Ok((config, unused)) => {
+            if !unused.is_empty() {
+                let keys = unused.join(", ");
+                plan.problems.push(Problem::Unused { keys });
+            }
+            config
+        }
+        Err(error) => return plan.problems.push(error.into()),
+    };
     let secret = |name: &str| {
         let is_it = |key: &&Key| {
             let at = (key.kind.name, key.namespace.as_deref(), key.name.as_str());
@@ -276,6 +295,7 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
     let wanted = manifest::all(Parts {
         spec: &spec,
         settings,
+        config: &config,
         certificates: &certificates,
         policies: &policies,
         pod_annotations,

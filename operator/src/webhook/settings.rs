@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Gates;
-use crate::agent_config::AgentConfig;
+use crate::agent_config::{AgentConfig, Malformed};
 
 /// The gates in force. Clones share them.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub enum SettingsError {
     Parse {
         path: PathBuf,
         #[source]
-        source: Box<serde_saphyr::Error>,
+        source: Malformed,
     },
     #[error("`{0}` is no address to listen on: write HOST:PORT or :PORT")]
     Address(String),
@@ -93,9 +93,9 @@ impl Settings {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<AgentConfig, SettingsError> {
-    serde_saphyr::from_slice(bytes).map_err(|source| SettingsError::Parse {
+    AgentConfig::parse(bytes).map_err(|source| SettingsError::Parse {
         path: path.to_owned(),
-        source: Box::new(source),
+        source,
     })
 }
 

@@ -1,8 +1,14 @@
 //! What helm makes of values, without a cluster.
 
+use std::time::Duration;
+
+use berth_operator::{
+    agent_config::{AgentConfig, Times},
+    names as known,
+};
 use serde_json::{Value, json};
 
-use crate::kit::{ORIGINAL, Tools, VALUES, names, object, read};
+use crate::kit::{NAMESPACE, ORIGINAL, Tools, VALUES, names, object, read};
 
 const TOGGLES: &[&str] = &[
     "",
@@ -16,6 +22,9 @@ const TOGGLES: &[&str] = &[
     "--set serviceAccount.create=false,cleanup.enabled=false,generateImagePullSecret=true",
     "--set clusterName=a-1,clusterID=c,clusterGroupID=g,ncaID=n,selfManaged.region=EastUS,selfManaged.cloudProvider=AZURE",
     "--set vault.address=http://bao:8200,vault.audience=x,image.tag=1.2.3,drainTimeout=2m,logLevel=debug",
+    "--set agent.workerDegradationPeriod=1h30m,agent.functionEnvOverrides.UTILS_CONTAINER=u:2,agent.taskEnvOverrides.INIT_CONTAINER=i:2 \
+     --set agent.workload.tolerations[0].operator=Exists \
+     --set-string 'agentConfig.mergeConfig=workload: {podScheduledThreshold: 20m\\, taskEnvOverrides: {INIT_CONTAINER: \"i:3\"}}'",
     "--set logLevel=warning",
     "--set 'logLevel=info\\,berth_operator=debug'",
 ];
@@ -138,6 +147,41 @@ fn rig_nvca_chart_does_what_its_values_say() {
     );
 }
 
+/// What the operator merges into the agent's configuration.
+#[test]
+fn rig_nvca_chart_hands_on_what_the_agent_is_to_be_told() {
+    let tools = Tools::new(None);
+    let is_merge = |object: &&Value| object["metadata"]["name"] == known::AGENT_CONFIG_MERGE;
+    assert_eq!(tools.template("").unwrap().iter().find(is_merge), None);
+    let objects = tools.template(TOGGLES[11]).unwrap();
+    let map = objects.iter().find(is_merge).unwrap();
+    assert_eq!(map["metadata"]["namespace"], NAMESPACE);
+    let text = map["data"][known::AGENT_CONFIG_KEY].as_str().unwrap();
+    let config = AgentConfig::parse(text.as_bytes()).unwrap();
+    let workload = &config.workload;
+    assert_eq!(workload.times.worker_degradation(), Duration::from_mins(90));
+    assert_eq!(workload.times.pod_scheduled(), Duration::from_mins(20));
+    assert_eq!(workload.function_env_overrides["UTILS_CONTAINER"], "u:2");
+    assert_eq!(workload.task_env_overrides["INIT_CONTAINER"], "i:3", "mergeConfig wins");
+    assert_eq!(workload.tolerations, [json!({"operator": "Exists"})]);
+    // What values.yaml shows are keys of the agent.
+    let shown = read("deploy/charts/nvca-operator/values.yaml");
+    let shown: Vec<_> = shown.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
+    let shown = AgentConfig::parse(shown.join("\n").as_bytes()).unwrap().workload.times;
+    assert_eq!(serde_json::to_value(&shown).unwrap().as_object().unwrap().len(), 6);
+    let all = |times: &Times| {
+        [
+            times.pod_scheduled(),
+            times.image_pull(),
+            times.init(),
+            times.restarts(),
+            times.worker_startup(),
+            times.worker_degradation(),
+        ]
+    };
+    assert_eq!(all(&shown), all(&Times::default()));
+}
+
 #[test]
 fn rig_nvca_chart_gives_the_clean_up_the_time_that_draining_takes() {
     let tools = Tools::new(None);
@@ -212,6 +256,21 @@ fn rig_nvca_chart_refuses_values_that_make_no_sense_and_says_why() {
         ),
         ("--set drainTimeout=25", "/drainTimeout"),
         ("--set logLevel=loud", "/logLevel"),
+        (
+            "--set agent.workerDegradationPeriod=soon",
+            "/agent/workerDegradationPeriod",
+        ),
+        ("--set agent.functionEnvOverrides.A-B=x", "'A-B' does not match"),
+        ("--set agent.workload.affinity=x", "'affinity' not allowed"),
+        ("--set agentConfig.merge=x", "'merge' not allowed"),
+        (
+            "--set-string 'agentConfig.mergeConfig=a: ['",
+            "agentConfig.mergeConfig is no mapping in YAML",
+        ),
+        (
+            "--set-string 'agentConfig.mergeConfig=[a]'",
+            "agentConfig.mergeConfig is no mapping in YAML",
+        ),
     ] {
         let told = tools.template(flags).unwrap_err();
         assert!(told.contains(tells), "{flags}: {told}");

@@ -186,7 +186,7 @@ fn rig_operator_rolls_out_each_change_without_a_restart() {
                 Patch::Merge(json!({"metadata": {"annotations": {"nvca.nvcf.nvidia.io/forcedRolloutAt": "now"}}}));
             let overrides =
                 Patch::Merge(json!({"spec": {"overrides": {"featureGate": {"values": ["CordonMaintenance"]}}}}));
-            for change in ["registration", "chart", "annotation", "overrides"] {
+            for change in ["registration", "chart", "annotation", "merge", "overrides"] {
                 match change {
                     "registration" => scene.register("22222222-2222-2222-2222-222222222222").await,
                     "chart" => {
@@ -200,6 +200,10 @@ fn rig_operator_rolls_out_each_change_without_a_restart() {
                             .await
                             .map(drop)
                             .unwrap();
+                    }
+                    "merge" => {
+                        let text = "workload: {podScheduledThreshold: 20m}";
+                        scene.map("agent-config-merge", json!({"config.yaml": text})).await;
                     }
                     _ => {
                         scene
@@ -224,7 +228,9 @@ fn rig_operator_rolls_out_each_change_without_a_restart() {
             let maps = scene.api("v1", "ConfigMap", Some("nvca-system"));
             let config = maps.get("agent-config").await.unwrap().data["data"]["config.yaml"].to_string();
             assert!(
-                config.contains("22222222-2222-2222-2222-222222222222") && config.contains("CordonMaintenance"),
+                config.contains("22222222-2222-2222-2222-222222222222")
+                    && config.contains("CordonMaintenance")
+                    && config.contains("podScheduledThreshold: 20m"),
                 "{config}"
             );
             assert_eq!(
@@ -281,6 +287,18 @@ fn rig_operator_tells_bad_input_in_a_condition_and_goes_on() {
             scene
                 .condition("nvcf-default", "ConfigurationValid", "True", "AsExpected")
                 .await;
+            let merge = async |text: &str| scene.map("agent-config-merge", json!({"config.yaml": text})).await;
+            merge("workload: {podScheduledThreshold: soon}").await;
+            let why = scene
+                .condition("nvcf-default", "Applied", "False", "MergeConfigInvalid")
+                .await;
+            assert!(why.contains("`soon` is no duration"), "{why}");
+            merge("cluster: {validationPolicy: {name: Unrestricted}}").await;
+            let why = scene
+                .condition("nvcf-default", "ConfigurationValid", "False", "MergeConfigUnused")
+                .await;
+            assert!(why.contains("cluster.validationPolicy"), "{why}");
+            scene.condition("nvcf-default", "Applied", "True", "AsExpected").await;
             // A wrong type does not get as far as the operator.
             let wrong = Patch::Merge(json!({"spec": {"clusterConfig": {"clusterID": true}}}));
             let refused = scene

@@ -36,6 +36,18 @@ runAsUser: 1000
 {{ dig "selfManaged" "featureGateValues" (list "DynamicGPUDiscovery") .Values.AsMap | toJson }}
 {{- end -}}
 
+{{/* What is merged into the agent's configuration, as JSON: values that have a name of their own, and mergeConfig, which wins. */}}
+{{- define "nvca.merge" -}}
+{{- $agent := dig "agent" (dict) .Values.AsMap -}}
+{{- $workload := dict -}}
+{{- with dig "workerDegradationPeriod" "" $agent }}{{ $_ := set $workload "workerDegradationTimeout" . }}{{ end -}}
+{{- with dig "functionEnvOverrides" (dict) $agent }}{{ $_ := set $workload "functionEnvOverrides" . }}{{ end -}}
+{{- with dig "taskEnvOverrides" (dict) $agent }}{{ $_ := set $workload "taskEnvOverrides" . }}{{ end -}}
+{{- with dig "workload" "tolerations" (list) $agent }}{{ $_ := set $workload "tolerations" . }}{{ end -}}
+{{- $named := ternary (dict) (dict "workload" $workload) (empty $workload) -}}
+{{- mergeOverwrite $named (dig "agentConfig" "mergeConfig" "" .Values.AsMap | fromYaml) | toJson -}}
+{{- end -}}
+
 {{/* Where a cluster may be: the control plane's list. It takes them in any case. */}}
 {{- define "nvca.regions" -}}
 us-east-1 us-east-2 us-west-1 us-west-2 eu-east-1 eu-central-1 eu-west-1 eu-south-1 eu-north-1 eu-zurich-1 ap-east-1
@@ -67,6 +79,9 @@ europe-north1 asia-east1 asia-south1 asia-southeast1 asia-northeast1
 {{- end -}}
 {{- if and (not (dig "vault" "enabled" true $v)) (not (dig "vault" "existingSecret" "" $v)) -}}
 {{- fail "vault.enabled is false: name a Secret with the key secrets.json in vault.existingSecret, one here and one in nvca-system" -}}
+{{- end -}}
+{{- if hasKey (dig "agentConfig" "mergeConfig" "" $v | fromYaml) "Error" -}}
+{{- fail "agentConfig.mergeConfig is no mapping in YAML" -}}
 {{- end -}}
 {{- $region := dig "selfManaged" "region" "" $v | default "us-west-1" -}}
 {{- $regions := include "nvca.regions" . | replace "\n" " " -}}

@@ -17,7 +17,7 @@ const POD_ANNOTATIONS: &str = "nvca-namespace-pod-annotations";
 const SELF_HOSTED: &str = "SelfHosted";
 
 /// `config.yaml`.
-pub(super) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> AgentConfig {
+pub(in crate::reconcile) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> AgentConfig {
     let mut flags = spec.feature_gate.values.clone();
     flags.push(SELF_HOSTED.to_owned());
     flags.sort();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Parts, config, fingerprint, object};
-use crate::{agent_config::AgentConfig, names, reconcile::settings::Settings};
+use crate::{names, reconcile::settings::Settings};
 
 /// Annotation of the pod: another value, another pod.
 const CONFIG: &str = "nvca-operator.nvcf.nvidia.io/config";
@@ -38,7 +38,7 @@ pub(super) fn service() -> Value {
     service
 }
 
-pub(super) fn agent(parts: Parts<'_>, config: &AgentConfig) -> Value {
+pub(super) fn agent(parts: Parts<'_>) -> Value {
     let mut deployment = object("apps/v1", "Deployment", Some(names::SYSTEM_NAMESPACE), names::AGENT);
     deployment["spec"] = json!({
         "replicas": 1,
@@ -47,7 +47,7 @@ pub(super) fn agent(parts: Parts<'_>, config: &AgentConfig) -> Value {
         // Never two agents at once: both would take the same work.
         "strategy": {"type": "Recreate"},
         "template": {
-            "metadata": {"labels": labels(), "annotations": annotations(parts, config)},
+            "metadata": {"labels": labels(), "annotations": annotations(parts)},
             "spec": pod(parts),
         },
     });
@@ -62,9 +62,9 @@ fn labels() -> Value {
     json!({names::NAME: names::AGENT, names::INSTANCE: names::AGENT, names::MANAGED_BY: super::OPERATOR})
 }
 
-fn annotations(parts: Parts<'_>, config: &AgentConfig) -> Value {
+fn annotations(parts: Parts<'_>) -> Value {
     let vault = &parts.settings.vault;
-    let mut annotations = json!({CONFIG: fingerprint(&config::text(config))});
+    let mut annotations = json!({CONFIG: fingerprint(&config::text(parts.config))});
     if !parts.rollout.is_empty() {
         annotations[RESTARTED_AT] = json!(parts.rollout);
     }

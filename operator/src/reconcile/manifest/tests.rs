@@ -20,9 +20,11 @@ fn objects_of(settings: &Settings, change: impl FnOnce(&mut NvcfBackendSpec)) ->
     let mut spec = backend::spec(&dto(), &registration(), settings).unwrap();
     change(&mut spec);
     let certificates = Certificates::of(None, None, None, NOW).unwrap();
+    let config = agent_config(&spec, settings);
     all(Parts {
         spec: &spec,
         settings,
+        config: &config,
         certificates: &certificates,
         policies: &[],
         pod_annotations: "{}",
@@ -91,7 +93,7 @@ fn another_configuration_is_another_pod_and_the_same_is_the_same() {
 fn the_agent_reads_what_it_is_told() {
     let objects = objects(|_| {});
     let text = &find(&objects, "ConfigMap", "agent-config")["data"]["config.yaml"];
-    let config: crate::agent_config::AgentConfig = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
+    let config: AgentConfig = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
     assert!(config.has("KAIScheduler") && config.has("SelfHosted") && !config.has("DynamicGPUDiscovery"));
     assert_eq!(config.cluster.id, registration().cluster_id.to_string());
     assert_eq!(config.agent.sis_url, names::DEFAULT_SIS_URL);
@@ -106,7 +108,7 @@ fn the_agent_is_told_the_gpus_that_the_chart_lists() {
         spec.cluster_config.gpu_discovery.fixed = Some(json!({"gpus": [{"name": "H100", "capacity": 8}]}));
     });
     let text = &find(&objects, "ConfigMap", "agent-config")["data"]["config.yaml"];
-    let config: crate::agent_config::AgentConfig = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
+    let config: AgentConfig = serde_saphyr::from_str(text.as_str().unwrap()).unwrap();
     assert_eq!(config.agent.static_gpus[0].capacity, Some(8));
 }
 

@@ -148,6 +148,31 @@ fn bad_policies_annotations_and_overrides_are_told_and_end_nothing() {
 }
 
 #[test]
+fn what_the_user_merges_rolls_out_and_what_cannot_be_merged_leaves_everything_as_it_is() {
+    let merge = |text: &str| map(names::AGENT_CONFIG_MERGE, &[(names::AGENT_CONFIG_KEY, text)]);
+    let mut live = done(installed());
+    live.maps.extend([merge("workload: {podScheduledThreshold: 20m}")]);
+    let plan = of(&live);
+    let kinds: Vec<_> = plan.apply.iter().map(|(key, _)| key.kind.name).collect();
+    assert_eq!(kinds, ["ConfigMap", "Deployment"]);
+    let text = plan.apply[0].1["data"][names::AGENT_CONFIG_KEY].as_str().unwrap();
+    let config = crate::agent_config::AgentConfig::parse(text.as_bytes()).unwrap();
+    assert_eq!(config.workload.times.pod_scheduled().as_secs(), 1200);
+    assert_eq!(reasons(&plan), Vec::<&str>::new());
+
+    let mut live = done(live);
+    live.maps.extend([merge("workload: {podScheduledThreshold: soon}")]);
+    let plan = of(&live);
+    assert_eq!(reasons(&plan), ["MergeConfigInvalid"]);
+    assert!(plan.apply.is_empty() && plan.prune.is_empty() && !plan.problems[0].is_minor());
+    live.maps
+        .extend([merge("workload: {podScheduledThreshold: 20m}\ncluster: {new: 1}")]);
+    let plan = of(&live);
+    assert_eq!(reasons(&plan), ["MergeConfigUnused"]);
+    assert!(plan.apply.is_empty() && plan.problems[0].is_minor());
+}
+
+#[test]
 fn an_override_rolls_out_and_the_backend_stays_the_users() {
     let mut live = done(installed());
     live.backends.get_mut("c").unwrap().spec.overrides =
