@@ -268,6 +268,8 @@ impl Work {
             gates: Gates::of(&config),
             ready_timeout: GoDuration(config.workload.times.worker_startup()).to_string(),
             pull_secrets: config.workload.image_pull_secrets.clone(),
+            function_env: config.workload.function_env_overrides.clone(),
+            task_env: config.workload.task_env_overrides.clone(),
         }
     }
 

@@ -36,6 +36,9 @@ pub(crate) struct Site {
     pub(crate) ready_timeout: String,
     /// Names of pull secrets in the namespace.
     pub(crate) pull_secrets: Vec<String>,
+    /// What workers are told in place of what the message says.
+    pub(crate) function_env: BTreeMap<String, String>,
+    pub(crate) task_env: BTreeMap<String, String>,
 }
 
 /// Everything that is to be made.

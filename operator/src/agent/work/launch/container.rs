@@ -48,6 +48,11 @@ pub(super) fn launch(wish: &Wish, site: &Site) -> Result<Launch, LaunchError> {
     let specification = &wish.message.launch_specification;
     let kind = if wish.is_task { &TASK } else { &FUNCTION };
     let mut environment = Environment::parse(specification.environment.as_deref().unwrap_or_default())?;
+    environment.override_with(if wish.is_task {
+        &site.task_env
+    } else {
+        &site.function_env
+    });
     let secrets = Secrets::of(wish, &environment)?;
     let image = environment.get(kind.image).or(specification.container_image.as_deref());
     let image = image

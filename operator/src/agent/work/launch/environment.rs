@@ -38,6 +38,13 @@ impl Environment {
         }
     }
 
+    /// What the cluster says in place of what came; empty: nothing. Names may come in small letters.
+    pub(super) fn override_with(&mut self, overrides: &BTreeMap<String, String>) {
+        let overrides = overrides.iter();
+        self.0
+            .extend(overrides.map(|(name, value)| (name.to_ascii_uppercase(), value.clone())));
+    }
+
     pub(super) fn into_map(self) -> BTreeMap<String, String> {
         self.0
     }

@@ -1,5 +1,6 @@
 //! Wishes in, objects out.
 
+use k8s_openapi::api::core::v1::{PodSpec, Toleration};
 use serde_json::json;
 
 use super::*;
@@ -41,6 +42,7 @@ fn site() -> Site {
         },
         ready_timeout: "2h0m0s".to_owned(),
         pull_secrets: vec!["mirrored".to_owned()],
+        ..Site::default()
     }
 }
 
@@ -309,6 +311,59 @@ fn what_is_not_supported_or_not_there_is_told_in_plain_words() {
         assert_eq!(error.reason(), reason, "{error}");
         assert!(error.to_string().contains(tells), "{error}");
     }
+}
+
+#[test]
+fn the_cluster_overrides_what_workers_are_told_each_kind_by_its_own() {
+    let env = |pairs: &[(&str, &str)]| -> BTreeMap<_, _> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let site = Site {
+        function_env: env(&[
+            ("utils_container", "mine/utils:2"),
+            ("INIT_CONTAINER", ""),
+            ("NEW", "1"),
+        ]),
+        task_env: env(&[("UTILS_CONTAINER", "mine/utils:3")]),
+        ..site()
+    };
+    let toleration: Toleration = serde_json::from_value(json!({"key": "a", "operator": "Exists"})).unwrap();
+    let site = Site {
+        gates: Gates {
+            tolerations: vec![toleration.clone()],
+            ..site.gates
+        },
+        ..site
+    };
+    let function = launch(&wish(message()), &site, None).unwrap();
+    let spec = function.pods.values().next().unwrap().spec.clone().unwrap();
+    let image = |spec: &PodSpec| {
+        spec.containers
+            .iter()
+            .find(|it| it.name == "utils")
+            .unwrap()
+            .image
+            .clone()
+    };
+    assert_eq!(image(&spec).as_deref(), Some("mine/utils:2"));
+    assert_eq!(spec.init_containers, Some(Vec::new()), "an empty one is none");
+    assert!(spec.tolerations.unwrap().contains(&toleration));
+    let told = function.secrets.last().unwrap().string_data.clone().unwrap();
+    assert_eq!(
+        (told["NEW"].as_str(), told["NVCF_WORKER_TOKEN"].as_str()),
+        ("1", "hush")
+    );
+
+    let mut task = message();
+    task["action"] = json!("RequestSpotInstancesForTask");
+    task["launchSpecification"]["environment"] = json!(environment("TASK_CONTAINER=t:1"));
+    let task = launch(&wish(task), &site, None).unwrap();
+    let spec = task.pods.values().next().unwrap().spec.clone().unwrap();
+    assert_eq!(image(&spec).as_deref(), Some("mine/utils:3"));
+    assert_eq!(spec.init_containers.unwrap().len(), 1);
 }
 
 #[test]
