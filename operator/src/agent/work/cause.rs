@@ -27,6 +27,15 @@ pub(crate) enum Cause {
     Maintenance,
     /// A task came to its end.
     Succeeded,
+    /// A task did not come to its end in time; what it was told to be then, and in plain words.
+    Overran(Alive, String),
+}
+
+/// What an instance is told to be while it is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alive {
+    Starting,
+    Running,
 }
 
 /// What a pod's state is to the control plane.
@@ -36,6 +45,15 @@ pub(crate) enum Told {
     /// With the addresses of its node and pod.
     Running([String; 2]),
     Terminated(Cause),
+}
+
+impl Alive {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+        }
+    }
 }
 
 impl Cause {
@@ -52,13 +70,19 @@ impl Cause {
             Self::Deleted => "instance-terminated-sync-action",
             Self::Maintenance => "instance-terminated-service-maintenance",
             Self::Succeeded => "succeeded",
+            // The real agent's word for it: the state in which it was ended.
+            Self::Overran(alive, _) => alive.word(),
         }
     }
 
     /// For people; empty: the word says it all.
     pub(crate) fn message(&self) -> &str {
         match self {
-            Self::Admission(text) | Self::Failed(text) | Self::Refused(text) | Self::Trouble(_, text) => text,
+            Self::Admission(text)
+            | Self::Failed(text)
+            | Self::Refused(text)
+            | Self::Trouble(_, text)
+            | Self::Overran(_, text) => text,
             Self::User | Self::NotFound | Self::Unwanted | Self::Deleted | Self::Maintenance | Self::Succeeded => "",
         }
     }
@@ -76,6 +100,8 @@ impl Cause {
             "instance-terminated-service-maintenance" => Self::Maintenance,
             "instance-terminated-terminal-error" => Self::Refused(message),
             "succeeded" => Self::Succeeded,
+            "starting" => Self::Overran(Alive::Starting, message),
+            "running" => Self::Overran(Alive::Running, message),
             word => match Trouble::of(word) {
                 Some(trouble) => Self::Trouble(trouble, message),
                 None => Self::Failed(message),
@@ -88,8 +114,8 @@ impl Told {
     /// As `ICMSRequest` and control plane spell it.
     pub(crate) const fn word(&self) -> &'static str {
         match self {
-            Self::Starting => "starting",
-            Self::Running(_) => "running",
+            Self::Starting => Alive::Starting.word(),
+            Self::Running(_) => Alive::Running.word(),
             Self::Terminated(_) => "terminated",
         }
     }
@@ -131,7 +157,7 @@ impl Told {
         }
         let error_log = match (cause, cause.message()) {
             (_, "") => format!("pod terminated due to state {word}\n---\n"),
-            (Cause::Trouble(..) | Cause::Failed(_) | Cause::Admission(_), message) => {
+            (Cause::Trouble(..) | Cause::Failed(_) | Cause::Admission(_) | Cause::Overran(..), message) => {
                 format!("pod terminated due to state {word}: {message}\n---\n")
             }
             (_, message) => message.to_owned(),
@@ -215,6 +241,18 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_overran_is_told_with_the_state_it_was_in_as_the_real_agent_does() {
+        let told = Told::Terminated(Cause::Overran(Alive::Running, "too long".to_owned()));
+        assert_eq!(
+            serde_json::to_value(told.update("RequestSpotInstancesForTask")).unwrap(),
+            json!({"status": "instance-terminated-by-service", "instanceState": "terminated", "requestState": "closed",
+                "action": "TerminateInstances", "terminationCause": "running", "systemFailure": "running",
+                "healthInfo": {"errorLog": "pod terminated due to state running: too long\n---\n",
+                    "errorSource": "task_container"}})
+        );
+    }
+
+    #[test]
     fn a_cause_is_kept_and_read_again() {
         let text = || "because".to_owned();
         for cause in [
@@ -234,6 +272,8 @@ mod tests {
             Cause::Deleted,
             Cause::Maintenance,
             Cause::Succeeded,
+            Cause::Overran(Alive::Starting, text()),
+            Cause::Overran(Alive::Running, text()),
         ] {
             assert_eq!(Cause::of(cause.word(), cause.message()), Some(cause));
         }

@@ -15,7 +15,12 @@ pub(crate) struct Limits {
     /// `None`: such pods are left alone.
     not_up: Option<Duration>,
     degraded: Option<Duration>,
+    /// Of a task, from its start to its end.
+    run: Option<Duration>,
 }
+
+/// A task ends itself and tells of it; this much later it is ended.
+const TO_END_ITSELF: Duration = Duration::from_mins(5);
 
 impl Limits {
     pub(crate) fn of(config: &AgentConfig) -> Self {
@@ -28,13 +33,20 @@ impl Limits {
             init: times.init(),
             not_up: purges.then(|| times.worker_startup()),
             degraded: purges.then(|| times.worker_degradation()),
+            run: None,
         }
     }
 
-    /// A task says by itself how long it may wait for a node.
+    /// A task says by itself how long it may wait for a node, and how long it may run.
     pub(crate) fn for_wish(self, wish: &Wish) -> Self {
         let no_node = wish.longest_queued().unwrap_or(self.no_node);
-        Self { no_node, ..self }
+        let run = wish.longest_run().map(|run| run.saturating_add(TO_END_ITSELF));
+        Self { no_node, run, ..self }
+    }
+
+    /// How long the instance may take from its start to its end; `None`: for ever.
+    pub(crate) const fn run(&self) -> Option<Duration> {
+        self.run
     }
 
     /// `None`: for ever.
@@ -87,6 +99,20 @@ mod tests {
         assert_eq!(minutes(&limits, Trouble::ImagePull), Some(2));
         assert_eq!(minutes(&limits, Trouble::Degraded), None);
         assert_eq!(minutes(&limits, Trouble::NotUp), None);
+    }
+
+    #[test]
+    fn a_task_says_how_long_it_may_run_and_a_function_runs_for_ever() {
+        let run = |action: &str, longest: &str| {
+            let message = json!({"requestId": "r", "ncaId": "n", "action": action, "instanceType": "NCP.GPU.H100",
+                "launchSpecification": {"gpuName": "H100", "maxRuntimeDuration": longest}});
+            Limits::default().for_wish(&Wish::of(message).unwrap()).run()
+        };
+        let task = "RequestSpotInstancesForTask";
+        assert_eq!(run(task, "PT1H"), Some(Duration::from_mins(65)));
+        for (action, longest) in [(task, ""), (task, "soon"), ("RequestSpotInstances", "PT1H")] {
+            assert_eq!(run(action, longest), None, "{action} {longest}");
+        }
     }
 
     #[test]

@@ -136,8 +136,18 @@ impl Wish {
 
     /// How long a task's pod may be without a node, if it says so.
     pub(crate) fn longest_queued(&self) -> Option<Duration> {
-        let queued = self.message.launch_specification.other.get("maxQueuedDuration");
-        let said: SignedDuration = queued?.as_str()?.parse().ok()?;
+        self.duration("maxQueuedDuration")
+    }
+
+    /// How long a task may run, if it says so.
+    pub(crate) fn longest_run(&self) -> Option<Duration> {
+        self.duration("maxRuntimeDuration")
+    }
+
+    /// Of a task's launch specification.
+    fn duration(&self, key: &str) -> Option<Duration> {
+        let said = self.message.launch_specification.other.get(key);
+        let said: SignedDuration = said?.as_str()?.parse().ok()?;
         let said = Duration::try_from(said).ok()?;
         (self.is_task && !said.is_zero()).then_some(said)
     }

@@ -18,6 +18,8 @@ pub(crate) struct Seen {
     pub(crate) version: String,
     /// Of its node and of itself; empty while there are none.
     pub(crate) ips: [String; 2],
+    /// When its node took it, unix milliseconds.
+    pub(crate) started: Option<u64>,
     /// It is deleted, and its node has to be done with it by then, unix milliseconds.
     pub(crate) gone_by: Option<u64>,
 }
@@ -39,6 +41,7 @@ impl Seen {
             state: state(pod),
             version: pod.resource_version().unwrap_or_default(),
             ips,
+            started: status.start_time.as_ref().map(millis),
             gone_by: pod.metadata.deletion_timestamp.as_ref().map(millis),
         }
     }
@@ -96,6 +99,11 @@ mod tests {
                     {"name": "b", "ready": ready, "image": "", "imageID": "", "restartCount": 0}]})
         };
         let up = seen(Some("n"), &running(true));
+        assert_eq!(up.started, None);
+        let mut started = running(true);
+        started["startTime"] = json!("2026-01-01T00:00:01Z");
+        let created: u64 = 1_767_225_600_000;
+        assert_eq!(seen(Some("n"), &started).started, Some(created + 1000));
         assert_eq!(
             (up.state, up.ips),
             (PodState::Running, ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()])

@@ -257,7 +257,7 @@ impl Request {
         }
         wanted.extend(self.ticket().filter(|_| is_answered).map(Effect::Settle));
         for (name, instance) in &self.instances {
-            if instance.is_overdue(now) {
+            if instance.is_overdue(now) || instance.must_go_at_once() {
                 wanted.push(Effect::Purge(name.clone()));
             } else if instance.must_go() {
                 wanted.push(Effect::Delete(name.clone(), instance.only_of().cloned()));

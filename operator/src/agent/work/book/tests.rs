@@ -68,6 +68,7 @@ fn running(batches: &[&str]) -> Book {
             state: PodState::Running,
             version: "1".to_owned(),
             ips: Default::default(),
+            started: None,
             gone_by: None,
         });
     }

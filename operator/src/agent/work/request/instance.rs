@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        cause::{Cause, Told},
+        cause::{Alive, Cause, Told},
         limits::Limits,
         pod::{PodState, Seen},
     },
@@ -133,8 +133,11 @@ impl Instance {
             let text = "its pod was deleted, and its node does not answer";
             self.end.get_or_insert_with(|| Cause::Failed(text.to_owned()));
         }
-        let Some(PodState::Waiting(findings)) = self.seen.as_ref().map(|seen| &seen.state) else {
-            return;
+        let Some(seen) = &self.seen else { return };
+        let (alive, findings) = match &seen.state {
+            PodState::Waiting(findings) => (Alive::Starting, findings.as_slice()),
+            PodState::Running => (Alive::Running, [].as_slice()),
+            PodState::Over(_) => return,
         };
         let is_too_long = |limit: Duration, since: u64| now.saturating_sub(since) >= millis(limit);
         let worst = findings.iter().find(|it| {
@@ -145,6 +148,15 @@ impl Instance {
         if let Some(finding) = worst {
             self.end
                 .get_or_insert_with(|| Cause::Trouble(finding.trouble, finding.text.clone()));
+        }
+        let overran = limits
+            .run()
+            .zip(seen.started)
+            .filter(|(run, since)| is_too_long(*run, *since));
+        if let Some((run, _)) = overran.filter(|_| seen.gone_by.is_none()) {
+            let text =
+                format!("the task did not come to its end within its longest run time and a while, {run:?} in all");
+            self.end.get_or_insert(Cause::Overran(alive, text));
         }
     }
 
@@ -164,6 +176,11 @@ impl Instance {
 
     pub(super) const fn must_go(&self) -> bool {
         matches!(self.phase, Phase::Made) && self.end.is_some() && !self.deleting
+    }
+
+    /// Its pod had its time to end itself.
+    pub(super) const fn must_go_at_once(&self) -> bool {
+        self.must_go() && matches!(self.end, Some(Cause::Overran(..)))
     }
 
     /// A pod in trouble may have come out of it while nothing was heard of it.

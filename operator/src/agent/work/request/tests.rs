@@ -30,6 +30,7 @@ fn seen(request: &Request, index: u32, state: PodState) -> Seen {
         state,
         version: "1".to_owned(),
         ips: ["1.1.1.1".to_owned(), "2.2.2.2".to_owned()],
+        started: Some(NOW),
         gone_by: None,
     }
 }
@@ -375,6 +376,72 @@ fn a_wish_is_not_settled_before_the_control_plane_took_the_word_and_trouble_wait
     request.done(Effect::Acknowledge, Outcome::Later(Some(Duration::from_mins(2))), now);
     assert_eq!(request.next(now + 119_999), None, "the control plane's own wish counts");
     assert_eq!(next(&mut request, now + 120_000), Effect::Acknowledge);
+}
+
+#[test]
+fn a_task_that_runs_for_too_long_is_purged_and_told_and_a_function_is_not() {
+    let hour = 3_600_000;
+    for (action, longest, ends) in [
+        ("RequestSpotInstancesForTask", "PT1H", true),
+        ("RequestSpotInstancesForTask", "", false),
+        ("RequestSpotInstances", "PT1H", false),
+    ] {
+        let mut message = wish(1).raw;
+        message["action"] = json!(action);
+        message["launchSpecification"]["maxRuntimeDuration"] = json!(longest);
+        let mut request = Request::new(Wish::of(message).unwrap(), None, 7, NOW);
+        run(&mut request, NOW);
+        request.saw(&seen(&request, 0, PodState::Running));
+        run(&mut request, NOW);
+        let name = request.wish.instance(0);
+        let limits = Limits::default();
+        request.judge(NOW + hour + 299_999, &limits);
+        assert!(
+            !request
+                .wanted(NOW + hour + 299_999)
+                .contains(&Effect::Purge(name.clone())),
+            "its own word first"
+        );
+        let late = NOW + hour + 300_000;
+        request.judge(late, &limits);
+        assert_eq!(
+            request.wanted(late).contains(&Effect::Purge(name.clone())),
+            ends,
+            "{action} {longest}"
+        );
+        assert!(
+            !request.wanted(late).iter().any(|it| matches!(it, Effect::Delete(..))),
+            "it had its time"
+        );
+        if ends {
+            request.lost(&name);
+            assert_eq!(
+                run(&mut request, late),
+                [
+                    &format!("report {} running", name.replace(&request.wish.name, "sr")),
+                    "save",
+                    "remove"
+                ]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_task_in_trouble_ends_by_its_trouble_also_after_its_time() {
+    let mut message = wish(1).raw;
+    message["action"] = json!("RequestSpotInstancesForTask");
+    message["launchSpecification"]["maxRuntimeDuration"] = json!("PT1H");
+    let mut request = Request::new(Wish::of(message).unwrap(), None, 7, NOW);
+    run(&mut request, NOW);
+    let finding = Finding {
+        trouble: Trouble::Degraded,
+        since: NOW,
+        text: String::new(),
+    };
+    request.saw(&seen(&request, 0, PodState::Waiting(vec![finding])));
+    request.judge(NOW + 7_200_000, &Limits::default());
+    assert!(matches!(next(&mut request, NOW + 7_200_000), Effect::Delete(..)));
 }
 
 /// Its one instance came to its end, and the stream did not hear that the message is done with.
