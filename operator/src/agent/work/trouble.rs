@@ -109,8 +109,8 @@ pub(crate) fn findings(pod: &Pod, status: &PodStatus) -> Vec<Finding> {
     }
     if is_pending || initialized.is_none() {
         found(Trouble::InitStuck, turn, unfinished(&inits, &mains));
-    } else if let Some((trouble, since)) = unready(pod, status, launched) {
-        found(trouble, since, unfinished(&[], &mains));
+    } else if let Some((trouble, since, text)) = unready(pod, status, launched) {
+        found(trouble, since, text);
     }
     all
 }
@@ -154,24 +154,37 @@ fn launched(pod: &Pod, status: &PodStatus) -> u64 {
 }
 
 /// All its init containers are done, and it is not ready.
-fn unready(pod: &Pod, status: &PodStatus, launched: u64) -> Option<(Trouble, u64)> {
-    let is_false = |kind| condition(status, kind).filter(|it| it.status == "False");
-    let ready = is_false("Ready")?;
-    is_false("ContainersReady")?;
+fn unready(pod: &Pod, status: &PodStatus, launched: u64) -> Option<(Trouble, u64, String)> {
+    let ready = condition(status, "Ready").filter(|it| it.status != "True")?;
     let since = ready.last_transition_time.as_ref().map_or(u64::MAX, millis);
     let trouble = if status.start_time.is_none() || since <= launched.saturating_add(AT_START_MS) {
         Trouble::NotUp
     } else {
         Trouble::Degraded
     };
+    // The kubelet says both at once. Of a node that does not answer the control plane says the one, and the kubelet's last word
+    // on the other stays.
+    match condition(status, "ContainersReady").map(|it| it.status.as_str()) {
+        Some("False") => {}
+        Some("True") => {
+            let said = [&ready.reason, &ready.message].map(|text| text.as_deref().unwrap_or_default());
+            let text = format!(
+                "its containers were ready, and its node does not answer {}",
+                said.join(" ")
+            );
+            return Some((trouble, since, text.trim_end().to_owned()));
+        }
+        _ => return None,
+    }
     let is_never_restarted = pod.spec.as_ref()?.restart_policy.as_deref() == Some("Never");
     let mains = mains(status);
+    let text = unfinished(&[], &mains);
     if is_never_restarted && mains.iter().any(Container::has_failed) {
-        return Some((Trouble::Degraded, 0));
+        return Some((Trouble::Degraded, 0, text));
     }
     // What came to its end well is not ready for ever.
     let waits = mains.iter().any(|it| !it.status.ready && it.end().is_none());
-    waits.then_some((trouble, since))
+    waits.then_some((trouble, since, text))
 }
 
 /// All that it is for has ended well, and what serves it would go on for ever. Those that fail are found as [`unready`].

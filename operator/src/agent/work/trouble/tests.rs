@@ -150,6 +150,31 @@ fn a_pod_that_was_never_ready_is_not_up_and_one_that_was_is_degraded() {
 }
 
 #[test]
+fn a_pod_whose_node_does_not_answer_is_degraded_although_its_containers_were_ready() {
+    // As the control plane leaves it where the pod tolerates a node that is not ready.
+    let lost = |ready: &str, containers: &str| {
+        let mut condition_ready = condition("Ready", ready, LATER);
+        condition_ready["reason"] = json!("NodeNotReady");
+        found(
+            &on_a_node(),
+            &json!({"phase": "Running", "startTime": STARTED,
+                "containerStatuses": [container("utils", &json!({"running": {"ready": true}}), 0)],
+                "conditions": [condition("Initialized", "True", STARTED), condition_ready,
+                    condition("ContainersReady", containers, STARTED)]}),
+        )
+    };
+    for ready in ["False", "Unknown"] {
+        let findings = lost(ready, "True");
+        assert_eq!(first(&findings), Some((Trouble::Degraded, at(LATER))), "{ready}");
+        assert!(
+            findings[0].text.ends_with("its node does not answer NodeNotReady"),
+            "{findings:?}"
+        );
+    }
+    assert_eq!(lost("True", "True"), []);
+}
+
+#[test]
 fn of_a_pod_that_is_not_restarted_a_failed_container_counts_at_once_and_a_finished_one_not_at_all() {
     let ended = |code: i32| json!({"terminated": {"exitCode": code, "reason": "Error"}});
     let findings = unready("Never", LATER, &[ended(1), json!({"running": {"ready": true}})]);
