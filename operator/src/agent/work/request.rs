@@ -284,7 +284,14 @@ impl Request {
         self.busy = false;
         let key = key(&effect);
         let outcome = match outcome {
-            Outcome::Later(after) => return self.wait(key, after, now),
+            Outcome::Later(after) => {
+                if let Effect::Make(name) = &effect
+                    && let Some(instance) = self.instances.get_mut(name)
+                {
+                    instance.tried();
+                }
+                return self.wait(key, after, now);
+            }
             Outcome::Refused { status, text } => Err((status, text)),
             Outcome::Done => Ok(()),
         };

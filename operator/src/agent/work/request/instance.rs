@@ -29,6 +29,8 @@ pub(super) enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Instance {
     pub(super) phase: Phase,
+    /// Its pod may have been made: there was no answer.
+    tried: bool,
     seen: Option<Seen>,
     /// By a list that began after its pod was made.
     sought: bool,
@@ -42,6 +44,7 @@ impl Instance {
     pub(super) const fn new(end: Option<Cause>) -> Self {
         Self {
             phase: Phase::Wanted,
+            tried: false,
             seen: None,
             sought: false,
             end,
@@ -54,6 +57,7 @@ impl Instance {
     pub(super) const fn kept(phase: Phase, end: Option<Cause>, told: Option<(Told, u64)>) -> Self {
         Self {
             phase,
+            tried: false,
             seen: None,
             sought: false,
             end,
@@ -63,15 +67,19 @@ impl Instance {
     }
 
     pub(super) fn saw(&mut self, seen: &Seen) {
-        // The echo of a pod that is gone comes before its end.
-        if self.phase != Phase::Gone {
-            self.phase = Phase::Made;
-            // It may be well by now: it was seen late, and is judged anew.
-            if matches!(self.end, Some(Cause::Trouble(..))) && !self.deleting && seen.gone_by.is_none() {
-                self.end = None;
-            }
-            self.seen = Some(seen.clone());
+        let is_back = self.phase == Phase::Gone;
+        // The echo of a pod that is gone comes before its end. One that was tried may come after all, and must go.
+        if is_back && !self.tried {
+            return;
         }
+        self.phase = Phase::Made;
+        if is_back {
+            self.deleting = false;
+        } else if matches!(self.end, Some(Cause::Trouble(..))) && !self.deleting && seen.gone_by.is_none() {
+            // It may be well by now: it was seen late, and is judged anew.
+            self.end = None;
+        }
+        self.seen = Some(seen.clone());
     }
 
     pub(super) fn lost(&mut self) {
@@ -94,6 +102,10 @@ impl Instance {
     /// The first reason counts.
     pub(super) fn end(&mut self, cause: Cause) {
         self.end.get_or_insert(cause);
+    }
+
+    pub(super) const fn tried(&mut self) {
+        self.tried = true;
     }
 
     pub(super) const fn made(&mut self) {
@@ -160,13 +172,13 @@ impl Instance {
         }
     }
 
-    /// A pod that is over ends it, and one that is not wanted any more is not made.
+    /// A pod that is over ends it, and one that is not wanted any more is not made. Where it may have been made, it is deleted.
     pub(super) fn resolve(&mut self) {
         if let Some(PodState::Over(cause)) = self.seen.as_ref().map(|seen| &seen.state) {
             self.end.get_or_insert_with(|| cause.clone());
         }
         if self.phase == Phase::Wanted && self.end.is_some() {
-            self.phase = Phase::Gone;
+            self.phase = if self.tried { Phase::Made } else { Phase::Gone };
         }
     }
 

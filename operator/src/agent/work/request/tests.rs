@@ -379,6 +379,51 @@ fn a_wish_is_not_settled_before_the_control_plane_took_the_word_and_trouble_wait
 }
 
 #[test]
+fn a_pod_that_may_have_been_made_is_deleted_by_its_name_when_its_instance_ends() {
+    for there in [true, false] {
+        let mut request = new(2);
+        while let Some(effect) = request.next(NOW) {
+            let outcome = match &effect {
+                Effect::Make(name) if *name == request.wish.instance(0) => Outcome::Later(None),
+                _ => Outcome::Done,
+            };
+            request.done(effect, outcome, NOW);
+        }
+        let name = request.wish.instance(0);
+        request.end(&name, Cause::User);
+        let delete = next(&mut request, NOW);
+        assert_eq!(
+            delete,
+            Effect::Delete(name.clone(), None),
+            "its name is known, and nothing was seen of it"
+        );
+        let outcome = if there {
+            Outcome::Done
+        } else {
+            Outcome::Refused {
+                status: 404,
+                text: String::new(),
+            }
+        };
+        request.done(delete, outcome, NOW);
+        if there {
+            assert_eq!(run(&mut request, NOW), ["save"], "not told before it is gone");
+            request.lost(&name);
+        }
+        assert_eq!(
+            run(&mut request, NOW),
+            ["report 0-sr instance-terminated-by-user", "save"]
+        );
+        for _again in 0..2 {
+            request.saw(&seen(&request, 0, PodState::Running));
+            assert_eq!(run(&mut request, NOW), ["delete 0-sr", "save"], "it came after all");
+            request.lost(&name);
+            assert_eq!(run(&mut request, NOW), ["save"], "and its end is not told twice");
+        }
+    }
+}
+
+#[test]
 fn a_task_that_runs_for_too_long_is_purged_and_told_and_a_function_is_not() {
     let hour = 3_600_000;
     for (action, longest, ends) in [
