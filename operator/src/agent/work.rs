@@ -11,6 +11,7 @@
 mod book;
 mod cause;
 mod cluster;
+mod heard;
 mod launch;
 mod limits;
 mod message;
@@ -43,14 +44,15 @@ use tracing::{debug, info, warn};
 use self::{
     book::{Arrival, Book, Job},
     cluster::{Cluster, reference},
+    heard::Heard,
     launch::{Site, launch},
     limits::Limits,
     message::{Wish, termination},
     metrics::Metrics,
     pod::Seen,
-    queue::{COMES_AGAIN, Incoming, Kind, Queue},
+    queue::{Incoming, Kind, Queue},
     removed::Removed,
-    request::{Effect, Outcome, Request, Ticket, millis},
+    request::{Effect, Moment, Outcome, Request, Ticket},
     rim::{Open, Order, Rim},
     watch::Change,
 };
@@ -102,8 +104,8 @@ pub struct Work {
     allocation: channel::Sender<BTreeMap<String, u32>>,
     clock: SharedClock,
     book: Book,
-    /// Creations come as soon as they are there, unix milliseconds.
-    hears_since: Option<u64>,
+    /// Creations.
+    heard: Heard,
     removed: Removed,
     tickets: Ticket,
     metrics: Metrics,
@@ -134,7 +136,7 @@ impl Work {
             allocation: parts.allocation,
             clock: parts.clock,
             book: Book::default(),
-            hears_since: None,
+            heard: Heard::default(),
             removed: Removed::default(),
             tickets: 0,
             metrics: Metrics::register(registry),
@@ -195,15 +197,10 @@ impl Work {
 
     /// After a while of listening every message that is not settled was heard again.
     fn came_again(&mut self, heard: &mut channel::Receiver<bool>) {
-        let now = self.clock.now_unix_ms();
+        let now = self.clock.monotonic();
         let was_broken = heard.has_changed().unwrap_or(true);
-        if !*heard.borrow_and_update() {
-            self.hears_since = None;
-        } else if was_broken {
-            self.hears_since = Some(now);
-        }
-        let before = now.saturating_sub(millis(COMES_AGAIN));
-        if self.hears_since.is_some_and(|since| since <= before) {
+        self.heard.now(*heard.borrow_and_update(), was_broken, now);
+        if let Some(before) = self.heard.before(now) {
             let mut handles = self.rim.handles.lock();
             for ticket in self.book.came_again(before) {
                 handles.remove(&ticket);
@@ -259,6 +256,13 @@ impl Work {
         }
     }
 
+    fn moment(&self) -> Moment {
+        Moment {
+            unix_ms: self.clock.now_unix_ms(),
+            steady: self.clock.monotonic(),
+        }
+    }
+
     fn site(&self) -> Site {
         let config = self.config.borrow();
         Site {
@@ -293,7 +297,7 @@ impl Work {
             return;
         }
         if self.book.wish(&name).is_none() {
-            match Request::kept(object, |wish| self.refusal(wish), self.clock.now_unix_ms()) {
+            match Request::kept(object, |wish| self.refusal(wish), self.moment()) {
                 Ok(request) => self.book.keep(request),
                 Err(error) => {
                     let reason = error.reason();
@@ -385,7 +389,7 @@ impl Work {
         let stale = self.book.wish(&name).and_then(Request::ticket);
         drop(stale.and_then(|stale| self.rim.handles.lock().remove(&stale)));
         let fits = Arc::clone(&self.fits);
-        let now = self.clock.now_unix_ms();
+        let now = self.moment();
         let arrival = self
             .book
             .arrived(wish, refused.as_deref(), ticket, |gpu, gpus| fits(gpu, gpus), now);

@@ -9,7 +9,7 @@ use super::{
     limits::Limits,
     message::Wish,
     pod::Seen,
-    request::{Effect, Outcome, Request, Ticket},
+    request::{Effect, Moment, Outcome, Request, Ticket},
 };
 
 /// A wish for which there is no room is looked at again after this.
@@ -75,10 +75,10 @@ impl Book {
         refused: Option<&str>,
         ticket: Ticket,
         fits: impl FnOnce(&str, u32) -> u32,
-        now: u64,
+        now: Moment,
     ) -> Arrival {
         if let Some(known) = self.wishes.get_mut(&wish.name) {
-            known.redelivered(ticket, now);
+            known.redelivered(ticket, now.steady);
             return Arrival::Known;
         }
         if refused.is_none() && fits(&wish.gpu, wish.gpus) < wish.instances {
@@ -129,7 +129,7 @@ impl Book {
     }
 
     /// Messages that came before then and were not settled have come again by now. The tickets that are of no use any more.
-    pub(crate) fn came_again(&mut self, before: u64) -> Vec<Ticket> {
+    pub(crate) fn came_again(&mut self, before: Duration) -> Vec<Ticket> {
         let wishes = self.wishes.values_mut();
         wishes.filter_map(|request| request.came_again(before)).collect()
     }

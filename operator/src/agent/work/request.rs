@@ -76,13 +76,20 @@ enum Stage {
     Removed,
 }
 
+/// A time. People may set the clock of the calendar, which pods and objects go by; the steady one goes on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) unix_ms: u64,
+    pub(crate) steady: Duration,
+}
+
 /// The message, as far as its stream is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Letter {
-    /// Since it came. Without a ticket an earlier process had it: it comes again, unless that one settled it.
+    /// Since it came, by the steady clock. Without a ticket an earlier process had it: it comes again, unless that one settled it.
     Open {
         ticket: Option<Ticket>,
-        since: u64,
+        since: Duration,
     },
     Settled,
 }
@@ -111,7 +118,7 @@ struct Wait {
 
 impl Request {
     /// `refused`: why it cannot be made here at all.
-    pub(crate) fn new(wish: Wish, refused: Option<&str>, ticket: Ticket, now: u64) -> Self {
+    pub(crate) fn new(wish: Wish, refused: Option<&str>, ticket: Ticket, now: Moment) -> Self {
         let instance = || {
             let end = refused.map(|text| Cause::Refused(text.to_owned()));
             Instance::new(end)
@@ -125,17 +132,17 @@ impl Request {
             unwanted: false,
             letter: Letter::Open {
                 ticket: Some(ticket),
-                since: now,
+                since: now.steady,
             },
             saved: ICMSRequestStatus::default(),
             busy: false,
-            since: now,
+            since: now.unix_ms,
             waits: BTreeMap::new(),
         }
     }
 
     /// The message came again: its stream has forgotten the ticket from before.
-    pub(crate) const fn redelivered(&mut self, ticket: Ticket, now: u64) {
+    pub(crate) const fn redelivered(&mut self, ticket: Ticket, now: Duration) {
         self.letter = Letter::Open {
             ticket: Some(ticket),
             since: now,
@@ -152,7 +159,7 @@ impl Request {
 
     /// What came before then and was not settled has come again by now: where it did not, the stream has it no more. The
     /// ticket that is of no use any more.
-    pub(crate) fn came_again(&mut self, before: u64) -> Option<Ticket> {
+    pub(crate) fn came_again(&mut self, before: Duration) -> Option<Ticket> {
         match self.letter {
             Letter::Open { ticket, since } if since <= before => {
                 self.letter = Letter::Settled;

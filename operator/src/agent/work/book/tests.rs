@@ -6,6 +6,10 @@ use super::*;
 use crate::agent::work::{cause::Told, pod::PodState};
 
 const NOW: u64 = 1_800_000_000_000;
+const AT: Moment = Moment {
+    unix_ms: NOW,
+    steady: Duration::ZERO,
+};
 
 fn wish(batch: &str, gpus: u32) -> Wish {
     Wish::of(
@@ -55,10 +59,7 @@ fn reports(jobs: &[Job]) -> Vec<(&str, &str)> {
 fn running(batches: &[&str]) -> Book {
     let mut book = Book::default();
     for (batch, ticket) in batches.iter().zip(1..) {
-        assert_eq!(
-            book.arrived(wish(batch, 2), None, ticket, |_, _| 8, NOW),
-            Arrival::Taken
-        );
+        assert_eq!(book.arrived(wish(batch, 2), None, ticket, |_, _| 8, AT), Arrival::Taken);
     }
     run(&mut book);
     for batch in batches {
@@ -80,8 +81,8 @@ fn running(batches: &[&str]) -> Book {
 fn one_that_does_not_fit_waits_and_the_smaller_one_behind_it_goes_on() {
     let mut book = Book::default();
     let room = |_: &str, gpus: u32| 4 / gpus;
-    assert_eq!(book.arrived(wish("big", 8), None, 1, room, NOW), Arrival::Wait(NO_ROOM));
-    assert_eq!(book.arrived(wish("small", 2), None, 2, room, NOW), Arrival::Taken);
+    assert_eq!(book.arrived(wish("big", 8), None, 1, room, AT), Arrival::Wait(NO_ROOM));
+    assert_eq!(book.arrived(wish("small", 2), None, 2, room, AT), Arrival::Taken);
     assert_eq!(book.allocation(), BTreeMap::from([("H100".to_owned(), 2)]));
     assert_eq!(run(&mut book).iter().filter(|job| job.kind() == "make").count(), 1);
 }
@@ -89,7 +90,7 @@ fn one_that_does_not_fit_waits_and_the_smaller_one_behind_it_goes_on() {
 #[test]
 fn what_cannot_be_done_here_needs_no_room() {
     let mut book = Book::default();
-    let arrival = book.arrived(wish("b", 8), Some("no Helm"), 1, |_, _| 0, NOW);
+    let arrival = book.arrived(wish("b", 8), Some("no Helm"), 1, |_, _| 0, AT);
     assert_eq!(arrival, Arrival::Taken);
     let jobs = run(&mut book);
     assert_eq!(reports(&jobs).len(), 1);
@@ -99,7 +100,7 @@ fn what_cannot_be_done_here_needs_no_room() {
 #[test]
 fn a_message_that_comes_again_is_known_even_without_room() {
     let mut book = running(&["a"]);
-    assert_eq!(book.arrived(wish("a", 2), None, 9, |_, _| 0, NOW), Arrival::Known);
+    assert_eq!(book.arrived(wish("a", 2), None, 9, |_, _| 0, AT), Arrival::Known);
     assert_eq!(run(&mut book), [Job::Wish(wish("a", 2).name, Effect::Settle(9))]);
 }
 

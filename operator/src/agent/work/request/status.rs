@@ -9,7 +9,7 @@ use super::{
         cause::{Cause, Told},
         message::{MessageError, Wish},
     },
-    Instance, Letter, Request, Stage,
+    Instance, Letter, Moment, Request, Stage,
     instance::Phase,
 };
 use crate::names;
@@ -22,7 +22,7 @@ impl Request {
     pub(crate) fn kept(
         object: &ICMSRequest,
         refused: impl Fn(&Wish) -> Option<String>,
-        now: u64,
+        now: Moment,
     ) -> Result<Self, MessageError> {
         let mut wish = Wish::of(object.spec.creation_msg_info.clone())?;
         // Objects of an agent that made other names are still its objects.
@@ -37,7 +37,7 @@ impl Request {
         } else {
             Letter::Open {
                 ticket: None,
-                since: now,
+                since: now.steady,
             }
         };
         request.stage = Stage::Stored;

@@ -10,6 +10,11 @@ use crate::agent::work::{
 };
 
 const NOW: u64 = 1_800_000_000_000;
+const AT: Moment = Moment {
+    unix_ms: NOW,
+    steady: STEADY,
+};
+const STEADY: Duration = Duration::from_secs(1);
 
 fn wish(instances: u32) -> Wish {
     Wish::of(
@@ -21,7 +26,7 @@ fn wish(instances: u32) -> Wish {
 }
 
 fn new(instances: u32) -> Request {
-    Request::new(wish(instances), None, 7, NOW)
+    Request::new(wish(instances), None, 7, AT)
 }
 
 fn seen(request: &Request, index: u32, state: PodState) -> Seen {
@@ -70,7 +75,7 @@ fn restarted(request: &Request) -> Request {
     object.status = Some(request.saved.clone());
     let text = serde_json::to_string(&object).unwrap();
     let object: ICMSRequest = serde_json::from_str(&text).unwrap();
-    Request::kept(&object, |_| None, NOW).unwrap()
+    Request::kept(&object, |_| None, AT).unwrap()
 }
 
 fn next(request: &mut Request, now: u64) -> Effect {
@@ -292,7 +297,7 @@ fn a_failed_pod_is_deleted_and_told_with_its_reason() {
 
 #[test]
 fn what_cannot_be_made_here_is_acknowledged_and_refused_in_words() {
-    let mut request = Request::new(wish(1), Some("Helm charts are not supported"), 7, NOW);
+    let mut request = Request::new(wish(1), Some("Helm charts are not supported"), 7, AT);
     assert_eq!(next(&mut request, NOW), Effect::Store);
     assert_eq!(request.gpus(), 0);
     request.done(Effect::Store, Outcome::Done, NOW);
@@ -330,13 +335,13 @@ fn a_pod_that_the_api_server_refuses_is_told_with_its_words() {
 #[test]
 fn a_message_that_comes_again_makes_nothing_twice_and_is_settled() {
     let mut request = running();
-    request.redelivered(9, NOW);
+    request.redelivered(9, STEADY);
     assert_eq!(run(&mut request, NOW), ["settle 9"]);
     // It comes again while the first is being settled.
     let mut request = new(1);
     while let Some(effect) = request.next(NOW) {
         if effect == Effect::Settle(7) {
-            request.redelivered(8, NOW);
+            request.redelivered(8, STEADY);
         }
         let is_second = effect == Effect::Settle(8);
         request.done(effect, Outcome::Done, NOW);
@@ -434,7 +439,7 @@ fn a_task_that_runs_for_too_long_is_purged_and_told_and_a_function_is_not() {
         let mut message = wish(1).raw;
         message["action"] = json!(action);
         message["launchSpecification"]["maxRuntimeDuration"] = json!(longest);
-        let mut request = Request::new(Wish::of(message).unwrap(), None, 7, NOW);
+        let mut request = Request::new(Wish::of(message).unwrap(), None, 7, AT);
         run(&mut request, NOW);
         request.saw(&seen(&request, 0, PodState::Running));
         run(&mut request, NOW);
@@ -477,7 +482,7 @@ fn a_task_in_trouble_ends_by_its_trouble_also_after_its_time() {
     let mut message = wish(1).raw;
     message["action"] = json!("RequestSpotInstancesForTask");
     message["launchSpecification"]["maxRuntimeDuration"] = json!("PT1H");
-    let mut request = Request::new(Wish::of(message).unwrap(), None, 7, NOW);
+    let mut request = Request::new(Wish::of(message).unwrap(), None, 7, AT);
     run(&mut request, NOW);
     let finding = Finding {
         trouble: Trouble::Degraded,
@@ -520,28 +525,32 @@ fn a_request_that_is_over_stays_until_its_message_is_settled() {
     );
 
     let mut request = over_and_unsettled();
-    request.redelivered(9, NOW);
+    request.redelivered(9, STEADY);
     assert_eq!(run(&mut request, NOW), ["settle 9", "save", "remove"], "it came again");
 
     // Another process finds it: nothing is made again.
     let mut request = restarted(&over_and_unsettled());
     request.all_seen();
     assert_eq!(run(&mut request, NOW + 3_600_000), [""; 0]);
-    request.redelivered(1, NOW);
+    request.redelivered(1, STEADY);
     assert_eq!(run(&mut request, NOW), ["settle 1", "save", "remove"]);
 }
 
 #[test]
 fn a_message_that_does_not_come_again_was_settled() {
     let mut request = over_and_unsettled();
-    assert_eq!(request.came_again(NOW - 1), None, "it may be on its way");
+    assert_eq!(
+        request.came_again(Duration::from_millis(999)),
+        None,
+        "it may be on its way"
+    );
     assert_eq!(run(&mut request, NOW), [""; 0]);
-    assert_eq!(request.came_again(NOW), Some(7));
+    assert_eq!(request.came_again(STEADY), Some(7));
     assert_eq!(run(&mut request, NOW), ["save", "remove"]);
 
     let mut request = restarted(&over_and_unsettled());
     request.all_seen();
-    assert_eq!(request.came_again(NOW), None, "it had no ticket");
+    assert_eq!(request.came_again(STEADY), None, "it had no ticket");
     assert_eq!(run(&mut request, NOW), ["save", "remove"]);
 }
 
