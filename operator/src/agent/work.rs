@@ -22,6 +22,7 @@ mod removed;
 mod request;
 mod rim;
 mod trouble;
+mod waiting;
 mod watch;
 
 use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
@@ -54,6 +55,7 @@ use self::{
     removed::Removed,
     request::{Effect, Moment, Outcome, Request, Ticket},
     rim::{Open, Order, Rim},
+    waiting::Waiting,
     watch::Change,
 };
 use crate::{
@@ -107,6 +109,7 @@ pub struct Work {
     /// Creations.
     heard: Heard,
     removed: Removed,
+    waiting: Waiting,
     tickets: Ticket,
     metrics: Metrics,
     jobs: JoinSet<Option<(Job, Outcome)>>,
@@ -138,6 +141,7 @@ impl Work {
             book: Book::default(),
             heard: Heard::default(),
             removed: Removed::default(),
+            waiting: Waiting::default(),
             tickets: 0,
             metrics: Metrics::register(registry),
             jobs: JoinSet::new(),
@@ -393,6 +397,9 @@ impl Work {
         let arrival = self
             .book
             .arrived(wish, refused.as_deref(), ticket, |gpu, gpus| fits(gpu, gpus), now);
+        if !matches!(arrival, Arrival::Wait(_)) {
+            self.waiting.taken(&name);
+        }
         match arrival {
             Arrival::Taken if refused.is_some() => Fate::Kept("refused"),
             Arrival::Taken => {
@@ -404,7 +411,9 @@ impl Work {
                 Fate::Kept("known")
             }
             Arrival::Wait(after) => {
-                info!(receipt, gpu, gpus, instances, "no room: it waits");
+                if self.waiting.waits(&name, now.steady) {
+                    info!(receipt, name, gpu, gpus, instances, "no room: it waits");
+                }
                 Fate::Again(after)
             }
         }
