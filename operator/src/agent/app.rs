@@ -30,7 +30,7 @@ use super::{
     labels,
     metrics::Metrics,
     report::Report,
-    seam::Seam,
+    seam::{Orders, Seam},
     server::{self, Pages},
     settings::{self, Settings, SettingsError, chain},
     worker,
@@ -89,7 +89,7 @@ pub fn build(args: Args, context: Context) -> Result<Bound, BuildError> {
     let (k8s_version, k8s_version_seen) = watch::channel(String::new());
     let (client, client_seen) = watch::channel(None);
     let (view, view_seen) = watch::channel(Arc::default());
-    let (takes_work, takes_work_seen) = watch::channel(false);
+    let (orders, orders_seen) = watch::channel(Orders::Wait);
     let (allocation, allocation_seen) = watch::channel(Allocation::new());
     let metrics = Metrics::default();
     let report = Report {
@@ -103,13 +103,13 @@ pub fn build(args: Args, context: Context) -> Result<Bound, BuildError> {
         clock: context.clock.clone(),
         seed: context.seed,
         view,
-        takes_work,
+        orders,
     };
     let seam = Seam {
         settings: settings_seen,
         inventory: inventory.subscribe(),
         view: view_seen,
-        takes_work: takes_work_seen,
+        orders: orders_seen,
         allocation,
         health,
         metrics,

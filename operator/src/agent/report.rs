@@ -24,6 +24,7 @@ use super::{
     metrics::Metrics,
     register::{self, InUse, MOST_COMPLETIONS},
     schedule::Schedule,
+    seam::Orders,
     settings::{Settings, chain},
     view::View,
 };
@@ -46,8 +47,7 @@ pub(crate) struct Report {
     pub(crate) clock: SharedClock,
     pub(crate) seed: u64,
     pub(crate) view: watch::Sender<Arc<View>>,
-    /// SIS knows the cluster and wants its agent to go on.
-    pub(crate) takes_work: watch::Sender<bool>,
+    pub(crate) orders: watch::Sender<Orders>,
 }
 
 /// Whom is told, by one state of the configuration.
@@ -136,7 +136,7 @@ impl Report {
         let mut followed = std::pin::pin!(secret.follow(line.follow.clone()));
         loop {
             if **self.settings.borrow() != *line.settings {
-                self.takes_work.send_replace(false);
+                self.orders.send_replace(Orders::Wait);
                 return;
             }
             let duty = self.duty(&line.settings, &mut told);
@@ -275,13 +275,18 @@ impl Report {
         }
     }
 
-    /// Nothing is deleted because of an answer: whoever wants the cluster gone deletes its NVCFBackend.
+    /// As the real agent does, functions end and are told. Unlike it, this one goes on asking: SIS may think better of it. The
+    /// agent itself stays: whoever wants the cluster gone deletes its NVCFBackend.
     fn work(&self, told: &Told) {
-        let takes = told.register.was_told() && !told.dismissed;
-        self.takes_work
-            .send_if_modified(|current| std::mem::replace(current, takes) != takes);
+        let orders = match (told.register.was_told(), told.dismissed) {
+            (_, true) => Orders::Leave,
+            (true, false) => Orders::Work,
+            (false, false) => Orders::Wait,
+        };
+        self.orders
+            .send_if_modified(|current| std::mem::replace(current, orders) != orders);
         if told.dismissed {
-            let text = "SIS answered SELF_DESTRUCT: no new work is taken, and nothing is deleted; upgrade the agent, or delete \
+            let text = "SIS answered SELF_DESTRUCT: all functions end, and no new work is taken; upgrade the agent, or delete \
                         the NVCFBackend";
             self.health.bad(ORDERS, "SelfDestruct", text);
         } else {

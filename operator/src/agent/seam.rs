@@ -18,14 +18,24 @@ use super::{
 /// How many instances of so many GPUs of that name can be taken on now; what [`Seam::allocation`] says is taken.
 pub type Fits = Arc<dyn Fn(&str, u32) -> u32 + Send + Sync>;
 
+/// What SIS wants of this agent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Orders {
+    /// It does not know the cluster yet.
+    #[default]
+    Wait,
+    Work,
+    /// It answered `SELF_DESTRUCT`: everything ends.
+    Leave,
+}
+
 #[derive(Clone)]
 pub struct Seam {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// `None` until the cluster is known.
     pub inventory: watch::Receiver<Option<Arc<Inventory>>>,
     pub view: watch::Receiver<Arc<View>>,
-    /// SIS knows the cluster and wants its agent to go on.
-    pub takes_work: watch::Receiver<bool>,
+    pub orders: watch::Receiver<Orders>,
     /// What requests hold: goes into the heartbeat.
     pub allocation: watch::Sender<Allocation>,
     pub health: Health,
@@ -41,7 +51,7 @@ impl Seam {
         Arc::new(move |gpu, gpus_per_instance| {
             let settings = seam.settings.borrow().clone();
             let (status, _) = maintenance(&settings.config);
-            if !*seam.takes_work.borrow() || status != RegisterStatus::Ready {
+            if *seam.orders.borrow() != Orders::Work || status != RegisterStatus::Ready {
                 return 0;
             }
             // Not by the view: it lags behind the allocation.
@@ -74,13 +84,13 @@ mod tests {
         let (settings, settings_seen) = watch::channel(Arc::default());
         let known = inventory(&[(node("a", H100, 8), None)]);
         let (inventory, inventory_seen) = watch::channel(None);
-        let (takes_work, takes_work_seen) = watch::channel(false);
+        let (orders, orders_seen) = watch::channel(Orders::Wait);
         let (allocation, _) = watch::channel(Allocation::new());
         let seam = Seam {
             settings: settings_seen,
             inventory: inventory_seen,
             view: watch::channel(Arc::default()).1,
-            takes_work: takes_work_seen,
+            orders: orders_seen,
             allocation,
             health: Health::starting(&[]),
             metrics: Metrics::default(),
@@ -90,7 +100,7 @@ mod tests {
         assert_eq!(fits("H100", 2), 0);
         inventory.send_replace(Some(Arc::new(known)));
         assert_eq!(fits("H100", 2), 0);
-        takes_work.send_replace(true);
+        orders.send_replace(Orders::Work);
         assert_eq!(fits("H100", 2), 4);
         seam.allocation.send_replace(Allocation::from([("H100".to_owned(), 4)]));
         assert_eq!(fits("H100", 2), 2, "at once");
@@ -99,6 +109,11 @@ mod tests {
         settings.send_replace(Arc::new(Settings::of(config)));
         assert_eq!(fits("H100", 2), 0);
         // Where the configuration lists the GPUs, its word counts.
+        settings.send_replace(Arc::default());
+        assert_eq!(fits("H100", 2), 2);
+        orders.send_replace(Orders::Leave);
+        assert_eq!(fits("H100", 2), 0);
+        orders.send_replace(Orders::Work);
         let listed = serde_json::json!({"agent": {"staticGPUs": [{"name": "L40", "capacity": 6}]}});
         settings.send_replace(Arc::new(Settings::of(serde_json::from_value(listed).unwrap())));
         assert_eq!((fits("H100", 2), fits("L40", 2)), (0, 3));

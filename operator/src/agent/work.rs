@@ -59,7 +59,7 @@ use self::{
     watch::Change,
 };
 use crate::{
-    agent::heartbeat::maintenance,
+    agent::{heartbeat::maintenance, seam::Orders},
     agent_config::{AgentConfig, GoDuration},
     webhook::Gates,
 };
@@ -84,6 +84,7 @@ pub struct Parts {
     /// With the NATS key.
     pub secrets: SecretFile,
     pub fits: Fits,
+    pub orders: channel::Receiver<Orders>,
     /// GPUs that wishes hold, by name.
     pub allocation: channel::Sender<BTreeMap<String, u32>>,
     pub clock: SharedClock,
@@ -103,6 +104,7 @@ pub struct Work {
     queue: Queue,
     config: channel::Receiver<Arc<AgentConfig>>,
     fits: Fits,
+    orders: channel::Receiver<Orders>,
     allocation: channel::Sender<BTreeMap<String, u32>>,
     clock: SharedClock,
     book: Book,
@@ -136,6 +138,7 @@ impl Work {
             },
             config: parts.config,
             fits: parts.fits,
+            orders: parts.orders,
             allocation: parts.allocation,
             clock: parts.clock,
             book: Book::default(),
@@ -222,7 +225,7 @@ impl Work {
         });
         let config = Arc::clone(&self.config.borrow());
         self.book.limit(Limits::of(&config));
-        if maintenance(&config).1 == MaintenanceMode::CordonAndDrain {
+        if must_end(&config, *self.orders.borrow()) {
             self.book.drain();
         }
         for job in self.book.jobs(self.clock.now_unix_ms()) {
@@ -418,6 +421,11 @@ impl Work {
             }
         }
     }
+}
+
+/// The cluster is emptied.
+fn must_end(config: &AgentConfig, orders: Orders) -> bool {
+    orders == Orders::Leave || maintenance(config).1 == MaintenanceMode::CordonAndDrain
 }
 
 /// A panic in a part is the whole's.

@@ -69,6 +69,7 @@ fn work(
         config,
         secrets,
         fits: seam.fits(),
+        orders: seam.orders.clone(),
         allocation: seam.allocation.clone(),
         clock: clock.clone(),
     };

@@ -1,5 +1,6 @@
 //! How instances end that nobody asked to end: pods that do not come up, maintenance, a queue that is away.
 
+use berth_operator::agent::seam::Orders;
 use berth_runtime::{Clock as _, ManualClock, SystemClock};
 use berth_sis::wire::{CREATION_STREAM, TERMINATION_STREAM};
 use berth_testkit::eventually;
@@ -131,7 +132,15 @@ fn rig_maintenance_drains_what_runs_and_afterwards_there_is_work_again() {
             let late = bench.ask("1x", 1, &[]).await;
             bench.set_flags(&["KAIScheduler"]);
             bench.set_room(4);
-            bench.until_told(&late, &["starting"]).await;
+            let started = bench.until_told(&late, &["starting"]).await;
+
+            // The same where SIS answers SELF_DESTRUCT.
+            bench.set_room(0);
+            bench.order(Orders::Leave);
+            bench.until_told(&late, &["terminated"]).await;
+            let end = bench.end_of(&late, &started[0]).await;
+            assert_eq!(end["terminationCause"], "instance-terminated-service-maintenance");
+            no_pods(&bench).await;
         },
     );
 }

@@ -27,7 +27,10 @@ use base64::{
 };
 use berth_kube_api::nvcf::icms_request::ICMSRequest;
 use berth_operator::{
-    agent::work::{Parts, Work},
+    agent::{
+        seam::Orders,
+        work::{Parts, Work},
+    },
     agent_config::AgentConfig,
 };
 use berth_runtime::{Clock as _, SharedClock, SystemClock, secret_file::SecretFile, tls};
@@ -122,6 +125,7 @@ pub(crate) struct Bench {
     allocation: watch::Receiver<BTreeMap<String, u32>>,
     tell: watch::Sender<BTreeMap<String, u32>>,
     config: watch::Sender<Arc<AgentConfig>>,
+    orders: watch::Sender<Orders>,
     work: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
@@ -195,6 +199,7 @@ impl Bench {
             allocation,
             tell,
             config,
+            orders: watch::channel(Orders::Work).0,
             work: None,
         }
     }
@@ -218,6 +223,7 @@ impl Bench {
                 let held = held.borrow().get(gpu).copied().unwrap_or_default();
                 room.load(Ordering::SeqCst).saturating_sub(held) / gpus
             }),
+            orders: self.orders.subscribe(),
             allocation: self.tell.clone(),
             clock,
         };
@@ -230,6 +236,11 @@ impl Bench {
         let (stop, running) = self.work.take().unwrap();
         stop.cancel();
         running.await.unwrap();
+    }
+
+    /// As SIS answers heartbeats.
+    pub(crate) fn order(&self, orders: Orders) {
+        self.orders.send_replace(orders);
     }
 
     /// As the operator changes them while the agent runs.

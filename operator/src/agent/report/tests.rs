@@ -39,7 +39,7 @@ struct Bench {
     inventory: watch::Sender<Option<Arc<Inventory>>>,
     allocation: watch::Sender<Allocation>,
     _k8s_version: watch::Sender<String>,
-    takes_work: watch::Receiver<bool>,
+    orders: watch::Receiver<Orders>,
     health: Health,
     tasks: Tasks,
     stop: CancellationToken,
@@ -73,7 +73,7 @@ impl Bench {
         let (allocation, allocation_seen) = watch::channel(Allocation::new());
         let (k8s_version, k8s_version_seen) = watch::channel("v1.35.4".to_owned());
         let (view, _) = watch::channel(Arc::default());
-        let (sender, takes_work) = watch::channel(false);
+        let (sender, orders) = watch::channel(Orders::Wait);
         let health = Health::starting(&[GPU, REGISTRATION, HEARTBEAT]);
         for others in [CONFIG, KUBERNETES, LABELS] {
             health.good(others);
@@ -89,7 +89,7 @@ impl Bench {
             clock,
             seed: 7,
             view,
-            takes_work: sender,
+            orders: sender,
         };
         let stop = CancellationToken::new();
         drop(berth_testkit::spawn(report.run(stop.clone())));
@@ -104,7 +104,7 @@ impl Bench {
             inventory,
             allocation,
             _k8s_version: k8s_version,
-            takes_work,
+            orders,
             health,
             tasks: Tasks::new(Shutdown::new()),
             stop,
@@ -297,12 +297,12 @@ async fn everything_may_come_late_and_each_thing_that_lacks_is_told() {
     assert!(text.contains("nvca-cluster"), "{text}");
     bench.write_token("nvca-cluster");
     bench.becomes(REGISTRATION, Some("SisUnreachable")).await;
-    assert!(!*bench.takes_work.borrow());
+    assert_eq!(*bench.orders.borrow(), Orders::Wait);
     bench.start_sis(&json!({})).await;
     bench.becomes(REGISTRATION, None).await;
     bench.beat_is(json!({"H100": [8, 8, 0]}), true).await;
     assert_eq!(bench.known().await.0, SINGLES);
-    assert!(*bench.takes_work.borrow());
+    assert_eq!(*bench.orders.borrow(), Orders::Work);
     bench.becomes(HEARTBEAT, None).await;
 }
 
@@ -394,7 +394,11 @@ async fn what_sis_refuses_is_told_in_plain_words_and_ends() {
     bench.page("PUT", "/debug/faults", &fault).await;
     bench.has(&[h100("a", 2)]);
     bench.becomes(HEARTBEAT, Some("SisFailed")).await;
-    assert!(*bench.takes_work.borrow(), "an outage of SIS does not stop work");
+    assert_eq!(
+        *bench.orders.borrow(),
+        Orders::Work,
+        "an outage of SIS does not stop work"
+    );
     bench.page("PUT", "/debug/faults", &json!([])).await;
     bench.beat_is(json!({"H100": [6, 6, 0]}), true).await;
     bench.becomes(HEARTBEAT, None).await;
@@ -402,13 +406,13 @@ async fn what_sis_refuses_is_told_in_plain_words_and_ends() {
     bench.configure(|config| config.cluster.id = "c-2".to_owned());
     let text = bench.becomes(REGISTRATION, Some("TokenSubject")).await;
     assert!(text.contains("c-2"), "{text}");
-    assert!(!*bench.takes_work.borrow());
+    assert_eq!(*bench.orders.borrow(), Orders::Wait);
     bench.configure(|config| config.cluster.id = ClusterId::of_client("nvca").to_string());
     bench.becomes(REGISTRATION, None).await;
 }
 
 #[tokio::test]
-async fn an_order_to_end_itself_stops_new_work_and_deletes_nothing() {
+async fn an_order_to_end_itself_ends_functions_and_can_be_taken_back() {
     let bench = Bench::new().await;
     let orders = Arc::new(parking_lot::Mutex::new("SELF_DESTRUCT"));
     let id = bench.cluster.to_string();
@@ -431,16 +435,16 @@ async fn an_order_to_end_itself_stops_new_work_and_deletes_nothing() {
     let ordered = eventually(SOON, async || {
         let components = bench.health.subscribe().borrow().clone();
         let trouble = components.get(ORDERS).cloned().flatten().context("no order yet")?;
-        ensure!(trouble.reason == "SelfDestruct" && !*bench.takes_work.borrow());
+        ensure!(trouble.reason == "SelfDestruct" && *bench.orders.borrow() == Orders::Leave);
         Ok(trouble.text)
     });
-    assert!(ordered.await.unwrap().contains("nothing is deleted"));
+    assert!(ordered.await.unwrap().contains("all functions end"));
     // The next heartbeat, which the change of health brings about, is taken again.
     *orders.lock() = "ACCEPTED";
     bench.has(&[h100("a", 1)]);
     bench.becomes(ORDERS, None).await;
     let takes = eventually(SOON, async || {
-        ensure!(*bench.takes_work.borrow());
+        ensure!(*bench.orders.borrow() == Orders::Work);
         Ok(())
     });
     takes.await.unwrap();
