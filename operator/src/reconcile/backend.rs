@@ -81,6 +81,10 @@ fn gpu_discovery(dto: &ClusterDto) -> Result<GpuDiscovery, DtoError> {
         });
     }
     let gpus = dto.gpus()?;
+    if gpus.is_empty() {
+        let why = format!("it is empty, and capabilities lack {DYNAMIC_DISCOVERY}: add the one or the other");
+        return Err(DtoError::Gpus { why });
+    }
     let capacity: i64 = gpus.iter().filter_map(|gpu| gpu.capacity).sum();
     Ok(GpuDiscovery {
         dynamic: None,
@@ -98,8 +102,20 @@ pub(super) fn effective(spec: &NvcfBackendSpec) -> Result<NvcfBackendSpec, Overr
         return Ok(spec);
     };
     let mut value = serde_json::to_value(&spec)?;
+    one_of(&mut value, &overrides);
     merge(&mut value, overrides);
     Ok(serde_json::from_value(value)?)
+}
+
+/// How GPUs are found is one of two ways: an override that names one does away with the other.
+fn one_of(spec: &mut Value, overrides: &Value) {
+    let named = |way: &str| !overrides["clusterConfig"]["gpuDiscovery"][way].is_null();
+    let discovery = &mut spec["clusterConfig"]["gpuDiscovery"];
+    for (named, other) in [(named("dynamic"), "static"), (named("static"), "dynamic")] {
+        if let Some(ways) = discovery.as_object_mut().filter(|_| named) {
+            ways.remove(other);
+        }
+    }
 }
 
 pub(super) fn merge(into: &mut Value, from: Value) {
@@ -176,6 +192,45 @@ mod tests {
         assert_eq!(fixed["gpus"][1]["name"], "L40");
         let error = spec(&listed("{}"), &registration(), &settings()).unwrap_err();
         assert_eq!(error.reason(), "GpusInvalid");
+    }
+
+    #[test]
+    fn an_override_switches_from_one_way_to_find_gpus_to_the_other_and_back() {
+        let fixed = ClusterDto {
+            gpus_b64: BASE64_STANDARD.encode(r#"[{"name": "H100", "capacity": 8}]"#),
+            capabilities: Vec::new(),
+            ..dto()
+        };
+        let discovery = |dto: &ClusterDto, overrides: Value| {
+            let mut spec = spec(dto, &registration(), &settings()).unwrap();
+            spec.overrides = Some(json!({"clusterConfig": {"gpuDiscovery": overrides}}));
+            let discovery = effective(&spec).unwrap().cluster_config.gpu_discovery;
+            (discovery.dynamic.is_some(), discovery.fixed)
+        };
+        assert_eq!(discovery(&fixed, json!({"dynamic": {}})), (true, None));
+        let list = json!({"gpus": [{"name": "L40", "capacity": 4}]});
+        assert_eq!(discovery(&dto(), json!({"static": list})), (false, Some(list)));
+        let (dynamic, listed) = discovery(&fixed, json!({"static": {"allocatedGPUCapacity": 4}}));
+        assert_eq!(
+            (dynamic, &listed.unwrap()["gpus"][0]["name"]),
+            (false, &json!("H100")),
+            "field by field"
+        );
+        assert!(!discovery(&fixed, json!({})).0);
+    }
+
+    #[test]
+    fn a_list_of_gpus_that_is_empty_where_nobody_finds_them_is_told() {
+        for gpus_b64 in ["", "W10=", "bnVsbA=="] {
+            let dto = ClusterDto {
+                gpus_b64: gpus_b64.to_owned(),
+                capabilities: Vec::new(),
+                ..dto()
+            };
+            let error = spec(&dto, &registration(), &settings()).unwrap_err();
+            assert_eq!(error.reason(), "GpusInvalid");
+            assert!(error.to_string().contains("DynamicGPUDiscovery"), "{error}");
+        }
     }
 
     #[test]

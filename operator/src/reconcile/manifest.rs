@@ -14,7 +14,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-pub(super) use config::agent as agent_config;
+pub(super) use config::{GpusError, agent as agent_config};
 pub(super) use network::{PolicyError, custom as custom_policies};
 
 use super::{certificates::Certificates, settings::Settings};

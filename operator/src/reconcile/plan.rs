@@ -13,7 +13,7 @@ use super::{
     backend::{self, OverridesError},
     certificates::Certificates,
     live::{CUSTOM_POLICIES, Live, POD_ANNOTATIONS},
-    manifest::{self, Parts, PolicyError},
+    manifest::{self, GpusError, Parts, PolicyError},
     merge::{self, MergeError},
     object::{Key, holds},
     settings::Settings,
@@ -73,6 +73,8 @@ pub(super) enum Problem {
     #[error(transparent)]
     Overrides(#[from] OverridesError),
     #[error(transparent)]
+    Gpus(#[from] GpusError),
+    #[error(transparent)]
     Merge(#[from] MergeError),
     #[error("the ConfigMap {map} has what means nothing to this agent: {keys}", map = names::AGENT_CONFIG_MERGE)]
     Unused { keys: String },
@@ -98,6 +100,7 @@ impl Problem {
             Self::NoVersion => "VersionMissing",
             Self::NoImage => "ImageMissing",
             Self::Overrides(_) => "OverridesInvalid",
+            Self::Gpus(_) => "GpusInvalid",
             Self::Merge(_) => "MergeConfigInvalid",
             Self::Unused { .. } => "MergeConfigUnused",
             Self::Policy(_) => "NetworkPolicyInvalid",
@@ -250,7 +253,10 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
     {
         return;
     }
-    let config = manifest::agent_config(&spec, settings);
+    let config = match manifest::agent_config(&spec, settings) {
+        Ok(config) => config,
+        Err(error) => return plan.problems.push(error.into()),
+    };
     let merged = merge::of(live.maps.get(names::AGENT_CONFIG_MERGE)).and_then(|given| merge::into(config, &given));
     let config = match merged {
         Ok((config, unused)) => {

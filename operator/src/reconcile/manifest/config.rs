@@ -3,6 +3,7 @@
 use berth_kube_api::nvcf::backend::NvcfBackendSpec;
 use berth_sis::wire::Gpu;
 use serde_json::{Value, json};
+use thiserror::Error;
 
 use super::object;
 use crate::{
@@ -16,14 +17,26 @@ const POD_ANNOTATIONS: &str = "nvca-namespace-pod-annotations";
 /// Says to the agent that this is no cluster of the public cloud.
 const SELF_HOSTED: &str = "SelfHosted";
 
+/// An override lists GPUs that nobody can use. Until that is put right, what was applied last stays.
+#[derive(Debug, Error)]
+#[error(
+    "clusterConfig.gpuDiscovery.static.gpus is no list of GPUs: {why}; correct it, or set clusterConfig.gpuDiscovery.dynamic"
+)]
+pub(in crate::reconcile) struct GpusError {
+    why: String,
+}
+
 /// `config.yaml`.
-pub(in crate::reconcile) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> AgentConfig {
+///
+/// # Errors
+/// The GPUs are listed, and the list is none or empty.
+pub(in crate::reconcile) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -> Result<AgentConfig, GpusError> {
     let mut flags = spec.feature_gate.values.clone();
     flags.push(SELF_HOSTED.to_owned());
     flags.sort();
     flags.dedup();
     let cluster = &spec.cluster_config;
-    AgentConfig {
+    Ok(AgentConfig {
         agent: Agent {
             feature_flags: flags,
             reval_url: cluster.mini_service.reval_url.clone(),
@@ -32,7 +45,7 @@ pub(in crate::reconcile) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -
             log_level: cluster.log_level.clone(),
             nats_url: spec.agent_config.nats_url.clone(),
             operator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            static_gpus: listed(spec),
+            static_gpus: listed(spec)?,
             ..Agent::default()
         },
         authz: Authz::default(),
@@ -53,15 +66,20 @@ pub(in crate::reconcile) fn agent(spec: &NvcfBackendSpec, settings: &Settings) -
             image_pull_secrets: settings.pull_secrets.clone(),
             ..Workload::default()
         },
-    }
+    })
 }
 
 /// An override may have made it another list.
-fn listed(spec: &NvcfBackendSpec) -> Vec<Gpu> {
-    let fixed = spec.cluster_config.gpu_discovery.fixed.as_ref();
-    let gpus = fixed.map(|fixed| fixed["gpus"].clone());
-    gpus.and_then(|gpus| serde_json::from_value(gpus).ok())
-        .unwrap_or_default()
+fn listed(spec: &NvcfBackendSpec) -> Result<Vec<Gpu>, GpusError> {
+    let Some(fixed) = &spec.cluster_config.gpu_discovery.fixed else {
+        return Ok(Vec::new());
+    };
+    let error = |why: String| GpusError { why };
+    let gpus: Vec<Gpu> = serde_json::from_value(fixed["gpus"].clone()).map_err(|it| error(it.to_string()))?;
+    if gpus.is_empty() {
+        return Err(error("it is empty".to_owned()));
+    }
+    Ok(gpus)
 }
 
 pub(super) fn map(config: &AgentConfig) -> Value {

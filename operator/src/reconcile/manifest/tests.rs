@@ -20,7 +20,7 @@ fn objects_of(settings: &Settings, change: impl FnOnce(&mut NvcfBackendSpec)) ->
     let mut spec = backend::spec(&dto(), &registration(), settings).unwrap();
     change(&mut spec);
     let certificates = Certificates::of(None, None, None, NOW).unwrap();
-    let config = agent_config(&spec, settings);
+    let config = agent_config(&spec, settings).unwrap();
     all(Parts {
         spec: &spec,
         settings,

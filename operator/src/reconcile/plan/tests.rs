@@ -148,6 +148,24 @@ fn bad_policies_annotations_and_overrides_are_told_and_end_nothing() {
 }
 
 #[test]
+fn a_list_of_gpus_that_cannot_be_used_is_told_and_leaves_everything_as_it_is() {
+    for (list, tells) in [
+        (json!([]), "it is empty"),
+        (json!("H100"), "invalid type"),
+        (json!(null), "invalid type"),
+    ] {
+        let mut live = done(installed());
+        let discovery = json!({"static": {"gpus": list}});
+        live.backends.get_mut("c").unwrap().spec.overrides =
+            Some(json!({"clusterConfig": {"gpuDiscovery": discovery}}));
+        let plan = of(&live);
+        assert_eq!(reasons(&plan), ["GpusInvalid"]);
+        assert!(plan.problems[0].to_string().contains(tells), "{}", plan.problems[0]);
+        assert!(plan.apply.is_empty() && plan.prune.is_empty() && !plan.problems[0].is_minor());
+    }
+}
+
+#[test]
 fn what_the_user_merges_rolls_out_and_what_cannot_be_merged_leaves_everything_as_it_is() {
     let merge = |text: &str| map(names::AGENT_CONFIG_MERGE, &[(names::AGENT_CONFIG_KEY, text)]);
     let mut live = done(installed());
@@ -200,7 +218,10 @@ fn a_deleted_backend_is_taken_down_and_not_made_again_until_the_chart_says_so() 
     assert!(still.backend.is_none() && still.apply.is_empty());
     live.maps.extend([map(
         names::CLUSTER_DTO,
-        &[(names::CLUSTER_DTO_KEY, "clusterName: c\nnvcaVersion: \"3\"")],
+        &[(
+            names::CLUSTER_DTO_KEY,
+            "clusterName: c\nnvcaVersion: \"3\"\ncapabilities: [DynamicGPUDiscovery]",
+        )],
     )]);
     let again = plan(&live, &settings(), NOW, &retired);
     assert!(again.backend.is_some() && !again.apply.is_empty());
