@@ -141,6 +141,9 @@ impl Controller {
         for other in &plan.superfluous {
             self.superfluous(other, plan).await?;
         }
+        for other in &plan.released {
+            self.release(other).await?;
+        }
         Ok(wait)
     }
 
@@ -290,6 +293,16 @@ impl Controller {
         self.write_status(backend, json!(status)).await
     }
 
+    /// Lets one go that this cluster does not stand for; what there is belongs to the other.
+    async fn release(&self, backend: &NvcfBackend) -> Result<(), ApiError> {
+        if self.let_go(backend).await? {
+            let note = "it was no backend of this cluster: it goes, and nothing is taken down";
+            info!(name = backend.name_any(), "{note}");
+            self.events.normal(backend, "Uninstall", note).await;
+        }
+        Ok(())
+    }
+
     /// Takes everything down, and lets the object go.
     async fn delete(&mut self, live: &Live, backend: &NvcfBackend) -> Result<(), ApiError> {
         info!(
@@ -316,6 +329,18 @@ impl Controller {
             let end = format!("{end}, but not yet: {}", report.left.join(", "));
             self.events.warning(backend, "Uninstall", &end).await;
         }
+        self.let_go(backend).await?;
+        self.memory.before.retired = plan::cluster_text(live);
+        self.memory.attempts = Attempts::default();
+        info!(
+            "the NVCFBackend is gone. It is made again when the ConfigMap {} changes, or the operator is restarted",
+            names::CLUSTER_DTO
+        );
+        Ok(())
+    }
+
+    /// Without the operator's finalizer. Whether it was still there.
+    async fn let_go(&self, backend: &NvcfBackend) -> Result<bool, ApiError> {
         let api: Api<NvcfBackend> = Api::namespaced(self.client.clone(), &self.settings.namespace);
         let finalizers = backend.metadata.finalizers.iter().flatten();
         let others: Vec<&String> = finalizers.filter(|it| *it != names::BACKEND_FINALIZER).collect();
@@ -326,17 +351,10 @@ impl Controller {
         )
         .await;
         match done {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
         }
-        self.memory.before.retired = plan::cluster_text(live);
-        self.memory.attempts = Attempts::default();
-        info!(
-            "the NVCFBackend is gone. It is made again when the ConfigMap {} changes, or the operator is restarted",
-            names::CLUSTER_DTO
-        );
-        Ok(())
     }
 
     async fn write_status(&self, backend: &NvcfBackend, status: Value) -> Result<(), ApiError> {
@@ -442,3 +460,6 @@ fn note(before: Option<&NvcfBackendSpec>, now: &NvcfBackendSpec) -> String {
         Some(_) => "Updating ClusterAgent feature configuration".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub prune: Vec<Key>,
     /// Other `NVCFBackend`s: nothing is done for them.
     pub superfluous: Vec<Arc<NvcfBackend>>,
+    /// Being deleted beside the one that this cluster has: they are let go, and nothing else goes.
+    pub released: Vec<Arc<NvcfBackend>>,
     /// Being deleted: what it stood for has to go.
     pub deleting: Option<Arc<NvcfBackend>>,
     pub problems: Vec<Problem>,
@@ -138,27 +140,26 @@ pub(super) fn plan(live: &Live, settings: &Settings, now_unix_ms: u64, before: &
             None
         }
     };
-    // Without the chart's word the one that is there is the one.
+    // Without the chart's word the one that is there is the one; rather one that stays.
+    let is_deleted = |it: &NvcfBackend| it.metadata.deletion_timestamp.is_some();
+    let first = live.backends.iter().min_by_key(|(_, it)| is_deleted(it));
     let name = match &dto {
         Some(dto) => Some(dto.cluster_name.clone()),
-        None => live.backends.keys().next().cloned(),
+        None => first.map(|(name, _)| name.clone()),
     };
+    let ours = name.as_ref().and_then(|name| live.backends.get(name));
+    let ours_stays = ours.is_some_and(|it| !is_deleted(it));
     for (key, backend) in &live.backends {
-        let backend = Arc::new(backend.clone());
         let is_ours = Some(key) == name.as_ref();
-        let is_deleted = backend.metadata.deletion_timestamp.is_some();
-        let has_finalizer = backend
-            .metadata
-            .finalizers
-            .iter()
-            .flatten()
-            .any(|it| it == names::BACKEND_FINALIZER);
-        if is_deleted && has_finalizer {
-            plan.deleting = Some(backend);
-        } else if is_ours && !is_deleted {
-            plan.current = Some(backend);
-        } else if !is_deleted {
-            plan.superfluous.push(backend);
+        let is_deleted = is_deleted(backend);
+        let is_held = has_finalizer(backend);
+        let backend = Arc::new(backend.clone());
+        match (is_deleted, is_ours) {
+            (true, _) if !is_held => {}
+            (true, false) if ours_stays => plan.released.push(backend),
+            (true, _) => plan.deleting = Some(backend),
+            (false, true) => plan.current = Some(backend),
+            (false, false) => plan.superfluous.push(backend),
         }
     }
     if let Some(name) = name.filter(|_| !plan.superfluous.is_empty()) {
@@ -212,17 +213,14 @@ fn registration(live: &Live, dto: &ClusterDto) -> Option<Registration> {
     })
 }
 
+fn has_finalizer(backend: &NvcfBackend) -> bool {
+    let mut finalizers = backend.metadata.finalizers.iter().flatten();
+    finalizers.any(|it| it == names::BACKEND_FINALIZER)
+}
+
 fn wanted(spec: NvcfBackendSpec, current: Option<&NvcfBackend>) -> Wanted {
     let json = |spec: &NvcfBackendSpec| serde_json::to_value(spec).unwrap_or_default();
-    let is_stale = current.is_none_or(|it| {
-        let has_finalizer = it
-            .metadata
-            .finalizers
-            .iter()
-            .flatten()
-            .any(|it| it == names::BACKEND_FINALIZER);
-        !has_finalizer || !holds(&json(&spec), &json(&it.spec))
-    });
+    let is_stale = current.is_none_or(|it| !has_finalizer(it) || !holds(&json(&spec), &json(&it.spec)));
     Wanted {
         name: spec.cluster_config.cluster_name.clone(),
         spec,

@@ -228,6 +228,37 @@ fn a_deleted_backend_is_taken_down_and_not_made_again_until_the_chart_says_so() 
 }
 
 #[test]
+fn a_deleted_backend_that_is_not_the_clusters_own_is_only_let_go() {
+    let deleted = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+    for (name, is_word_there) in [("a", true), ("z", true), ("a", false)] {
+        let mut live = done(installed());
+        let mut other = live.backends["c"].clone();
+        other.metadata.name = Some(name.to_owned());
+        other.metadata.deletion_timestamp.clone_from(&deleted);
+        live.backends.insert(name.to_owned(), other);
+        if !is_word_there {
+            live.maps.remove(names::CLUSTER_DTO);
+        }
+        let plan = of(&live);
+        assert!(plan.deleting.is_none() && plan.prune.is_empty(), "{name}");
+        assert_eq!(plan.released.len(), 1, "{name}");
+        assert_eq!(plan.backend.is_some(), is_word_there);
+
+        live.backends
+            .get_mut("c")
+            .unwrap()
+            .metadata
+            .deletion_timestamp
+            .clone_from(&deleted);
+        let plan = of(&live);
+        assert!(
+            plan.deleting.is_some() && plan.released.is_empty(),
+            "nothing stays: {name}"
+        );
+    }
+}
+
+#[test]
 fn what_is_not_wanted_any_more_is_removed_but_no_namespace() {
     let mut live = done(installed());
     let labels = json!({names::NAME: "nvca", names::INSTANCE: "nvca"});
