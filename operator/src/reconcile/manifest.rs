@@ -22,6 +22,8 @@ use crate::{agent_config::AgentConfig, names};
 
 /// Value of the label [`names::MANAGED_BY`] on all of it.
 pub(super) const OPERATOR: &str = "nvca-operator";
+/// Annotation on all of it: a fingerprint of what was applied.
+const APPLIED: &str = "nvca-operator.nvcf.nvidia.io/applied";
 
 /// What the objects are made of.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +57,7 @@ pub(super) fn all(parts: Parts<'_>) -> Vec<Value> {
     objects.extend(webhooks::all(&parts.certificates.ca_bundle()));
     for object in &mut objects {
         label(object);
+        seal(object);
     }
     objects
 }
@@ -104,6 +107,12 @@ fn label(object: &mut Value) {
     ] {
         labels[key] = json!(value);
     }
+}
+
+/// What is not wanted any more is seen in nothing else: a live object may always have more than is wanted. Keys have one order.
+fn seal(object: &mut Value) {
+    let sum = fingerprint(&object.to_string());
+    object["metadata"]["annotations"][APPLIED] = json!(sum);
 }
 
 #[cfg(test)]

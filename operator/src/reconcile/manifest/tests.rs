@@ -90,6 +90,21 @@ fn another_configuration_is_another_pod_and_the_same_is_the_same() {
 }
 
 #[test]
+fn what_an_object_says_shows_in_its_fingerprint_and_the_pod_has_none() {
+    let deployment = |settings: &Settings| find(&objects_of(settings, |_| {}), "Deployment", "nvca").clone();
+    let sum = |object: &Value| object["metadata"]["annotations"][APPLIED].as_str().unwrap().to_owned();
+    let selected = Settings {
+        node_selector: Some(("pool".to_owned(), "system".to_owned())),
+        ..settings()
+    };
+    let (with, without) = (deployment(&selected), deployment(&settings()));
+    assert_ne!(sum(&with), sum(&without));
+    assert_eq!(sum(&without), sum(&deployment(&settings())));
+    let pod = &without["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(pod[APPLIED], Value::Null, "an object's fingerprint rolls no pod out");
+}
+
+#[test]
 fn the_agent_reads_what_it_is_told() {
     let objects = objects(|_| {});
     let text = &find(&objects, "ConfigMap", "agent-config")["data"]["config.yaml"];

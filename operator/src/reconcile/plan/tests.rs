@@ -191,6 +191,26 @@ fn what_the_user_merges_rolls_out_and_what_cannot_be_merged_leaves_everything_as
 }
 
 #[test]
+fn a_field_that_is_not_wanted_any_more_is_taken_off() {
+    let mut tainted = installed();
+    let dto = format!("{DTO}agent: {{tolerations: [{{key: gpu, operator: Exists}}]}}\n");
+    tainted
+        .maps
+        .extend([map(names::CLUSTER_DTO, &[(names::CLUSTER_DTO_KEY, &dto)])]);
+    let mut live = done(tainted);
+    let tolerations = |object: &Value| object["spec"]["template"]["spec"]["tolerations"].clone();
+    let is_deployment = |key: &&Key| key.kind.name == "Deployment";
+    let key = live.objects.keys().find(is_deployment).unwrap().clone();
+    assert_eq!(tolerations(&live.objects[&key])[0]["key"], "gpu");
+    live.maps
+        .extend([map(names::CLUSTER_DTO, &[(names::CLUSTER_DTO_KEY, DTO)])]);
+    let [(changed, object)] = <[_; 1]>::try_from(of(&live).apply).unwrap();
+    assert_eq!((changed, tolerations(&object)), (key.clone(), Value::Null));
+    live.objects.insert(key, object);
+    assert_eq!(of(&live).apply, vec![]);
+}
+
+#[test]
 fn an_override_rolls_out_and_the_backend_stays_the_users() {
     let mut live = done(installed());
     live.backends.get_mut("c").unwrap().spec.overrides =
