@@ -15,7 +15,7 @@ use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
 pub(super) use config::{GpusError, agent as agent_config};
-pub(super) use network::{PolicyError, custom as custom_policies};
+pub(super) use network::{PolicyError, custom as custom_policies, is_custom as is_custom_policy};
 
 use super::{certificates::Certificates, settings::Settings};
 use crate::{agent_config::AgentConfig, names};

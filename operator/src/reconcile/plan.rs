@@ -7,13 +7,14 @@ use std::{
 
 use berth_kube_api::nvcf::backend::{NvcfBackend, NvcfBackendSpec};
 use berth_runtime::authority::AuthorityError;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 
 use super::{
     backend::{self, OverridesError},
     certificates::Certificates,
     live::{CUSTOM_POLICIES, Live, POD_ANNOTATIONS},
-    manifest::{self, GpusError, Parts, PolicyError},
+    manifest::{self, GpusError, Parts, PolicyError, is_custom_policy as is_custom},
     merge::{self, MergeError},
     object::{Key, holds},
     settings::Settings,
@@ -80,8 +81,10 @@ pub(super) enum Problem {
     Merge(#[from] MergeError),
     #[error("the ConfigMap {map} has what means nothing to this agent: {keys}", map = names::AGENT_CONFIG_MERGE)]
     Unused { keys: String },
-    #[error("network policy {0} of the ConfigMap {CUSTOM_POLICIES}")]
+    #[error("network policy {0} of the ConfigMap {CUSTOM_POLICIES}: the last good ones are kept")]
     Policy(#[from] PolicyError),
+    #[error("there is no ConfigMap {CUSTOM_POLICIES}: the last good network policies are kept")]
+    NoPolicies,
     #[error("the webhook has no certificate")]
     Certificates(#[from] AuthorityError),
     #[error("annotations of the ConfigMap {POD_ANNOTATIONS} are no JSON object of texts: they are left out")]
@@ -106,6 +109,7 @@ impl Problem {
             Self::Merge(_) => "MergeConfigInvalid",
             Self::Unused { .. } => "MergeConfigUnused",
             Self::Policy(_) => "NetworkPolicyInvalid",
+            Self::NoPolicies => "NetworkPoliciesMissing",
             Self::Certificates(_) => "CertificateFailed",
             Self::Annotations => "PodAnnotationsInvalid",
             Self::NoAnnotations => "PodAnnotationsMissing",
@@ -117,7 +121,12 @@ impl Problem {
     pub(super) const fn is_minor(&self) -> bool {
         matches!(
             self,
-            Self::Unused { .. } | Self::Policy(_) | Self::Annotations | Self::NoAnnotations | Self::Superfluous { .. }
+            Self::Unused { .. }
+                | Self::Policy(_)
+                | Self::NoPolicies
+                | Self::Annotations
+                | Self::NoAnnotations
+                | Self::Superfluous { .. }
         )
     }
 }
@@ -284,9 +293,10 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
         Ok(certificates) => certificates,
         Err(error) => return plan.problems.push(error.into()),
     };
-    let data = live.maps.get(CUSTOM_POLICIES).and_then(|map| map.data.clone());
-    let (policies, errors) = manifest::custom_policies(&data.unwrap_or_default());
-    plan.problems.extend(errors.into_iter().map(Problem::from));
+    let (policies, problems) = policies(live);
+    // A policy that cannot be read may be any of those that are there: to drop one might let more through.
+    let is_policy_unknown = !problems.is_empty();
+    plan.problems.extend(problems);
     let pod_annotations = match pod_annotations(live) {
         Ok(text) => text,
         Err(problem) => {
@@ -309,12 +319,18 @@ fn objects(plan: &mut Plan, spec: NvcfBackendSpec, live: &Live, settings: &Setti
     for object in wanted {
         let Some(key) = Key::of(&object) else { continue };
         keys.insert(key.clone());
-        let is_there = live.objects.get(&key).is_some_and(|live| holds(&object, live));
+        let is_there = live.objects.get(&key).is_some_and(|live| {
+            let is_replaced = is_custom(live) && !is_custom(&object);
+            holds(&object, live) || is_policy_unknown && is_replaced
+        });
         if !is_there {
             plan.apply.push((key, object));
         }
     }
-    let is_left = |(key, object): &(&Key, &Value)| key.kind.is_pruned && !keys.contains(*key) && is_ours(key, object);
+    let is_left = |(key, object): &(&Key, &Value)| {
+        let is_kept = is_policy_unknown && key.kind.name == "NetworkPolicy";
+        key.kind.is_pruned && !is_kept && !keys.contains(*key) && is_ours(key, object)
+    };
     plan.prune = live
         .objects
         .iter()
@@ -333,6 +349,15 @@ fn is_ours(key: &Key, object: &Value) -> bool {
         Some(namespace) => [names::SYSTEM_NAMESPACE, names::BACKEND_NAMESPACE].contains(&namespace),
     };
     is_labelled && is_here
+}
+
+/// Those of the user, and why they are not all.
+fn policies(live: &Live) -> (Vec<NetworkPolicy>, Vec<Problem>) {
+    let Some(map) = live.maps.get(CUSTOM_POLICIES) else {
+        return (Vec::new(), vec![Problem::NoPolicies]);
+    };
+    let (policies, errors) = manifest::custom_policies(&map.data.clone().unwrap_or_default());
+    (policies, errors.into_iter().map(Problem::from).collect())
 }
 
 fn pod_annotations(live: &Live) -> Result<&str, Problem> {

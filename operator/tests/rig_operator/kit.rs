@@ -108,6 +108,7 @@ impl Scene {
     pub(crate) async fn chart(&self) {
         self.map("nvca-namespace-pod-annotations", json!({"annotations": "{}"}))
             .await;
+        self.map("nvcf-custom-network-policies", json!({})).await;
         self.map("nvcfbackend-self-managed", json!({"cluster-dto.yaml": dto("2.52.1")}))
             .await;
     }

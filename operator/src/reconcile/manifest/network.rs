@@ -14,6 +14,9 @@ use crate::names;
 /// Ports of a function's pods that monitoring reads.
 const MONITORED: [u16; 7] = [8002, 8010, 8018, 8888, 10103, 18888, 19090];
 
+/// Annotation of a policy that is the user's: it may stand for one of ours.
+const CUSTOM: &str = "nvca-operator.nvcf.nvidia.io/custom-policy";
+
 /// One entry of the user's ConfigMap cannot be used; the others can.
 #[derive(Debug, Error)]
 pub(in crate::reconcile) enum PolicyError {
@@ -41,6 +44,11 @@ pub(in crate::reconcile) fn custom(data: &BTreeMap<String, String>) -> (Vec<Netw
         }
     }
     (policies, errors)
+}
+
+/// Whether an object was made of an entry of the user's ConfigMap.
+pub(in crate::reconcile) fn is_custom(object: &Value) -> bool {
+    object["metadata"]["annotations"][CUSTOM] == "true"
 }
 
 pub(super) fn all(cluster: &[String], custom: &[NetworkPolicy]) -> Vec<Value> {
@@ -98,6 +106,7 @@ pub(super) fn all(cluster: &[String], custom: &[NetworkPolicy]) -> Vec<Value> {
         value["apiVersion"] = json!("networking.k8s.io/v1");
         value["kind"] = json!("NetworkPolicy");
         value["metadata"]["namespace"] = json!(names::BACKEND_NAMESPACE);
+        value["metadata"]["annotations"][CUSTOM] = json!("true");
         policies.retain(|ours| ours["metadata"]["name"] != value["metadata"]["name"]);
         policies.push(value);
     }

@@ -32,6 +32,7 @@ fn installed() -> Live {
                 ],
             ),
             map(POD_ANNOTATIONS, &[("annotations", "{}")]),
+            map(CUSTOM_POLICIES, &[]),
         ]),
         ..Live::default()
     }
@@ -208,6 +209,39 @@ fn a_field_that_is_not_wanted_any_more_is_taken_off() {
     assert_eq!((changed, tolerations(&object)), (key.clone(), Value::Null));
     live.objects.insert(key, object);
     assert_eq!(of(&live).apply, vec![]);
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_leaves_the_last_good_ones_until_it_can_be() {
+    let entry = |name: &str| format!("kind: NetworkPolicy\nmetadata: {{name: {name}}}\nspec: {{podSelector: {{}}}}");
+    let (own, instead) = (entry("mine"), entry("allow-ingress-monitoring"));
+    let mut good = installed();
+    good.maps
+        .extend([map(CUSTOM_POLICIES, &[("instead", &instead), ("own", &own)])]);
+    let mut live = done(good);
+    for broken in [
+        vec![("instead", instead.as_str()), ("own", "kind: NetworkPolice")],
+        vec![("instead", "kind: NetworkPolice"), ("own", &own)],
+        vec![("instead", "a: [b"), ("own", "a: [b")],
+    ] {
+        live.maps.extend([map(CUSTOM_POLICIES, &broken)]);
+        let plan = of(&live);
+        assert_eq!((plan.apply, plan.prune), (vec![], vec![]), "{broken:?}");
+        let told = &plan.problems[0];
+        assert_eq!(told.reason(), "NetworkPolicyInvalid");
+        assert!(told.is_minor() && told.to_string().contains("kept"), "{told}");
+    }
+    live.maps.remove(CUSTOM_POLICIES);
+    let lost = of(&live);
+    assert_eq!(reasons(&lost), ["NetworkPoliciesMissing"]);
+    assert_eq!((lost.apply, lost.prune), (vec![], vec![]));
+
+    live.maps.extend([map(CUSTOM_POLICIES, &[])]);
+    let plan = of(&live);
+    let applied: Vec<String> = plan.apply.iter().map(|(key, _)| key.to_string()).collect();
+    let pruned: Vec<String> = plan.prune.iter().map(Key::to_string).collect();
+    assert_eq!(applied, ["NetworkPolicy nvcf-backend/allow-ingress-monitoring"]);
+    assert_eq!(pruned, ["NetworkPolicy nvcf-backend/mine"]);
 }
 
 #[test]
