@@ -13,6 +13,7 @@ mod backend;
 mod certificates;
 pub mod cleanup;
 mod controller;
+mod definitions;
 mod events;
 mod health;
 mod live;

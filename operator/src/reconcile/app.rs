@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::{
     controller::{Controller, Memory},
+    definitions,
     events::Events,
     health::{self, Health},
     live,
@@ -161,7 +162,10 @@ impl Work {
             client: client.clone(),
         };
         // Those that stand by watch too: they are ready when it is their turn.
-        let follow = live::follow(client, self.config.settings.namespace.clone(), to_live);
+        let follow = async {
+            definitions::bring(&client).await;
+            live::follow(client.clone(), self.config.settings.namespace.clone(), to_live).await;
+        };
         let work = async {
             turn.come().await;
             info!("this operator is at work");

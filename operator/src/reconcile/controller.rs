@@ -35,7 +35,7 @@ use super::{
 use crate::names;
 
 /// Owner of the fields that the operator applies.
-const MANAGER: &str = "nvca-operator";
+pub(super) const MANAGER: &str = "nvca-operator";
 /// What changes within this is looked at once.
 const SETTLE: Duration = Duration::from_millis(20);
 /// Certificates grow old without an event.
@@ -132,9 +132,10 @@ impl Controller {
     }
 
     async fn bring_up_to_date(&mut self, live: &Live, plan: &Plan) -> Result<Duration, ApiError> {
-        let backend = self.backend(plan).await?;
+        // Also where it cannot be written: its definition is one of the objects.
+        let backend = self.backend(plan).await;
         let (wait, failure) = self.objects(live, plan).await;
-        if let Some(backend) = backend {
+        if let Some(backend) = backend? {
             let version = plan.backend.as_ref().map_or("", |wanted| &wanted.spec.version);
             self.status(&backend, version, plan, failure.as_ref()).await?;
         }

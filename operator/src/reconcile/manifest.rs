@@ -44,8 +44,7 @@ pub(super) struct Parts<'a> {
 
 /// All objects, in the order in which they are to be made.
 pub(super) fn all(parts: Parts<'_>) -> Vec<Value> {
-    let mut objects = definitions();
-    objects.extend(namespaces::all());
+    let mut objects = Vec::from(namespaces::all());
     objects.extend(rbac::all(parts.settings));
     objects.extend(network::all(&parts.settings.network_cidrs, parts.policies));
     objects.push(config::map(parts.config));
@@ -55,15 +54,14 @@ pub(super) fn all(parts: Parts<'_>) -> Vec<Value> {
     objects.push(deployment::agent(parts));
     // Last: nothing is asked of a webhook that nothing serves yet.
     objects.extend(webhooks::all(&parts.certificates.ca_bundle()));
-    for object in &mut objects {
-        label(object);
-        seal(object);
-    }
-    objects
+    definitions()
+        .into_iter()
+        .chain(objects.into_iter().map(marked))
+        .collect()
 }
 
 /// The resources of operator and agent. Helm brings them when it installs and leaves them alone when it upgrades.
-fn definitions() -> Vec<Value> {
+pub(super) fn definitions() -> Vec<Value> {
     let all = [
         nvcf::NvcfBackend::crd(),
         nvcf::MiniService::crd(),
@@ -73,7 +71,7 @@ fn definitions() -> Vec<Value> {
     let object = |mut crd: Value| {
         crd["apiVersion"] = json!("apiextensions.k8s.io/v1");
         crd["kind"] = json!("CustomResourceDefinition");
-        crd
+        marked(crd)
     };
     // A definition that the code wrote is JSON.
     all.iter()
@@ -97,8 +95,9 @@ pub(super) fn fingerprint(text: &str) -> String {
     format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
-/// Those by which the operator finds its objects again.
-fn label(object: &mut Value) {
+/// With the labels by which the operator finds its objects again, and the fingerprint of all that is wanted: what is not
+/// wanted any more is seen in nothing else, as a live object may always have more. Keys have one order.
+fn marked(mut object: Value) -> Value {
     let labels = &mut object["metadata"]["labels"];
     for (key, value) in [
         (names::NAME, names::AGENT),
@@ -107,12 +106,9 @@ fn label(object: &mut Value) {
     ] {
         labels[key] = json!(value);
     }
-}
-
-/// What is not wanted any more is seen in nothing else: a live object may always have more than is wanted. Keys have one order.
-fn seal(object: &mut Value) {
     let sum = fingerprint(&object.to_string());
     object["metadata"]["annotations"][APPLIED] = json!(sum);
+    object
 }
 
 #[cfg(test)]

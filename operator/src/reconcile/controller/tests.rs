@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
 use super::*;
-use crate::reconcile::settings::fixture::settings;
+use crate::reconcile::{definitions, manifest, plan::Wanted, settings::fixture::settings};
 
 /// What the API server was asked: method, path, body.
 type Asked = Arc<Mutex<Vec<(Method, String, Value)>>>;
@@ -83,4 +83,57 @@ async fn a_deleted_backend_beside_the_clusters_own_is_let_go_and_takes_nothing_d
         path.ends_with("/events") && body["reason"] == "Uninstall" && body["involvedObject"]["name"] == "a"
     };
     assert!(asked.iter().any(is_told), "{asked:?}");
+}
+
+fn refusal(code: u16, reason: &str) -> (u16, Value) {
+    let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "m"});
+    (code, status)
+}
+
+#[tokio::test]
+async fn a_definition_is_applied_also_where_the_backend_cannot_be_written_without_it() {
+    let (client, asked) = server(|_, path, body| {
+        if path.contains("/nvcfbackends") {
+            return refusal(404, "NotFound");
+        }
+        (200, body.clone())
+    });
+    let mut controller = controller(client);
+    let wanted = Wanted {
+        name: "c".to_owned(),
+        spec: NvcfBackendSpec::default(),
+        is_stale: true,
+    };
+    let definitions = manifest::definitions().into_iter();
+    let plan = Plan {
+        backend: Some(wanted),
+        apply: definitions.map(|it| (Key::of(&it).unwrap(), it)).collect(),
+        ..Plan::default()
+    };
+    let error = controller.bring_up_to_date(&Live::default(), &plan).await.unwrap_err();
+    assert!(error.is_not_found(), "the loop tries on: {error}");
+    let asked = asked.lock();
+    let is_applied = |(_, path, _): &(Method, String, Value)| {
+        path.ends_with("/customresourcedefinitions/nvcfbackends.nvcf.nvidia.io")
+    };
+    assert!(asked.iter().any(is_applied), "{asked:?}");
+}
+
+#[tokio::test]
+async fn definitions_that_are_missing_are_brought_whatever_fails_first_and_others_are_left_as_they_are() {
+    let is_away = Mutex::new(true);
+    let is_away = Arc::new(is_away);
+    let (client, asked) = server(move |method, path, body| match *method {
+        _ if std::mem::take(&mut *is_away.lock()) => refusal(503, "ServiceUnavailable"),
+        Method::GET if path.ends_with("nvcfbackends.nvcf.nvidia.io") => refusal(404, "NotFound"),
+        Method::GET => (200, manifest::definitions().remove(0)),
+        _ => (200, body.clone()),
+    });
+    definitions::bring(&client).await;
+    let asked = asked.lock();
+    let written: Vec<&(Method, String, Value)> = asked.iter().filter(|(method, ..)| *method != Method::GET).collect();
+    let [(method, _, body)] = written[..] else {
+        panic!("{written:?}")
+    };
+    assert_eq!((method, body), (&Method::PATCH, &manifest::definitions()[0]));
 }
