@@ -15,6 +15,15 @@ fn rig_operator_waits_for_the_registration_and_then_makes_and_tells_everything()
     in_rig(
         "up::rig_operator_waits_for_the_registration_and_then_makes_and_tells_everything",
         async |scene| {
+            // As after `helm install --skip-crds`.
+            let definitions = scene.api("apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
+            let name = "nvcfbackends.nvcf.nvidia.io";
+            definitions.delete(name, &DeleteParams::default()).await.unwrap();
+            let gone = eventually(SOON, async || {
+                ensure!(definitions.get_opt(name).await?.is_none(), "{name} is still there");
+                Ok(())
+            });
+            gone.await.unwrap();
             let operator = scene.operator();
             scene.chart().await;
             let waits = eventually(SOON, async || {
@@ -254,7 +263,10 @@ fn rig_operator_tells_bad_input_in_a_condition_and_goes_on() {
             scene.installed().await;
             let other = json!({
                 "apiVersion": "nvcf.nvidia.io/v1", "kind": "NVCFBackend",
-                "metadata": {"name": "other", "namespace": NAMESPACE}, "spec": {"version": "9"},
+                "metadata": {
+                    "name": "other", "namespace": NAMESPACE, "finalizers": ["nvca-operator.finalizers.nvidia.io"],
+                },
+                "spec": {"version": "9"},
             });
             scene.apply(other).await;
             let why = scene.condition("other", "Ready", "False", "SuperfluousBackend").await;
@@ -265,15 +277,50 @@ fn rig_operator_tells_bad_input_in_a_condition_and_goes_on() {
                 .await
                 .map(drop)
                 .unwrap();
+            let agent = scene.deployments().get("nvca").await.unwrap().uid();
+            let gone = eventually(SOON, async || {
+                ensure!(
+                    scene.backends().get_opt("other").await?.is_none(),
+                    "other is still there"
+                );
+                Ok(())
+            });
+            gone.await.unwrap();
+            let events = scene.kubectl(&format!("get events -n {NAMESPACE}"));
+            assert!(events.contains("nothing is taken down"), "{events}");
+            assert_eq!(scene.deployments().get("nvca").await.unwrap().uid(), agent);
 
+            let policies = scene.api("networking.k8s.io/v1", "NetworkPolicy", Some("nvcf-backend"));
+            let ports = async |wanted: serde_json::Value| {
+                let so = eventually(SOON, async || {
+                    let policy = policies.get("mine").await?;
+                    let ports = &policy.data["spec"]["ingress"][0]["ports"];
+                    ensure!(*ports == wanted, "{ports}");
+                    Ok(())
+                });
+                so.await.unwrap();
+            };
+            let metadata = "kind: NetworkPolicy\nmetadata: {name: mine}\n";
+            let narrow = format!("{metadata}spec: {{podSelector: {{}}, ingress: [{{ports: [{{port: 1}}]}}]}}");
+            scene.map("nvcf-custom-network-policies", json!({"mine": narrow})).await;
+            ports(json!([{"port": 1, "protocol": "TCP"}])).await;
+            let wide = format!("{metadata}spec: {{podSelector: {{}}, ingress: [{{}}]}}");
+            scene.map("nvcf-custom-network-policies", json!({"mine": wide})).await;
+            ports(json!(null)).await;
             scene
                 .map("nvcf-custom-network-policies", json!({"mine": "kind: Pod"}))
                 .await;
             let why = scene
                 .condition("nvcf-default", "ConfigurationValid", "False", "NetworkPolicyInvalid")
                 .await;
-            assert!(why.contains("mine"), "{why}");
+            assert!(why.contains("mine") && why.contains("kept"), "{why}");
+            ports(json!(null)).await;
             scene.map("nvcf-custom-network-policies", json!({})).await;
+            let gone = eventually(SOON, async || {
+                ensure!(policies.get_opt("mine").await?.is_none(), "mine is still there");
+                Ok(())
+            });
+            gone.await.unwrap();
             let maps = scene.api("v1", "ConfigMap", Some(NAMESPACE));
             maps.delete("nvca-namespace-pod-annotations", &DeleteParams::default())
                 .await
