@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// The reason of what nothing is known of yet.
 pub(crate) const STARTING: &str = "Starting";
+/// The reason of a driver that hangs.
+pub(crate) const NOT_ANSWERING: &str = "NotAnswering";
 
 /// The conditions. The names are a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

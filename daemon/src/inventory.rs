@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     book::Book,
     cgroup,
-    conditions::{ConditionType, Finding},
+    conditions::{ConditionType, Finding, NOT_ANSWERING},
 };
 
 /// What the monitor publishes, and where it goes.
@@ -146,7 +146,7 @@ fn finding(inventory: &Inventory) -> Finding {
             KIND.fails(reason, format!("{message}; {advice}"))
         }
         DriverState::NotAnswering { message, .. } => KIND.fails(
-            "NotAnswering",
+            NOT_ANSWERING,
             format!("{message}; the devices are as they were last known"),
         ),
     }

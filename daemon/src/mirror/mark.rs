@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::info;
 
-use crate::conditions::{ConditionType, STARTING};
+use crate::conditions::{ConditionType, NOT_ANSWERING, STARTING};
 
 /// Changes of the node by others that are waited out in one turn.
 const ATTEMPTS: usize = 5;
@@ -35,14 +35,15 @@ pub enum NodeHealth {
 }
 
 /// Whether the node has GPUs and none of them takes pods by its health. One without any is not: a driver that is being replaced
-/// must not be kept off its own node. `None`: the driver has not been heard yet.
+/// must not be kept off its own node. `None`: the driver has not been heard yet, be it that it hangs since before the start.
 pub(super) fn is_unhealthy(status: &GpuNodeStatus) -> Option<bool> {
     let is_usable = |health: &str| matches!(health, "Healthy" | "Suspect");
     let driver = status
         .conditions
         .iter()
         .find(|it| it.kind == ConditionType::DriverReady.as_str())?;
-    let is_known = driver.reason != STARTING;
+    let is_silent = driver.reason == NOT_ANSWERING && status.devices.is_empty();
+    let is_known = driver.reason != STARTING && !is_silent;
     is_known.then(|| !status.devices.is_empty() && !status.devices.iter().any(|device| is_usable(&device.health)))
 }
 
@@ -178,6 +179,12 @@ mod tests {
             None,
             "a restart takes no mark away"
         );
+        assert_eq!(
+            is_unhealthy(&after("NotAnswering", &[])),
+            None,
+            "nor does one while the driver hangs"
+        );
+        assert_eq!(is_unhealthy(&after("NotAnswering", &["Unhealthy"])), Some(true));
     }
 
     #[test]
