@@ -292,11 +292,11 @@ impl Workers<'_> {
                 identity,
                 views: book.views().subscribe(),
                 metrics: metrics.clone(),
-                clock,
+                clock: SharedClock::clone(&clock),
             };
             drop(tasks.spawn("mirror", mirror.run(stop.clone())));
         }
-        let kubelet = podresources::follow(config.kubelet, book.clone(), metrics, stop.clone());
+        let kubelet = podresources::follow(config.kubelet, book.clone(), metrics, clock, stop.clone());
         drop(tasks.spawn("kubelet", async move {
             if let Err(error) = kubelet.await {
                 error!(error = &error as &dyn std::error::Error, "the kubelet cannot be asked");

@@ -1,6 +1,7 @@
 //! Asks the kubelet what it assigned, again and again: its PodResources endpoint can only be polled.
 //!
-//! Often while a reservation waits to be confirmed, seldom otherwise, with growing pauses while it does not answer. It
+//! Often while a reservation waits to be confirmed, at once when a pod was released whose devices only the kubelet can free,
+//! seldom otherwise, with growing pauses while it does not answer. It
 //! has a call limit that it shares among all its clients, so one call at a time. What the kubelet told last stays in the
 //! book while it is down.
 //!
@@ -15,9 +16,12 @@ use std::{
     time::Duration,
 };
 
-use berth_ledger::ClaimState;
+use berth_ledger::{Claim, ClaimState};
 use berth_proto::podresources::v1::{ListPodResourcesRequest, pod_resources_lister_client::PodResourcesListerClient};
-use berth_runtime::dial::{self, DialError, Target};
+use berth_runtime::{
+    SharedClock,
+    dial::{self, DialError, Target},
+};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +39,10 @@ use crate::{
 const BUSY: Duration = Duration::from_secs(2);
 /// And this often otherwise: what goes (a pod that ended) is seen this late.
 const IDLE: Duration = Duration::from_secs(10);
+/// At least this long between two polls, also where a pod was released.
+const HURRY: Duration = Duration::from_secs(1);
+/// A released pod that the kubelet tells of for longer is not waited for in a hurry: some kubelets go on for ever.
+const HURRY_FOR: Duration = Duration::from_secs(60);
 /// First pause after a failure; doubles up to [`IDLE`].
 const RETRY: Duration = Duration::from_millis(500);
 /// For one call. The kubelet answers from memory in milliseconds.
@@ -92,6 +100,7 @@ pub(crate) async fn follow(
     choice: KubeletChoice,
     book: Book,
     metrics: Metrics,
+    clock: SharedClock,
     stop: CancellationToken,
 ) -> Result<(), DialError> {
     let socket = match choice {
@@ -119,7 +128,7 @@ pub(crate) async fn follow(
         client,
         unknown: BTreeSet::new(),
     };
-    stop.run_until_cancelled(poll(kubelet, &book, &metrics)).await;
+    stop.run_until_cancelled(poll(kubelet, &book, &metrics, &clock)).await;
     Ok(())
 }
 
@@ -145,7 +154,7 @@ fn none(reason: &'static str, message: &'static str) -> Finding {
     ConditionType::KubeletReachable.holds(reason, message)
 }
 
-async fn poll(mut kubelet: Kubelet, book: &Book, metrics: &Metrics) {
+async fn poll(mut kubelet: Kubelet, book: &Book, metrics: &Metrics, clock: &SharedClock) {
     let mut retry = RETRY;
     loop {
         match kubelet.ask(book).await {
@@ -153,7 +162,7 @@ async fn poll(mut kubelet: Kubelet, book: &Book, metrics: &Metrics) {
                 metrics.polled(ANSWERED);
                 retry = RETRY;
                 match heard {
-                    Heard::Counted => pause(book).await,
+                    Heard::Counted => pause(book, clock).await,
                     Heard::TooEarly => wait_for_devices(book).await,
                 }
             }
@@ -168,8 +177,32 @@ async fn poll(mut kubelet: Kubelet, book: &Book, metrics: &Metrics) {
     }
 }
 
-/// Until the next poll is due. Reservations made meanwhile are noticed in time.
-async fn pause(book: &Book) {
+/// Until the next poll is due. What is reserved or released meanwhile is noticed in time.
+async fn pause(book: &Book, clock: &SharedClock) {
+    tokio::select! {
+        () = pause_for_reservations(book) => {}
+        () = pause_for_released(book, clock) => {}
+    }
+}
+
+async fn pause_for_released(book: &Book, clock: &SharedClock) {
+    sleep(HURRY).await;
+    let is_awaited = |claim: &Claim| match claim.state {
+        ClaimState::Foreign {
+            since_unix_ms,
+            released: true,
+        } => Duration::from_millis(clock.now_unix_ms().saturating_sub(since_unix_ms)) < HURRY_FOR,
+        _ => false,
+    };
+    let mut views = book.views().subscribe();
+    let awaited = views.wait_for(|view| view.book.claims.iter().any(|claim| is_awaited(claim)));
+    if awaited.await.is_err() {
+        // The book is closed: the other pause ends it.
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn pause_for_reservations(book: &Book) {
     let mut waited = Duration::ZERO;
     while waited < IDLE {
         sleep(BUSY).await;

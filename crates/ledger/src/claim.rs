@@ -17,14 +17,18 @@ pub enum Holder {
 /// What the claim rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClaimState {
-    /// Intent; lapses at the deadline unless the kubelet confirms it.
+    /// Intent; lapses after the deadline unless the kubelet confirms it.
     Reserved { deadline_unix_ms: u64 },
     /// The kubelet confirmed it; `grants` are what the kubelet assigned.
     Allocated { since_unix_ms: u64 },
     /// A client holds its stream open.
     Leased,
     /// From the kubelet alone. Never persisted: the kubelet tells it again.
-    Foreign { since_unix_ms: u64 },
+    Foreign {
+        since_unix_ms: u64,
+        /// Its pod was released: whoever released it knows that it is gone, and the next list that lacks it ends the claim.
+        released: bool,
+    },
 }
 
 /// One holder's part of the node.

@@ -134,6 +134,7 @@ mod property {
             "event Reserve refused: NotReconciled",
             "event Acquire granted",
             "event Release freed",
+            "released pod gone",
             "put Allocated",
             "put planned anew",
             "revoked Lapsed",

@@ -96,8 +96,14 @@ async fn a_share_is_confirmed_by_its_pod_although_the_kubelet_gave_it_no_device(
     }
     let book = until(&mut daemon, |book| of(book, "a").state() == AllocationState::Allocated).await;
     assert_eq!(devices(of(&book, "a")), devices(&planned), "it keeps its plan");
-    // The others had the same deadline: when they lapsed, it would have too.
-    let book = until(&mut daemon, |book| book.len() == 1).await;
+    // The others had the same deadline: when they lapsed, it would have too. Not before the kubelet was heard for its grace.
+    let client = &mut daemon.client;
+    let lapsed = eventually(Duration::from_mins(1), async || {
+        let book = allocations(client).await?;
+        ensure!(book.len() == 1, "{book:?}");
+        Ok(book)
+    });
+    let book = lapsed.await.unwrap();
     assert_eq!(of(&book, "a").state(), AllocationState::Allocated);
 }
 
@@ -186,4 +192,30 @@ async fn the_kubelet_is_asked_often_only_while_something_waits_for_it() {
     );
     confirmed.await.expect("within the short cadence");
     assert!(kubelet.list_calls() - before <= 3);
+}
+
+#[tokio::test]
+async fn the_devices_of_a_pod_that_is_gone_are_free_as_soon_as_the_kubelet_says_so_too() {
+    let (mut daemon, kubelet) = daemon_and_kubelet().await;
+    let uuids = devices(&daemon.reserve("a", whole(8)).await.unwrap());
+    let uuids: Vec<_> = uuids.iter().map(String::as_str).collect();
+    kubelet.assign("sr-test", "a", "main", "nvidia.com/gpu", &uuids);
+    until(&mut daemon, |book| of(book, "a").state() == AllocationState::Allocated).await;
+    assert!(daemon.release("a").await.unwrap());
+    // However often it is asked: as long as it names the pod, the pod is there.
+    let before = kubelet.list_calls();
+    let asked = eventually(SOON, async || {
+        ensure!(kubelet.list_calls() >= before + 3, "not yet");
+        Ok(())
+    });
+    asked.await.unwrap();
+    let book = daemon.allocations().await;
+    assert_eq!(of(&book, "a").state(), AllocationState::Foreign);
+    daemon.reserve("b", whole(8)).await.unwrap_err();
+    kubelet.remove_pod("sr-test", "a");
+    let freed = tokio::time::timeout(Duration::from_secs(8), until(&mut daemon, <[_]>::is_empty));
+    freed
+        .await
+        .expect("neither the long cadence nor the grace is waited for");
+    daemon.reserve("b", whole(8)).await.unwrap();
 }

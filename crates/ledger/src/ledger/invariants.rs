@@ -91,7 +91,7 @@ impl Ledger {
                 || holder.to_string(),
             )?;
             holds(
-                !self.is_reconciled() || deadline_unix_ms > now,
+                !self.is_reconciled() || self.silent_until().is_none_or(|until| deadline_unix_ms > until),
                 "what is due has lapsed",
                 || holder.to_string(),
             )?;

@@ -5,6 +5,7 @@
 //!   and to which the kubelet gave no device (the share is not the kubelet's to give) keeps its plan.
 //! - **Nothing is freed by silence.** A kubelet that restarts tells nothing for a while. An allocation (a foreign pod's
 //!   too) ends when lists have lacked it for the grace, and only on a list: while the kubelet does not answer, nothing ends.
+//!   Only of a pod that was released (so its owner saw it gone) the first list that lacks it is believed.
 //! - **Pods nobody reserved for** are foreign claims. They are not persisted: the kubelet tells them again.
 //! - **The kubelet knows names, not UIDs.** Of several claims with one name (a pod was re-created) an entry goes to the
 //!   newest one, except that an entry which tells just what an older one holds stays with that one for a grace: the
@@ -28,8 +29,18 @@ pub(super) enum Kubelet {
     Unknown,
     /// There is none, or none that we may ask.
     Absent,
+    Told(Told),
+}
+
+/// Its last list.
+#[derive(Debug)]
+pub(super) struct Told {
     /// By `namespace/name`.
-    Told(Arc<BTreeMap<String, Vec<Assignment>>>),
+    list: Arc<BTreeMap<String, Vec<Assignment>>>,
+    /// When it came.
+    at_ms: u64,
+    /// Since when lists came without a gap longer than the grace.
+    since_ms: u64,
 }
 
 /// Whether the kubelet was asked just now, or its last list is looked at again because a claim was released.
@@ -48,6 +59,26 @@ struct Namesakes {
     foreign: Option<Holder>,
 }
 
+impl Kubelet {
+    /// Reservations with a deadline up to this lapse: the kubelet has had its chance to confirm them. Not in its first
+    /// lists after a start or an outage, when it has yet to admit its pods.
+    pub(super) fn silent_until(&self, now_ms: u64, grace_ms: u64) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::Absent => Some(now_ms),
+            Self::Told(told) => (told.at_ms >= told.since_ms.saturating_add(grace_ms)).then_some(told.at_ms),
+        }
+    }
+
+    /// As in [`Ledger::set_clock`].
+    pub(super) fn set_clock(&mut self, now_ms: u64) {
+        if let Self::Told(told) = self {
+            told.at_ms = told.at_ms.min(now_ms);
+            told.since_ms = told.since_ms.min(now_ms);
+        }
+    }
+}
+
 impl Ledger {
     pub(super) fn observe_kubelet(&mut self, assignments: Vec<Assignment>, out: &mut Outbox<'_>) {
         let mut told: BTreeMap<String, Vec<Assignment>> = BTreeMap::new();
@@ -61,7 +92,13 @@ impl Ledger {
                 namesakes.push(assignment);
             }
         }
-        self.hear_kubelet(Kubelet::Told(Arc::new(told)), out);
+        let at_ms = self.now();
+        let since_ms = match &self.kubelet {
+            Kubelet::Told(last) if at_ms <= last.at_ms.saturating_add(self.config.kubelet_grace_ms) => last.since_ms,
+            _ => at_ms,
+        };
+        let list = Arc::new(told);
+        self.hear_kubelet(Kubelet::Told(Told { list, at_ms, since_ms }), out);
         self.match_assignments(Evidence::Fresh, out);
     }
 
@@ -88,7 +125,7 @@ impl Ledger {
     /// Brings the claims in line with the kubelet's last list.
     pub(in crate::ledger) fn match_assignments(&mut self, evidence: Evidence, out: &mut Outbox<'_>) {
         let Kubelet::Told(told) = &self.kubelet else { return };
-        let told = Arc::clone(told);
+        let told = Arc::clone(&told.list);
         let mut names: BTreeMap<String, Namesakes> =
             told.keys().map(|name| (name.clone(), Namesakes::default())).collect();
         for (holder, entry) in self.book.iter() {
@@ -167,17 +204,21 @@ impl Ledger {
         self.put_if_other(claim, out);
     }
 
-    /// A list lacks the holder. Reservations wait for their deadline.
+    /// A list lacks the holder. Reservations wait for their deadline; a pod that was released waits for nothing.
     fn miss(&mut self, holder: &Holder, out: &mut Outbox<'_>) {
         let now = self.now();
         if self.book.get(holder).is_none_or(Entry::is_reserved) {
             return;
         }
+        let was_released = self
+            .book
+            .get(holder)
+            .is_some_and(|entry| matches!(entry.claim.state, ClaimState::Foreign { released: true, .. }));
         let Some(notes) = self.book.notes_mut(holder) else {
             return;
         };
         let since = *notes.absent_since.get_or_insert(now);
-        if now >= since.saturating_add(self.config.kubelet_grace_ms) {
+        if was_released || now >= since.saturating_add(self.config.kubelet_grace_ms) {
             self.remove(holder, removal::POD_GONE, "the kubelet no longer tells of the pod", out);
         }
     }
@@ -194,16 +235,26 @@ impl Ledger {
                 }
             }
         }
-        let since = match known.as_ref().map(|claim| &claim.state) {
-            Some(ClaimState::Foreign { since_unix_ms }) => *since_unix_ms,
-            _ => now,
+        let (since, released) = match known.as_ref().map(|claim| (&claim.state, &claim.grants)) {
+            // On other devices it is another pod of that name.
+            Some((
+                ClaimState::Foreign {
+                    since_unix_ms,
+                    released,
+                },
+                before,
+            )) => (*since_unix_ms, *released && same_grants(&grants, before)),
+            _ => (now, false),
         };
         let claim = Claim {
             holder: holder.clone(),
             pod: None,
             shape: foreign_shape(&grants, assignments),
             grants,
-            state: ClaimState::Foreign { since_unix_ms: since },
+            state: ClaimState::Foreign {
+                since_unix_ms: since,
+                released,
+            },
             granted_unix_ms: since,
             client: "kubelet".to_owned(),
             decision_id: String::new(),

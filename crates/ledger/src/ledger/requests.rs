@@ -6,7 +6,7 @@
 use berth_placement::{DeviceUuid, GpuShape, LeaseId, MemoryBytes, MilliGpu, PodRef, Shape, ShareSize, fit};
 
 use super::{Ledger, kubelet::Evidence, removal};
-use crate::{Claim, ClaimState, Holder, Reply, RequestRefused, outbox::Outbox};
+use crate::{Claim, ClaimState, Holder, Reply, RequestRefused, book::Entry, outbox::Outbox};
 
 /// Who asks for a reservation.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Ledger {
     }
 
     /// Frees what the holder has, at once. An allocated pod that the kubelet still tells of becomes a foreign one instead:
-    /// its devices are not free before the kubelet says so. A foreign claim is the kubelet's, not the asker's: releasing it
+    /// its devices are not free before the kubelet says so (once: it need not say so for the grace). A foreign claim is the kubelet's, not the asker's: releasing it
     /// does nothing.
     pub(super) fn release(&mut self, holder: &Holder, out: &mut Outbox<'_>) -> Reply {
         if matches!(holder, Holder::Foreign(_)) {
@@ -100,13 +100,30 @@ impl Ledger {
         };
         out.tell_removal(&entry.claim, removal::RELEASED, "");
         if entry.is_allocated() {
-            self.match_assignments(Evidence::Old, out);
+            self.hand_to_kubelet(&entry, out);
         }
         self.sync_devices(out);
         if entry.is_allocated() || self.removal_disturbs(&entry.claim) {
             self.settle(out);
         }
         Reply::Released { was_held: true }
+    }
+
+    /// What the last list still gives the released pod is the kubelet's to end: with its next list that lacks the pod.
+    fn hand_to_kubelet(&mut self, entry: &Entry, out: &mut Outbox<'_>) {
+        let foreign = entry.claim.pod.as_ref().map(|pod| Holder::Foreign(pod.to_string()));
+        // Another pod's, of which nobody said that it is gone.
+        let before = foreign.filter(|foreign| self.book.get(foreign).is_none());
+        self.match_assignments(Evidence::Old, out);
+        let made = before
+            .and_then(|foreign| self.book.get(&foreign))
+            .map(|entry| (*entry.claim).clone());
+        if let Some(mut claim) = made
+            && let ClaimState::Foreign { released, .. } = &mut claim.state
+        {
+            *released = true;
+            self.put(claim, out);
+        }
     }
 
     /// What the holder has already; an error where a request cannot be granted whatever is free.

@@ -48,6 +48,13 @@ impl Desk {
         Self::with((0..count).map(gpu).collect())
     }
 
+    /// Reconciled, with that many whole GPUs, where nobody confirms anything.
+    fn without_kubelet(count: u32) -> Self {
+        let mut desk = Self::gpus(count);
+        desk.apply(Event::NoKubelet).unwrap();
+        desk
+    }
+
     fn unreconciled() -> Self {
         Self {
             ledger: Ledger::new(node_name(), LedgerConfig::default()),

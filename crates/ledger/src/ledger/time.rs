@@ -1,9 +1,10 @@
 //! Deadlines, and clocks that jump.
 //!
-//! A reservation that the kubelet did not confirm lapses at its deadline, but not before the book is reconciled: after a
-//! restart the kubelet's first list may confirm what fell due meanwhile.
+//! A reservation that the kubelet did not confirm lapses with the first list after its deadline: while the kubelet is not
+//! heard its pod may run. Nor in the first lists after a start or an outage, which may lack what runs. Where there is no
+//! kubelet it lapses at its deadline.
 
-use super::{Ledger, removal};
+use super::{Ledger, kubelet::Kubelet, removal};
 use crate::{ClaimState, outbox::Outbox};
 
 /// The ledger's sense of time, in milliseconds since the Unix epoch.
@@ -53,6 +54,7 @@ impl Ledger {
             notes.unusable_since = notes.unusable_since.map(|since| since.min(now));
         }
         self.drift.set_clock(now);
+        self.kubelet.set_clock(now);
         let latest = now.saturating_add(self.config.max_ttl_ms);
         for holder in self.book.reservations() {
             let Some(mut claim) = self.book.get(&holder).map(|entry| (*entry.claim).clone()) else {
@@ -67,11 +69,11 @@ impl Ledger {
     }
 
     pub(super) fn lapse_reservations(&mut self, out: &mut Outbox<'_>) {
-        let now = self.now();
+        let Some(until) = self.silent_until() else { return };
         let lapsed: Vec<_> = self
             .book
             .iter()
-            .filter(|(_, entry)| matches!(entry.claim.state, ClaimState::Reserved { deadline_unix_ms } if deadline_unix_ms <= now))
+            .filter(|(_, entry)| matches!(entry.claim.state, ClaimState::Reserved { deadline_unix_ms } if deadline_unix_ms <= until))
             .map(|(holder, _)| holder.clone())
             .collect();
         for holder in &lapsed {
@@ -85,6 +87,11 @@ impl Ledger {
         self.sync_devices(out);
     }
 
+    /// Reservations with a deadline up to this have lapsed.
+    pub(super) fn silent_until(&self) -> Option<u64> {
+        self.kubelet.silent_until(self.now(), self.config.kubelet_grace_ms)
+    }
+
     /// Finds the next thing that falls due, exactly.
     pub(super) fn reset_timer(&mut self) {
         self.timer.next_due = self.earliest_due();
@@ -95,9 +102,11 @@ impl Ledger {
         if !self.is_reconciled() {
             return of_drift;
         }
+        // Else a list is waited for, not a time.
+        let lapse_by_time = matches!(self.kubelet, Kubelet::Absent);
         let of_claims = self.book.iter().flat_map(|(_, entry)| {
             let deadline = match entry.claim.state {
-                ClaimState::Reserved { deadline_unix_ms } => Some(deadline_unix_ms),
+                ClaimState::Reserved { deadline_unix_ms } if lapse_by_time => Some(deadline_unix_ms),
                 _ => None,
             };
             let lost = entry

@@ -42,6 +42,7 @@ impl Turn<'_> {
         self.check_processes(model)?;
         self.check_grants(model)?;
         self.check_removals(model)?;
+        self.check_released(model)?;
         self.check_kubelet(model)?;
         self.check_waiting()?;
         self.check_reply(model)

@@ -20,8 +20,12 @@ pub(crate) struct Model {
     pub(crate) drifts: Vec<Drift>,
     /// When a list last told just this.
     pub(crate) last_told: BTreeMap<Holder, u64>,
+    /// Names of pods that were released.
+    pub(crate) released: BTreeSet<String>,
     /// When the last list came.
     pub(crate) last_list: Option<u64>,
+    /// When lists came: the earliest since the last gap longer than the grace, and the last. `None`: there is no kubelet.
+    pub(crate) heard: Option<(u64, u64)>,
     /// The largest generation that clients may have seen.
     pub(crate) told_generation: u64,
     /// Below which generations may be told.
@@ -31,6 +35,25 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn is_reconciled(&self) -> bool {
         self.devices_heard && self.kubelet_heard
+    }
+
+    /// A list came, or word that there is no kubelet.
+    pub(crate) fn hear(&mut self, event: &Event, now: u64, grace: u64) {
+        self.heard = match (event, self.heard) {
+            (Event::Kubelet(_), Some((since, at))) if now - at <= grace => Some((since, now)),
+            (Event::Kubelet(_), _) => Some((now, now)),
+            (Event::NoKubelet, _) => None,
+            (_, heard) => heard,
+        };
+    }
+
+    /// No deadline after this may lapse.
+    pub(crate) fn silent_until(&self, now: u64, grace: u64) -> Option<u64> {
+        match self.heard {
+            _ if !self.is_reconciled() => None,
+            None => Some(now),
+            Some((since, at)) => (at - since >= grace).then_some(at),
+        }
     }
 
     /// What an event says of the world, before the ledger is asked.
@@ -52,6 +75,10 @@ impl Model {
             Event::NoKubelet => {
                 self.kubelet_heard = true;
                 self.list.clear();
+            }
+            Event::Release { holder } => {
+                let name = self.claims.get(holder).and_then(name);
+                self.released.extend(name);
             }
             Event::Processes(processes) => self.processes.clone_from(processes),
             _ => {}

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use berth_ledger::{ClaimState, Effect, Event, Holder, Ledger, LedgerConfig, Record, Reply, RequestRefused, Snapshot};
+use berth_ledger::{
+    Claim, ClaimState, Effect, Event, Holder, Ledger, LedgerConfig, Record, Reply, RequestRefused, Snapshot,
+};
 
 use super::{
     checks::Turn,
@@ -82,7 +84,11 @@ impl Shell {
                 .chain(&mut self.model.last_list)
                 .for_each(|at| *at = now.min(*at));
         }
+        if set_back && let Some((since, at)) = &mut self.model.heard {
+            (*since, *at) = (now.min(*since), now.min(*at));
+        }
         self.last_now = Some(now);
+        self.model.hear(event, now, self.config.kubelet_grace_ms);
         self.model.observe(event);
 
         let mut effects = Vec::new();
@@ -115,7 +121,7 @@ impl Shell {
             return Err("a tick left something due".to_owned());
         }
         self.remember_told(now, event, &after);
-        self.count(event, &reply, &effects, &before);
+        self.count(event, &reply, &effects, (&before, &after));
         Ok(())
     }
 
@@ -180,7 +186,13 @@ impl Shell {
         }
     }
 
-    fn count(&mut self, event: &Event, reply: &Result<Reply, RequestRefused>, effects: &[Effect], before: &Snapshot) {
+    fn count(
+        &mut self,
+        event: &Event,
+        reply: &Result<Reply, RequestRefused>,
+        effects: &[Effect],
+        (before, after): (&Snapshot, &Snapshot),
+    ) {
         let kind = match event {
             Event::Devices(_) => "Devices",
             Event::Kubelet(_) => "Kubelet",
@@ -204,6 +216,11 @@ impl Shell {
         let mut add = |what: String| *self.counts.entry(what).or_default() += 1;
         add("events".to_owned());
         add(format!("event {kind}{outcome}"));
+        let was_released = |claim: &Claim| matches!(claim.state, ClaimState::Foreign { released: true, .. });
+        let ended = before.claims.iter().filter(|claim| was_released(claim));
+        if matches!(event, Event::Kubelet(_)) && ended.into_iter().any(|claim| after.claim(&claim.holder).is_none()) {
+            add("released pod gone".to_owned());
+        }
         for effect in effects {
             match effect {
                 Effect::Revoked { reason, .. } => add(format!("revoked {reason}")),

@@ -200,7 +200,7 @@ fn a_lease_survives_the_restart_until_the_shell_ends_it() {
 
 #[test]
 fn records_come_before_notices_and_changed_comes_last() {
-    let mut desk = Desk::gpus(1);
+    let mut desk = Desk::without_kubelet(1);
     desk.reserve(&pod("a", "u1"), &whole(1));
     let mut effects = Vec::new();
     desk.ledger

@@ -185,6 +185,38 @@ fn a_released_pod_that_the_kubelet_still_tells_of_keeps_its_device_as_a_foreign_
 }
 
 #[test]
+fn a_released_pod_holds_its_device_while_lists_name_it_and_not_beyond_the_first_that_lacks_it() {
+    let mut desk = Desk::gpus(2);
+    let a = pod("a", "u1");
+    desk.reserve(&a, &whole(1));
+    let list = vec![told("a", &[uuid(0)]), told("x", &[uuid(1)])];
+    desk.kubelet(list.clone());
+    desk.release(holder(&a));
+    desk.now += 60_000;
+    desk.kubelet(list);
+    assert_eq!(desk.free_milli(0), 0, "the kubelet's word is the truth");
+    desk.now += 1000;
+    desk.kubelet(vec![]);
+    assert_eq!((desk.free_milli(0), desk.foreign("prod/a")), (1000, None));
+    assert!(
+        desk.foreign("prod/x").is_some(),
+        "of another pod silence proves nothing"
+    );
+}
+
+#[test]
+fn a_pod_that_comes_after_a_released_one_of_its_name_has_its_grace() {
+    let mut desk = Desk::gpus(2);
+    let a = pod("a", "u1");
+    desk.reserve(&a, &whole(1));
+    desk.kubelet(vec![told("a", &[uuid(0)])]);
+    desk.release(holder(&a));
+    desk.kubelet(vec![told("a", &[uuid(1)])]);
+    desk.kubelet(vec![]);
+    assert_eq!(devices_of(&desk.foreign("prod/a").unwrap()), [uuid(1)]);
+}
+
+#[test]
 fn a_lease_is_not_confirmed_and_does_not_lapse() {
     let mut desk = Desk::gpus(1);
     let lease = desk.acquire("l", &share(500)).unwrap();

@@ -63,7 +63,8 @@ impl Turn<'_> {
             let justified = match *reason {
                 removal::RELEASED => matches!(self.event, Event::Release { holder: asked } if asked == *holder),
                 removal::LAPSED => {
-                    matches!(claim.state, ClaimState::Reserved { deadline_unix_ms } if deadline_unix_ms <= self.now)
+                    let until = model.silent_until(self.now, self.config.kubelet_grace_ms);
+                    matches!(claim.state, ClaimState::Reserved { deadline_unix_ms } if Some(deadline_unix_ms) <= until)
                 }
                 removal::POD_GONE => {
                     on_list && matches!(claim.state, ClaimState::Allocated { .. }) && self.is_long_silent(model, holder)
@@ -86,7 +87,8 @@ impl Turn<'_> {
             let known = removed.iter().any(|(holder, _)| **holder == claim.holder);
             check(known != foreign, || format!("{claim:?} vanished"))?;
             let silent = foreign && matches!(self.event, Event::Kubelet(_)) && !self.is_shown(claim);
-            check(!silent || self.is_long_silent(model, &claim.holder), || {
+            let released = matches!(claim.state, ClaimState::Foreign { released: true, .. });
+            check(!silent || released || self.is_long_silent(model, &claim.holder), || {
                 format!("silence freed {claim:?}")
             })?;
         }
@@ -130,6 +132,16 @@ impl Turn<'_> {
         told_before
             && exact
             && namesakes().all(|other| !is_reserved(other) && targets(other).is_disjoint(&targets(claim)))
+    }
+
+    /// A foreign claim that the first silence ends is that of a pod which somebody released.
+    pub(super) fn check_released(&self, model: &Model) -> Checked {
+        for claim in self.after.claims.iter() {
+            let released = matches!(claim.state, ClaimState::Foreign { released: true, .. });
+            let known = || name(claim).is_some_and(|name| model.released.contains(&name));
+            check(!released || known(), || format!("nobody released {claim:?}"))?;
+        }
+        Ok(())
     }
 
     /// Whatever the kubelet told last is in the book, under the name that it told, once.
