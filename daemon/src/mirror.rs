@@ -7,13 +7,13 @@
 mod convert;
 mod events;
 mod mark;
+mod node;
 
 use std::{sync::Arc, time::Duration};
 
 use berth_kube_api::{
     GpuNode,
     gpu_node::{GpuNodeSpec, GpuNodeStatus},
-    names::berth as names,
 };
 use berth_placement::NodeName;
 use berth_runtime::{
@@ -21,23 +21,25 @@ use berth_runtime::{
     kubernetes::{Access, ApiError, DEADLINE, apply, within},
 };
 use futures_util::{StreamExt as _, stream::BoxStream};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PatchParams},
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde::Serialize;
-use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::events::Events;
 pub(crate) use self::mark::NodeHealth;
+use self::{
+    events::Events,
+    node::{OwnNode, Presence},
+};
 use crate::{book::NodeView, grpc::Identity, metrics::Metrics};
 
 /// Owner of the fields that berthd applies.
@@ -75,19 +77,18 @@ pub(crate) struct Mirror {
 /// A connection with what is known to be in the API server.
 struct Session {
     nodes: Api<GpuNode>,
-    node: Api<Node>,
+    node: OwnNode,
+    /// The Node that the object is known to belong to.
+    owner: Option<OwnerReference>,
     /// What was written last; `None`: nothing yet, or somebody else changed it since.
     written: Option<GpuNodeStatus>,
-    health: Option<String>,
-    /// The node is marked as one whose GPUs are all broken, or as one where they are not.
-    marked: Option<bool>,
     events: Events,
 }
 
 impl Mirror {
     /// Until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let _ended = stop.run_until_cancelled(self.follow()).await;
+        let _ended = stop.run_until_cancelled(Box::pin(self.follow())).await;
     }
 
     async fn follow(mut self) {
@@ -130,6 +131,7 @@ impl Mirror {
             tokio::select! {
                 changed = self.views.changed() => if changed.is_err() { return },
                 object = seen.next() => session.compare(object.flatten()),
+                () = sleep_until(session.node.next_look()) => {}
             }
         }
     }
@@ -156,10 +158,9 @@ impl Session {
     fn new(client: &Client, mirror: &Mirror) -> Self {
         Self {
             nodes: Api::all(client.clone()),
-            node: Api::all(client.clone()),
+            node: OwnNode::new(client, &mirror.node, mirror.node_health),
+            owner: None,
             written: None,
-            health: None,
-            marked: None,
             events: Events::new(client.clone(), &mirror.node, SharedClock::clone(&mirror.clock)),
         }
     }
@@ -170,8 +171,12 @@ impl Session {
         stream.default_backoff().filter_map(async |object| object.ok()).boxed()
     }
 
-    /// Somebody deleted or changed what was written: it is written again.
+    /// Somebody deleted or changed what was written: it is written again. Deleted it is also because the Node was.
     fn compare(&mut self, object: Option<GpuNode>) {
+        if object.is_none() {
+            self.owner = None;
+            self.node.look_soon();
+        }
         let status = object.and_then(|object| object.status);
         // An older echo of ours comes before the newest one.
         let is_ours = status.is_some_and(|status| {
@@ -185,32 +190,47 @@ impl Session {
 
     async fn bring_up_to_date(&mut self, mirror: &Mirror, view: &NodeView) -> Result<(), ApiError> {
         let status = convert::status(view, &mirror.identity, &mirror.address);
+        let node = self.node.find(&status).await?;
+        if *self.node.presence() == Presence::Left {
+            // Made again, its GpuNode would belong to nobody, and stay for ever.
+            return Ok(());
+        }
         if self.written.as_ref() != Some(&status) {
             self.write(&mirror.node, &status).await?;
             self.written = Some(status.clone());
         }
-        if self.health.as_ref() != Some(&status.summary.health) {
-            self.label(&mirror.node, &status).await?;
-            self.health = Some(status.summary.health.clone());
+        if let Some(node) = node {
+            self.node.tell(node, &status).await?;
         }
-        if let Some(is_unhealthy) = mark::is_unhealthy(&status)
-            && self.marked != Some(is_unhealthy)
+        if let Presence::Present(owner) = self.node.presence()
+            && self.owner.as_ref() != Some(owner)
         {
-            mark::mark(&self.node, &mirror.node, mirror.node_health, is_unhealthy).await?;
-            self.marked = Some(is_unhealthy);
+            let owner = owner.clone();
+            apply(&self.nodes, &self.object(&mirror.node, None), MANAGER).await?;
+            self.owner = Some(owner);
         }
         self.events.tell(&status).await
     }
 
-    async fn write(&self, name: &NodeName, status: &GpuNodeStatus) -> Result<(), ApiError> {
-        let object = GpuNode {
+    /// With the Node goes what is said of it.
+    fn object(&self, name: &NodeName, status: Option<&GpuNodeStatus>) -> GpuNode {
+        let owner = match self.node.presence() {
+            Presence::Present(owner) => Some(vec![owner.clone()]),
+            Presence::Unjoined | Presence::Left => None,
+        };
+        GpuNode {
             metadata: ObjectMeta {
                 name: Some(name.to_string()),
+                owner_references: owner,
                 ..ObjectMeta::default()
             },
             spec: GpuNodeSpec {},
-            status: Some(status.clone()),
-        };
+            status: status.cloned(),
+        }
+    }
+
+    async fn write(&self, name: &NodeName, status: &GpuNodeStatus) -> Result<(), ApiError> {
+        let object = self.object(name, Some(status));
         let as_ours = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&object);
         let written = within(DEADLINE, self.nodes.patch_status(name.as_str(), &as_ours, &patch)).await;
@@ -224,22 +244,4 @@ impl Session {
             other => other.map(drop),
         }
     }
-
-    /// A machine that has not joined the cluster yet has no label.
-    async fn label(&self, name: &NodeName, status: &GpuNodeStatus) -> Result<(), ApiError> {
-        let labels = json!({names::HEALTH: status.summary.health, names::MODEL: label_value(&status.summary.model)});
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name.as_str(), "labels": labels}});
-        let as_ours = PatchParams::apply(MANAGER).force();
-        // Only where the node is: an apply would make one.
-        let present = within(DEADLINE, self.node.get_metadata_opt(name.as_str())).await?;
-        if present.is_some() {
-            within(DEADLINE, self.node.patch(name.as_str(), &as_ours, &Patch::Apply(node))).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Several models of one node: a label takes no comma.
-fn label_value(models: &str) -> String {
-    models.replace(',', "_")
 }

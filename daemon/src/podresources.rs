@@ -42,7 +42,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// At least this long between two polls, also where a pod was released.
 const HURRY: Duration = Duration::from_secs(1);
 /// A released pod that the kubelet tells of for longer is not waited for in a hurry: some kubelets go on for ever.
-const HURRY_FOR: Duration = Duration::from_secs(60);
+const HURRY_FOR: Duration = Duration::from_mins(1);
 /// First pause after a failure; doubles up to [`IDLE`].
 const RETRY: Duration = Duration::from_millis(500);
 /// For one call. The kubelet answers from memory in milliseconds.

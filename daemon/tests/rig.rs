@@ -245,3 +245,87 @@ fn rig_a_node_whose_gpus_are_all_broken_is_tainted_or_cordoned_until_one_recover
         },
     );
 }
+
+#[test]
+fn rig_a_node_that_leaves_takes_its_gpu_node_along_and_one_that_comes_again_is_labelled_and_marked() {
+    in_rig(
+        "rig_a_node_that_leaves_takes_its_gpu_node_along_and_one_that_comes_again_is_labelled_and_marked",
+        async || {
+            let config = RigConfig {
+                nodes: 1,
+                ..RigConfig::default()
+            };
+            let rig = Rig::up(config).await.unwrap();
+            let client = rig.client();
+            let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+            definitions
+                .create(&PostParams::default(), &GpuNode::crd())
+                .await
+                .unwrap();
+            let (nodes, node): (Api<GpuNode>, Api<Node>) = (Api::all(client.clone()), Api::all(client));
+            let daemon = Program::berthd()
+                .arg("--node-name", "gpu-0000")
+                .arg("--simulate", "l40sx2")
+                .arg("--simulate-control", "{dir}/orders")
+                .arg("--kubelet-socket", "none")
+                .arg("--kubeconfig", rig.kubeconfig().to_str().unwrap())
+                .arg("--node-health", "taint")
+                .start()
+                .await
+                .unwrap();
+            break_all(&daemon, &nodes).await;
+            says(&node, &["gpu.berth.dev/unhealthy"], false, false).await;
+            belongs(&nodes, &node).await;
+
+            let mut anew = node.get("gpu-0000").await.unwrap();
+            node.delete("gpu-0000", &DeleteParams::default()).await.unwrap();
+            // By the garbage collector, which learns of a new resource within half a minute.
+            let gone = eventually(SOON * 4, async || {
+                ensure!(nodes.get_opt("gpu-0000").await?.is_none(), "it is there");
+                Ok(())
+            });
+            gone.await.unwrap();
+            // What changes meanwhile makes it no GpuNode that belongs to nobody.
+            let looks = format!("{}/metrics", daemon.admin());
+            let passes = async || -> anyhow::Result<u64> {
+                let page = berth_testkit::http::get(&looks).await?.body;
+                let line = page
+                    .lines()
+                    .find_map(|line| line.strip_prefix("berth_mirror_syncs_total{reason=\"\"} "));
+                Ok(line.context("no passes")?.parse()?)
+            };
+            let before = passes().await.unwrap();
+            order(daemon.dir(), r#"{"restore":{"gpu":1}}"#);
+            let passed = eventually(SOON * 2, async || {
+                ensure!(passes().await? >= before + 2, "not yet");
+                Ok(())
+            });
+            passed.await.unwrap();
+            assert!(nodes.get_opt("gpu-0000").await.unwrap().is_none());
+
+            anew.metadata.resource_version = None;
+            anew.metadata.uid = None;
+            anew.metadata.managed_fields = None;
+            let labels = anew.metadata.labels.get_or_insert_default();
+            labels.retain(|key, _| !key.starts_with("gpu.berth.dev/"));
+            anew.spec.get_or_insert_default().taints = None;
+            node.create(&PostParams::default(), &anew).await.unwrap();
+            says(&node, &["gpu.berth.dev/unhealthy"], false, false).await;
+            belongs(&nodes, &node).await;
+            let labels = node.get("gpu-0000").await.unwrap().metadata.labels.unwrap();
+            assert!(labels.contains_key("gpu.berth.dev/health"), "{labels:?}");
+        },
+    );
+}
+
+/// Waits for the GpuNode to belong to the Node as it is now.
+async fn belongs(nodes: &Api<GpuNode>, node: &Api<Node>) {
+    let belongs = eventually(SOON, async || {
+        let uid = node.get("gpu-0000").await?.metadata.uid;
+        let owners = nodes.get("gpu-0000").await?.metadata.owner_references;
+        let owners: Vec<_> = owners.into_iter().flatten().map(|owner| Some(owner.uid)).collect();
+        ensure!(owners == [uid.clone()], "{owners:?}, not {uid:?}");
+        Ok(())
+    });
+    belongs.await.unwrap();
+}

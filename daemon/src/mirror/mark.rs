@@ -47,19 +47,17 @@ pub(super) fn is_unhealthy(status: &GpuNodeStatus) -> Option<bool> {
     is_known.then(|| !status.devices.is_empty() && !status.devices.iter().any(|device| is_usable(&device.health)))
 }
 
-/// Makes the node's marks what they are to be. A node that is not there needs none.
+/// Makes the marks of the node, as it was just found, what they are to be. A node that has gone needs none.
 pub(super) async fn mark(
     api: &Api<Node>,
     name: &NodeName,
+    mut node: Node,
     mode: NodeHealth,
     is_unhealthy: bool,
 ) -> Result<(), ApiError> {
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let Some(node) = within(DEADLINE, api.get_opt(name.as_str())).await? else {
-            return Ok(());
-        };
         let Some(patch) = change(&node, mode, is_unhealthy) else {
             return Ok(());
         };
@@ -72,6 +70,10 @@ pub(super) async fn mark(
             Err(error) if error.is_conflict() && attempts < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
+        node = match within(DEADLINE, api.get_opt(name.as_str())).await? {
+            Some(node) => node,
+            None => return Ok(()),
+        };
     }
 }
 
