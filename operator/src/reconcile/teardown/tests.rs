@@ -93,7 +93,7 @@ impl Cluster {
     async fn tear_down(&self) -> Report {
         let down = Teardown {
             client: self.client(),
-            drain: Duration::from_secs(60),
+            drain: Duration::from_mins(1),
         };
         down.run(&mut Silent).await.unwrap()
     }
