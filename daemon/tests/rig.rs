@@ -188,23 +188,26 @@ async fn says(node: &Api<Node>, taints: &[&str], is_cordoned: bool, is_ours: boo
     said.await.unwrap();
 }
 
+/// A control plane with one node and the definition of GpuNodes.
+async fn up() -> (Rig, Api<GpuNode>, Api<Node>) {
+    let config = RigConfig {
+        nodes: 1,
+        ..RigConfig::default()
+    };
+    let rig = Rig::up(config).await.unwrap();
+    let client = rig.client();
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let definition = GpuNode::crd();
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    (rig, Api::all(client.clone()), Api::all(client))
+}
+
 #[test]
 fn rig_a_node_whose_gpus_are_all_broken_is_tainted_or_cordoned_until_one_recovers() {
     in_rig(
         "rig_a_node_whose_gpus_are_all_broken_is_tainted_or_cordoned_until_one_recovers",
         async || {
-            let config = RigConfig {
-                nodes: 1,
-                ..RigConfig::default()
-            };
-            let rig = Rig::up(config).await.unwrap();
-            let client = rig.client();
-            let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-            definitions
-                .create(&PostParams::default(), &GpuNode::crd())
-                .await
-                .unwrap();
-            let (nodes, node): (Api<GpuNode>, Api<Node>) = (Api::all(client.clone()), Api::all(client));
+            let (rig, nodes, node) = up().await;
             let change = async |patch: serde_json::Value| {
                 let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
                 node.patch("gpu-0000", &params, &patch).await.unwrap();
@@ -251,18 +254,7 @@ fn rig_a_node_that_leaves_takes_its_gpu_node_along_and_one_that_comes_again_is_l
     in_rig(
         "rig_a_node_that_leaves_takes_its_gpu_node_along_and_one_that_comes_again_is_labelled_and_marked",
         async || {
-            let config = RigConfig {
-                nodes: 1,
-                ..RigConfig::default()
-            };
-            let rig = Rig::up(config).await.unwrap();
-            let client = rig.client();
-            let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-            definitions
-                .create(&PostParams::default(), &GpuNode::crd())
-                .await
-                .unwrap();
-            let (nodes, node): (Api<GpuNode>, Api<Node>) = (Api::all(client.clone()), Api::all(client));
+            let (rig, nodes, node) = up().await;
             let daemon = Program::berthd()
                 .arg("--node-name", "gpu-0000")
                 .arg("--simulate", "l40sx2")
