@@ -11,7 +11,8 @@ pub struct LedgerConfig {
     /// No reservation lives longer without being asked for again: longer wishes are cut.
     pub max_ttl_ms: u64,
     /// How long the kubelet's lists may lack what they told before, until that counts as gone. Covers a restart of the
-    /// kubelet, whose first lists are empty: they end no reservation either. Also how long a pod's entry is taken for its predecessor of the same name.
+    /// kubelet, whose first lists are empty: they end no reservation either. Also how long a pod's entry is taken for its
+    /// predecessor of the same name.
     pub kubelet_grace_ms: u64,
     /// How long sources may disagree before that is drift, and how long a reservation whose device failed waits for room.
     pub drift_grace_ms: u64,

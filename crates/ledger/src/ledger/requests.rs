@@ -89,8 +89,8 @@ impl Ledger {
     }
 
     /// Frees what the holder has, at once. An allocated pod that the kubelet still tells of becomes a foreign one instead:
-    /// its devices are not free before the kubelet says so (once: it need not say so for the grace). A foreign claim is the kubelet's, not the asker's: releasing it
-    /// does nothing.
+    /// its devices are not free before the kubelet says so (once: it need not say so for the grace). A foreign claim is the
+    /// kubelet's, not the asker's: releasing it does nothing.
     pub(super) fn release(&mut self, holder: &Holder, out: &mut Outbox<'_>) -> Reply {
         if matches!(holder, Holder::Foreign(_)) {
             return Reply::Released { was_held: false };
